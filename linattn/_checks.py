@@ -1,0 +1,85 @@
+"""Input checks. Each says in one sentence which argument is wrong, its value, what is allowed."""
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+
+from linattn._typing import Array
+
+
+def as_float64(name: str, value: Any, *, ndim: int | tuple[int, ...] | None = None) -> Array:
+    """Return `value` as a finite, C-contiguous float64 array; integers are cast.
+
+    Raises
+    ------
+    TypeError
+        If the values are float32, float16, complex or not numeric: silent casts would hide a loss
+        of precision that the checks of this package cannot tell from a broken theorem.
+    ValueError
+        If the number of axes is wrong or a value is NaN or infinite.
+    """
+    array = np.asarray(value)
+    if array.dtype.kind not in "iub" and array.dtype != np.float64:
+        raise TypeError(f"{name} must be float64 or integer, got dtype {array.dtype}; convert it.")
+    if ndim is not None:
+        allowed = (ndim,) if isinstance(ndim, int) else ndim
+        if array.ndim not in allowed:
+            axes = " or ".join(str(k) for k in allowed)
+            raise ValueError(f"{name} must have {axes} axes, got shape {array.shape}.")
+    array = np.ascontiguousarray(array, dtype=np.float64)
+    if not np.isfinite(array).all():
+        bad = int(array.size - np.isfinite(array).sum())
+        raise ValueError(f"{name} must be finite, got {bad} NaN or infinite entries.")
+    return array
+
+
+def positive_int(name: str, value: Any, *, minimum: int = 1) -> int:
+    """Return `value` as an int of at least `minimum` (booleans and floats are refused)."""
+    integral = isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_))
+    if not integral or value < minimum:
+        raise ValueError(f"{name} must be an integer >= {minimum}, got {value!r}.")
+    return int(value)
+
+
+def real(
+    name: str,
+    value: Any,
+    *,
+    above: float | None = None,
+    minimum: float | None = None,
+    maximum: float | None = None,
+) -> float:
+    """Return `value` as a finite float within the stated range."""
+    limits = []
+    if above is not None:
+        limits.append(f"> {above:g}")
+    if minimum is not None:
+        limits.append(f">= {minimum:g}")
+    if maximum is not None:
+        limits.append(f"<= {maximum:g}")
+    allowed = " and ".join(limits) or "finite"
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be a number ({allowed}), got {value!r}.") from None
+    outside = (
+        not np.isfinite(number)
+        or (above is not None and number <= above)
+        or (minimum is not None and number < minimum)
+        or (maximum is not None and number > maximum)
+    )
+    if outside:
+        raise ValueError(f"{name} must be {allowed}, got {value!r}.")
+    return number
+
+
+def one_of(name: str, value: Any, allowed: Iterable[str]) -> str:
+    """Return `value` if it is one of `allowed`, else name the nearest choice."""
+    choices: Sequence[str] = tuple(allowed)
+    if value in choices:
+        return str(value)
+    near = get_close_matches(str(value), choices, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}{hint}.")

@@ -1,0 +1,199 @@
+"""Synthetic federated problems with three separate kinds of heterogeneity, and starting points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from linattn._checks import one_of, positive_int, real
+from linattn._typing import Array
+from linattn.attention import predict
+from linattn.data.tokens import problem_from_tokens
+from linattn.streams import stream
+from linattn.types import Params, Problem
+
+
+def synthetic_problem(
+    *,
+    num_clients: int,
+    sequences_per_client: int,
+    num_tokens: int,
+    dim: int,
+    num_outputs: int,
+    value_ridge: float,
+    kernel_ridge: float,
+    num_heads: int = 1,
+    value_heterogeneity: float = 0.0,
+    covariate_heterogeneity: float = 0.0,
+    kernel_heterogeneity: float = 0.0,
+    noise: float = 0.0,
+    shared_tokens: bool = False,
+    readout: str = "token",
+    weights: Sequence[float] | str | None = None,
+    seed: int = 0,
+) -> Problem:
+    """Return a problem whose clients have teachers of the model's own class.
+
+    With N a fresh standard normal array: tokens x = W_i z, z ~ N(0, I), W_i = I + a·N/√d; the
+    common teacher has B°_h, V°_h with entries N(0, 1/d), client i has B°_h + b·N/√d and
+    V°_h + v·N/√d; targets are the teacher's predictions plus noise·N.
+
+    Parameters
+    ----------
+    num_clients, sequences_per_client, num_tokens, dim, num_outputs : int
+        C, S_i, n, d and m.
+    value_ridge, kernel_ridge : float
+        λ > 0 and μ ≥ 0.
+    num_heads : int
+        Heads of the teachers.
+    value_heterogeneity, covariate_heterogeneity, kernel_heterogeneity : float
+        v ("target heterogeneity"), a and b. Zero means the same distribution, not the same data.
+    noise : float
+        Standard deviation of the target noise.
+    shared_tokens : bool
+        Give all clients the tokens of client 0, so that all A_i(B) are equal (a null control of
+        C8).
+    readout : {"token", "mean", "last"}
+    weights : None, "equal" or sequence of float
+        p_i; None is equal here because all clients have the same number of sequences.
+    seed : int
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range; the sentence names it.
+
+    Notes
+    -----
+    Every array comes from a stream (seed, name, client) with name in covariate, kernel, value,
+    tokens, noise, teacher; none depends on the method or on other clients.
+    """
+    sizes = [
+        positive_int(name, value)
+        for name, value in (
+            ("num_clients", num_clients),
+            ("sequences_per_client", sequences_per_client),
+            ("num_tokens", num_tokens),
+            ("dim", dim),
+            ("num_outputs", num_outputs),
+            ("num_heads", num_heads),
+        )
+    ]
+    clients, sequences, length, d, m, heads = sizes
+    a = real("covariate_heterogeneity", covariate_heterogeneity, minimum=0.0)
+    b = real("kernel_heterogeneity", kernel_heterogeneity, minimum=0.0)
+    v = real("value_heterogeneity", value_heterogeneity, minimum=0.0)
+    noise = real("noise", noise, minimum=0.0)
+    seed = positive_int("seed", seed, minimum=0)
+
+    def normal(name: str, client: int, *shape: int) -> Array:
+        return stream(seed, name, client).normal(size=shape)
+
+    root = np.sqrt(d)
+    draws = stream(seed, "teacher")
+    teacher_kernel = draws.normal(size=(heads, d, d)) / root
+    teacher_value = draws.normal(size=(heads, d, m)) / root
+
+    def client_data(i: int) -> tuple[Array, Array]:
+        owner = 0 if shared_tokens else i
+        mixing = np.eye(d) + a * normal("covariate", owner, d, d) / root
+        tokens = normal("tokens", owner, sequences, length, d) @ mixing.T
+        teacher = Params.merged(
+            teacher_kernel + b * normal("kernel", i, heads, d, d) / root,
+            teacher_value + v * normal("value", i, heads, d, m) / root,
+        )
+        clean = np.asarray(predict(teacher, tokens, readout=readout))
+        return tokens, clean + noise * normal("noise", i, *clean.shape)
+
+    return problem_from_tokens(
+        (client_data(i) for i in range(clients)),
+        readout=readout,
+        weights=weights,
+        value_ridge=value_ridge,
+        kernel_ridge=kernel_ridge,
+    )
+
+
+def random_blocks(
+    problem: Problem,
+    *,
+    num_heads: int,
+    kernel: str,
+    rank: int | None,
+    scale: float,
+    generator: np.random.Generator,
+) -> dict[str, Array]:
+    """Draw kernel blocks whose kernels have E‖B_h‖² = scale²·d in both parametrizations."""
+    d = problem.dim
+    if kernel == "merged":
+        return {"kernel": generator.normal(size=(num_heads, d, d)) * scale / np.sqrt(d)}
+    r = positive_int("rank", d if rank is None else rank)
+    std = np.sqrt(scale / np.sqrt(r * d))
+    shape = (num_heads, d, r)
+    return {
+        "query": generator.normal(size=shape) * std,
+        "key": generator.normal(size=shape) * std,
+    }
+
+
+def initial_params(
+    problem: Problem,
+    *,
+    num_heads: int = 1,
+    kernel: str = "merged",
+    rank: int | None = None,
+    scale: float = 1.0,
+    value: str = "zeros",
+    seed: int = 0,
+) -> Params:
+    """Return random starting parameters.
+
+    Parameters
+    ----------
+    problem : Problem
+        Gives d and m (and V* for ``value="minimizer"``).
+    num_heads : int
+        Heads H.
+    kernel : {"merged", "factored"}
+        Train B_h, entries N(0, scale²/d), or Q_h and K_h, entries N(0, scale/√(r d)), so that
+        E‖QKᵀ‖² = E‖B‖² = scale²·d.
+    rank : int, optional
+        r of the factors; default d. Refused for merged kernels.
+    scale : float
+        Size of the kernel, > 0.
+    value : {"zeros", "normal", "minimizer"}
+        V = 0, entries N(0, scale²/d), or V*(B).
+    seed : int
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range; the sentence names it.
+    """
+    positive_int("num_heads", num_heads)
+    one_of("kernel", kernel, ("merged", "factored"))
+    one_of("value", value, ("zeros", "normal", "minimizer"))
+    scale = real("scale", scale, above=0.0)
+    if kernel == "merged" and rank is not None:
+        raise ValueError(f"rank must be None for kernel='merged', got {rank}; use 'factored'.")
+    blocks = random_blocks(
+        problem,
+        num_heads=num_heads,
+        kernel=kernel,
+        rank=rank,
+        scale=scale,
+        generator=stream(seed, "initial kernel"),
+    )
+    shape = (num_heads, problem.dim, problem.num_outputs)
+    blocks["value"] = np.zeros(shape)
+    if value == "normal":
+        draws = stream(seed, "initial value").normal(size=shape)
+        blocks["value"] = draws * scale / np.sqrt(problem.dim)
+    build = Params.merged if kernel == "merged" else Params.factored
+    params = build(**blocks)
+    if value == "minimizer":
+        from linattn.objectives import KernelProfile
+
+        params = params.replace(value=KernelProfile(problem).minimizer(params))
+    return params
