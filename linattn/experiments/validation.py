@@ -1,0 +1,145 @@
+"""Turning plain mappings into validated specs: one clear sentence for every mistake."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import inspect
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+LARGEST = sys.float_info.max
+"""Upper limit of a field that may be any finite number."""
+
+_PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
+
+
+def canonical_json(value: Any) -> str:
+    """Return JSON with sorted keys, no whitespace and floats by repr: equal values, equal text.
+
+    Raises
+    ------
+    ValueError
+        If a number is not finite.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def dotted_fields(cls: type[msgspec.Struct], prefix: str = "") -> dict[str, inspect.Type]:
+    """Return the type of every leaf field by its dotted name, as ``problem.noise``."""
+    found: dict[str, inspect.Type] = {}
+    for field in _fields(cls):
+        name = prefix + field.name
+        if isinstance(field.type, inspect.StructType):
+            found.update(dotted_fields(field.type.cls, name + "."))
+        else:
+            found[name] = field.type
+    return found
+
+
+def unknown_key(key: str, cls: type[msgspec.Struct]) -> ValueError:
+    """Return the error that teaches which keys are near `key`, or which there are."""
+    names = list(dotted_fields(cls))
+    near = [name for name in names if name.rpartition(".")[2] == key.rpartition(".")[2]]
+    near += [name for name in get_close_matches(key, names, n=2, cutoff=0.75) if name not in near]
+    if not near:
+        last = {name.rpartition(".")[2]: name for name in names}
+        near = [last[match] for match in get_close_matches(key, list(last), n=3)]
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known keys are {', '.join(names)}."
+    return ValueError(f"unknown key {key!r}; {hint}")
+
+
+def build(cls: type[S], values: Mapping[str, Any]) -> S:
+    """Return a `cls` made of `values`, checked and normalised (integers given for floats become
+    floats, a single value given for a list becomes a list of one).
+
+    Raises
+    ------
+    ValueError
+        One sentence: the argument, the value received, what is allowed.
+    """
+    tidy = _tidy(cls, cls, values, "")
+    try:
+        return msgspec.convert(tidy, cls)
+    except msgspec.ValidationError as error:
+        raise ValueError(_sentence(error, cls, tidy)) from error
+
+
+def normalised(spec: S) -> S:
+    """Return `spec` checked and normalised as `build` does it."""
+    return build(type(spec), msgspec.to_builtins(spec))
+
+
+def describe(kind: inspect.Type) -> str:
+    """Say in words which values a field type allows."""
+    if isinstance(kind, inspect.IntType | inspect.FloatType):
+        noun = "an integer" if isinstance(kind, inspect.IntType) else "a finite number"
+        limits = ((">=", kind.ge), (">", kind.gt), ("<=", kind.le), ("<", kind.lt))
+        stated = [f"{sign} {n:g}" for sign, n in limits if n is not None and n != LARGEST]
+        return " ".join([noun, " and ".join(stated)]).strip()
+    if isinstance(kind, inspect.LiteralType):
+        return " or ".join(json.dumps(value) for value in kind.values)
+    if isinstance(kind, inspect.UnionType):
+        return " or ".join(describe(part) for part in kind.types)
+    if isinstance(kind, inspect.VarTupleType):
+        return f"a list of entries that are each {describe(kind.item_type)}"
+    if isinstance(kind, inspect.StructType):
+        return f"an object with the keys {', '.join(f.name for f in _fields(kind.cls))}"
+    words = {inspect.NoneType: "null", inspect.BoolType: "true or false", inspect.StrType: "a text"}
+    return words.get(type(kind), "another type")
+
+
+def _fields(cls: type[msgspec.Struct]) -> tuple[inspect.Field, ...]:
+    info = inspect.type_info(cls)
+    assert isinstance(info, inspect.StructType)
+    return info.fields
+
+
+def _tidy(
+    root: type[msgspec.Struct], cls: type[msgspec.Struct], values: Mapping[str, Any], prefix: str
+) -> dict[str, Any]:
+    """Refuse unknown keys and wrap single values meant as lists, at every level."""
+    kinds = {field.name: field.type for field in _fields(cls)}
+    tag = cls.__struct_config__.tag_field
+    tidy = {}
+    for name, value in values.items():
+        kind = kinds.get(name)
+        if kind is None and name != tag:
+            raise unknown_key(prefix + name, root)
+        if isinstance(kind, inspect.StructType) and isinstance(value, Mapping):
+            value = _tidy(root, kind.cls, value, f"{prefix}{name}.")
+        elif isinstance(kind, inspect.VarTupleType) and not isinstance(value, list | tuple):
+            value = [value]
+        elif isinstance(value, float) and value == 0.0:
+            value = 0.0  # -0.0 is the same spec
+        tidy[name] = value
+    return tidy
+
+
+def _sentence(error: msgspec.ValidationError, cls: type[msgspec.Struct], values: Any) -> str:
+    """Reword a msgspec error; errors of our own checks already are sentences."""
+    if isinstance(error.__cause__, ValueError):
+        return str(error.__cause__)
+    match = _PATH.search(str(error))
+    path = match["path"] if match else ""
+    kind: inspect.Type | None = inspect.type_info(cls)
+    for name in _names(path):
+        if isinstance(kind, inspect.StructType):
+            kind = next((f.type for f in _fields(kind.cls) if f.name == name), None)
+            values = values[name]
+    if kind is None or not path:
+        return f"{path or cls.__name__}: {_PATH.sub('', str(error))}."
+    field = path.partition("[")[0]
+    return f"{field} must be {describe(kind)}, got {json.dumps(values, default=repr)}."
+
+
+def _names(path: str) -> Iterator[str]:
+    for part in path.split("."):
+        if part:
+            yield part.partition("[")[0]

@@ -1,0 +1,292 @@
+"""Two ways to hold the data part of the objective: per sequence, or as moments of all sequences.
+
+Both answer the same questions about  loss(B, V) = Σ_s w_s ℓ_s(B, V)  with the same numbers to
+rounding; which one is cheaper depends on the number of sequences (theory sections 1 and 8).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from linattn._typing import Array
+from linattn.types import Statistics
+
+# One moment tensor must stay well inside the caches it is meant to exploit, and memory.
+MAX_MOMENT_ENTRIES = 4_000_000
+
+
+class LossGradient(NamedTuple):
+    """Data loss with its gradients in B, (H, d, d), and V, (H, d, m)."""
+
+    loss: float
+    kernel: Array
+    value: Array
+
+
+class NormalEquations(NamedTuple):
+    """H(B), (Hd, Hd), and C(B), (Hd, m): the data part of the value-block problem."""
+
+    hessian: Array
+    linear: Array
+
+
+class DataForm(Protocol):
+    """What objectives ask of the data."""
+
+    energy: float
+
+    def gradient(self, kernel: Array, value: Array) -> LossGradient:
+        """Loss and gradients at (B, V)."""
+
+    def normal_equations(self, kernel: Array) -> NormalEquations:
+        """H(B) and C(B)."""
+
+    def kernel_hessian(self, value: Array) -> Array:
+        """Matrix of 𝓚(V) without μ, (Hd², Hd²), index (h, a, b)."""
+
+    def hvp(
+        self, kernel: Array, value: Array, kernel_direction: Array, value_direction: Array
+    ) -> tuple[Array, Array]:
+        """Hessian of the loss at (B, V) applied to a direction (D, W)."""
+
+
+class SequenceForm:
+    """The data as statistics of single sequences with weights.
+
+    Notes
+    -----
+    Cost of a gradient with S sequences: S (5H + 1) d² m multiply-adds for the token readout,
+    about 4 S H d² for mean and last, whose M has rank one.
+    """
+
+    def __init__(self, statistics: Statistics, weights: Array) -> None:
+        self.statistics = statistics
+        self.weights = weights
+        self.energy = float(weights @ statistics.energy)
+
+    def gradient(self, kernel: Array, value: Array) -> LossGradient:
+        """Loss and gradients: ∂B_h = Σ w R (G V_h)ᵀ, ∂V_h = Σ w G B_hᵀ R (theory section 1)."""
+        if self.statistics.query is not None:
+            return self._rank_one_gradient(kernel, value)
+        gram, (mapped, product, residual) = self.statistics.gram, self._residual(kernel, value)
+        weighted = residual * self.weights[:, None, None]
+        cross = self.statistics.cross_moments()
+        loss = 0.5 * self.energy + 0.5 * float(
+            np.vdot(weighted, product) - np.einsum("s,sam,sam->", self.weights, cross, product)
+        )
+        kernel_gradient = np.stack([np.tensordot(weighted, u, ((0, 2), (0, 2))) for u in mapped])
+        pulled = [np.tensordot(weighted, b, (1, 0)) for b in kernel]  # (S, m, d): Bᵀ R
+        value_gradient = np.stack([np.tensordot(gram, p, ((0, 2), (0, 2))) for p in pulled])
+        return LossGradient(loss, kernel_gradient, value_gradient)
+
+    def _residual(self, kernel: Array, value: Array) -> tuple[list[Array], Array, Array]:
+        """G V_h of every head, Z and R = M Z − K, each (S, d, m)."""
+        gram = self.statistics.gram
+        mapped = [gram @ v for v in value]
+        product = sum((b @ u for b, u in zip(kernel, mapped, strict=True)), np.zeros(()))
+        if self.statistics.query is None:
+            moment_product = gram @ product
+        else:
+            query = self.statistics.query
+            moment_product = query[:, :, None] * np.einsum("sa,sam->sm", query, product)[:, None]
+        return mapped, product, moment_product - self.statistics.cross_moments()
+
+    def _features(self, kernel: Array) -> Array:
+        """G B_hᵀ u of every sequence and head, (S, Hd); rank-one readouts only."""
+        assert self.statistics.query is not None
+        pulled = np.tensordot(self.statistics.query, kernel, (1, 1))  # (S, H, d): B_hᵀ u
+        return (pulled @ self.statistics.gram).reshape(len(pulled), -1)
+
+    def _rank_one_gradient(self, kernel: Array, value: Array) -> LossGradient:
+        query, target = self.statistics.query, self.statistics.target
+        assert query is not None
+        assert target is not None
+        features = self._features(kernel)
+        error = features @ value.reshape(-1, value.shape[-1]) - target
+        weighted = error * self.weights[:, None]
+        loss = 0.5 * float(np.vdot(weighted, error))
+        backward = np.tensordot(weighted, value, (1, 2)) @ self.statistics.gram  # (S, H, d)
+        kernel_gradient = np.tensordot(query, backward, (0, 0)).transpose(1, 0, 2)
+        return LossGradient(loss, kernel_gradient, (features.T @ weighted).reshape(value.shape))
+
+    def normal_equations(self, kernel: Array) -> NormalEquations:
+        """H block (h, k) = Σ w G B_hᵀ M B_k G and C block h = Σ w G B_hᵀ K."""
+        heads, dim = kernel.shape[:2]
+        if self.statistics.query is not None:
+            features = self._features(kernel)
+            weighted = features * self.weights[:, None]
+            hessian, linear = weighted.T @ features, weighted.T @ self.statistics.target
+        else:
+            # Rows (s, a), columns (h, b): the feature map B_h G before the queries are applied.
+            maps = np.tensordot(self.statistics.gram, kernel, (1, 2)).transpose(0, 3, 2, 1)
+            maps = np.ascontiguousarray(maps).reshape(-1, dim, heads * dim)
+            moment = (self.statistics.gram @ maps) * self.weights[:, None, None]
+            cross = self.statistics.cross_moments() * self.weights[:, None, None]
+            flat = maps.reshape(-1, heads * dim)
+            hessian = flat.T @ moment.reshape(-1, heads * dim)
+            linear = flat.T @ cross.reshape(-1, cross.shape[-1])
+        return NormalEquations(0.5 * (hessian + hessian.T), linear)
+
+    def kernel_hessian(self, value: Array) -> Array:
+        """Σ w M ⊗ (G V_h)(G V_k)ᵀ, index (h, a, b)."""
+        heads, dim = value.shape[:2]
+        gamma = np.stack([self.statistics.gram @ v for v in value], axis=1)
+        gamma = gamma.reshape(len(gamma), heads * dim, -1)
+        outer = (gamma @ gamma.transpose(0, 2, 1)).reshape(len(gamma), -1)
+        moments = self.statistics.query_moments().reshape(len(gamma), -1)
+        tensor = (moments * self.weights[:, None]).T @ outer
+        tensor = tensor.reshape(dim, dim, heads, dim, heads, dim)  # a, a', h, b, h', b'
+        matrix = tensor.transpose(2, 0, 3, 4, 1, 5).reshape(heads * dim**2, -1)
+        return np.asarray(0.5 * (matrix + matrix.T))
+
+    def hvp(
+        self, kernel: Array, value: Array, kernel_direction: Array, value_direction: Array
+    ) -> tuple[Array, Array]:
+        """Hessian-vector product (theory section 8)."""
+        mapped, _, residual = self._residual(kernel, value)
+        mapped_direction = [self.statistics.gram @ w for w in value_direction]
+        change = sum(
+            (
+                d @ u + b @ w
+                for b, d, u, w in zip(
+                    kernel, kernel_direction, mapped, mapped_direction, strict=True
+                )
+            ),
+            np.zeros(()),
+        )
+        moment_change = self.statistics.query_moments() @ change
+        weights = self.weights[:, None, None]
+        moment_change, residual = moment_change * weights, residual * weights
+
+        def pull(left: Array, block: Array) -> Array:
+            return np.tensordot(
+                self.statistics.gram, np.tensordot(left, block, (1, 0)), ((0, 2), (0, 2))
+            )
+
+        kernel_part = [
+            np.tensordot(moment_change, u, ((0, 2), (0, 2)))
+            + np.tensordot(residual, w, ((0, 2), (0, 2)))
+            for u, w in zip(mapped, mapped_direction, strict=True)
+        ]
+        value_part = [
+            pull(moment_change, b) + pull(residual, d)
+            for b, d in zip(kernel, kernel_direction, strict=True)
+        ]
+        return np.stack(kernel_part), np.stack(value_part)
+
+
+class MomentForm:
+    """The data as moments: T = Σ w G ⊗ G ⊗ M and Σ w K ⊗ G (theory section 8).
+
+    The loss is a quadratic in W = Σ_h B_h ⊗ V_h, so these two tensors are all of it. Cost of a
+    gradient: 2 H² d⁶ multiply-adds, whatever the number of sequences.
+    """
+
+    def __init__(self, statistics: Statistics, weights: Array) -> None:
+        self.energy = float(weights @ statistics.energy)
+        count, dim = statistics.gram.shape[:2]
+        self.dim = dim
+        cross = statistics.cross_moments()
+        self.outputs = cross.shape[-1]
+        tensor = np.zeros((dim**2, dim**4))
+        mixed = np.zeros((dim * self.outputs, dim**2))
+        chunk = max(1, 2**21 // dim**4)
+        moments = statistics.query_moments()
+        for start in range(0, count, chunk):
+            part = slice(start, start + chunk)
+            gram = statistics.gram[part].reshape(-1, dim**2)
+            weighted = gram * weights[part, None]
+            outer = weighted[:, :, None] * gram[:, None, :]
+            tensor += moments[part].reshape(-1, dim**2).T @ outer.reshape(-1, dim**4)
+            mixed += cross[part].reshape(len(gram), -1).T @ weighted
+        # a a' b k b' k'  ->  (k k'), (a b a' b') and back: one matrix product per contraction
+        sixth = tensor.reshape((dim,) * 6)
+        self._by_value = np.ascontiguousarray(sixth.transpose(3, 5, 0, 2, 1, 4)).reshape(
+            dim**2, dim**4
+        )
+        # a c b k -> k c a b
+        third = mixed.reshape(dim, self.outputs, dim, dim)
+        self._third = np.ascontiguousarray(third.transpose(3, 1, 0, 2))
+
+    def _kernel_form(self, left: Array, right: Array) -> Array:
+        """Contract the moments with V_h V'_kᵀ: the bilinear 𝓚, (Hd², Hd²)."""
+        heads, dim = left.shape[:2]
+        outer = np.einsum("hkc,glc->hgkl", left, right).reshape(heads**2, dim**2)
+        blocks = (outer @ self._by_value).reshape(heads, heads, dim**2, dim**2)
+        return blocks.transpose(0, 2, 1, 3).reshape(heads * dim**2, heads * dim**2)
+
+    def _value_form(self, left: Array, right: Array) -> Array:
+        """Contract the moments with B_h ⊗ B'_k: the bilinear H, (Hd, Hd)."""
+        heads, dim = left.shape[:2]
+        outer = left.reshape(heads, 1, -1, 1) * right.reshape(1, heads, 1, -1)
+        blocks = (self._by_value @ outer.reshape(heads**2, dim**4).T).reshape(
+            dim, dim, heads, heads
+        )
+        return blocks.transpose(2, 0, 3, 1).reshape(heads * dim, heads * dim)
+
+    def kernel_hessian(self, value: Array) -> Array:
+        """𝓚(V) without μ."""
+        return self._kernel_form(value, value)
+
+    def normal_equations(self, kernel: Array) -> NormalEquations:
+        """H(B) and C(B)."""
+        hessian = self._value_form(kernel, kernel)
+        return NormalEquations(0.5 * (hessian + hessian.T), self._linear(kernel))
+
+    def _linear(self, kernel: Array) -> Array:
+        """C(B), (Hd, m); linear in B."""
+        heads, dim = kernel.shape[:2]
+        linear = self._third.reshape(dim * self.outputs, dim**2) @ kernel.reshape(heads, -1).T
+        linear = linear.reshape(dim, self.outputs, heads).transpose(2, 0, 1)
+        return linear.reshape(heads * dim, self.outputs)
+
+    def _kernel_linear(self, value: Array) -> Array:
+        """Σ w K (G V_h)ᵀ, (H, d, d)."""
+        return np.tensordot(value, self._third, ((1, 2), (0, 1)))
+
+    def gradient(self, kernel: Array, value: Array) -> LossGradient:
+        """Loss and gradients: the loss is quadratic in B at fixed V and in V at fixed B."""
+        hessian, linear = self.normal_equations(kernel)
+        flat_value = value.reshape(-1, self.outputs)
+        image = hessian @ flat_value
+        loss = 0.5 * self.energy + 0.5 * float(np.vdot(flat_value, image - 2.0 * linear))
+        kernel_image = self.kernel_hessian(value) @ kernel.reshape(-1)
+        kernel_gradient = kernel_image.reshape(kernel.shape) - self._kernel_linear(value)
+        return LossGradient(loss, kernel_gradient, (image - linear).reshape(value.shape))
+
+    def hvp(
+        self, kernel: Array, value: Array, kernel_direction: Array, value_direction: Array
+    ) -> tuple[Array, Array]:
+        """Hessian-vector product; the mixed blocks are the symmetrized bilinear forms."""
+        mixed = self._kernel_form(value, value_direction)
+        mixed = mixed + mixed.T
+        kernel_part = self.kernel_hessian(value) @ kernel_direction.reshape(-1)
+        kernel_part = (kernel_part + mixed @ kernel.reshape(-1)).reshape(kernel.shape)
+        kernel_part = kernel_part - self._kernel_linear(value_direction)
+        flat_value = value.reshape(-1, self.outputs)
+        flat_direction = value_direction.reshape(-1, self.outputs)
+        mixed = self._value_form(kernel, kernel_direction)
+        value_part = self.normal_equations(kernel).hessian @ flat_direction
+        value_part = value_part + (mixed + mixed.T) @ flat_value - self._linear(kernel_direction)
+        return kernel_part, value_part.reshape(value.shape)
+
+
+def prefers_moments(statistics: Statistics) -> bool:
+    """Whether moments are the cheaper form: fewer multiply-adds per gradient, and small enough."""
+    count, dim = statistics.gram.shape[:2]
+    if dim**6 > MAX_MOMENT_ENTRIES:
+        return False
+    held = statistics.cross if statistics.target is None else statistics.target
+    assert held is not None
+    outputs = held.shape[-1]
+    per_sequence = 4 * dim**2 if statistics.query is not None else 6 * dim**2 * outputs
+    return 2 * dim**6 < count * per_sequence
+
+
+def data_form(statistics: Statistics, weights: Array) -> DataForm:
+    """Return the cheaper form of the weighted data."""
+    if prefers_moments(statistics):
+        return MomentForm(statistics, weights)
+    return SequenceForm(statistics, weights)

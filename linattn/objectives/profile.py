@@ -1,0 +1,114 @@
+"""The kernel profile P(B) = min_V F(B, V)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from linattn._typing import Array
+from linattn.linalg import largest_eigenvalue, spectral_norms
+from linattn.objectives.joint import check_fits
+from linattn.objectives.population import Population, population
+from linattn.types import Params, Problem
+
+
+class KernelProfile:
+    """P(B) = min_V F(B, V) = ½c̄ − ½⟨C, A⁻¹C⟩ + (μ/2)‖kernel parameters‖² (theory section 2).
+
+    ``params.value`` is ignored throughout.
+
+    Parameters
+    ----------
+    problem : Problem
+        With value ridge λ > 0, so that the minimizer exists.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self._population = population(problem)
+
+    def __repr__(self) -> str:
+        return f"KernelProfile({self.problem!r})"
+
+    def value(self, params: Params) -> float:
+        """Return P, units of loss."""
+        check_fits(self.problem, params)
+        return self._population.profile_value(
+            params, self._population.value_system(params.kernels())
+        )
+
+    def minimizer(self, params: Params) -> Array:
+        """Return V*(B) = A⁻¹C, (H, d, m)."""
+        check_fits(self.problem, params)
+        system = self._population.value_system(params.kernels())
+        return system.minimizer.reshape(params.value.shape)
+
+    def gradient(self, params: Params) -> Params:
+        """Return ∇P = ∂_B F(B, V*(B)) with a zero value block (C2)."""
+        return self.value_and_gradient(params)[1]
+
+    def value_and_gradient(self, params: Params) -> tuple[float, Params]:
+        """Return P and ∇P at the cost of one factorization and one gradient."""
+        check_fits(self.problem, params)
+        held = self._population
+        system = held.value_system(params.kernels())
+        kernel_part = held.profile_kernel_gradient(params, system.minimizer)
+        flat = np.concatenate([kernel_part, np.zeros(params.value.size)])
+        return held.profile_value(params, system), Params(params.layout, flat)
+
+    def curvature(self, params: Params) -> float:
+        """Return L_K = λ_max 𝓚(V*(B)), the constant of P(B + D) ≤ P + ⟨∇P, D⟩ + ½L_K‖D‖² (C3).
+
+        A safe upper bound: within a factor 1 + 1e-8 of λ_max for Hd² ≤ 1,024, within 2 above.
+
+        Raises
+        ------
+        ValueError
+            For factored kernels, whose profile has no such constant.
+
+        Notes
+        -----
+        Source: C3. Cost: S d⁴ H² to form 𝓚 (or H² d⁶ from moments) and (Hd²)³ for λ_max.
+        """
+        if params.kernel is None:
+            raise ValueError(
+                "params must have a merged kernel: L_K of C3 bounds the increment of P in B, and "
+                "in (Q, K) the map B = QKᵀ adds curvature that L_K does not see; use C4f."
+            )
+        value = self.minimizer(params)
+        return kernel_curvature(self._population, value)
+
+
+def kernel_curvature(held: Population, value: Array) -> float:
+    """Return a safe λ_max of 𝓚(V) = data part + μ."""
+    return largest_eigenvalue(held.form.kernel_hessian(value)) + held.kernel_ridge
+
+
+class KernelCurvatureBound(NamedTuple):
+    """Constants of the cheap bound: per sequence w_s‖M_s‖₂, and the Gram matrices."""
+
+    weighted_norms: Array
+    gram: Array
+    kernel_ridge: float
+
+    def __call__(self, value: Array) -> float:
+        """Return μ + ‖Σ w ‖M‖₂ ΓΓᵀ‖₂ with Γ the stack of G V_h (C3); cost S H² d² m."""
+        gamma = np.einsum("sab,hbm->sham", self.gram, value, optimize=True)
+        gamma = gamma.reshape(len(self.gram), -1, value.shape[-1])
+        weighted = np.sqrt(self.weighted_norms)[:, None, None] * gamma
+        matrix = np.tensordot(weighted, weighted, ((0, 2), (0, 2)))
+        return self.kernel_ridge + largest_eigenvalue(matrix)
+
+
+def cheap_curvature_bound(problem: Problem) -> KernelCurvatureBound:
+    """Return the cheap upper bound of L_K as a function of V (C3).
+
+    ‖M‖₂ is exact: an eigenvalue for the token readout, ‖u‖² for mean and last.
+    """
+    held = problem.statistics
+    if held.query is None:
+        norms = spectral_norms(held.gram)
+    else:
+        norms = np.einsum("sa,sa->s", held.query, held.query)
+    return KernelCurvatureBound(problem.sequence_weights * norms, held.gram, problem.kernel_ridge)

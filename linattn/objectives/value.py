@@ -1,0 +1,68 @@
+"""The value-block problem V ↦ F(B, V) at a fixed kernel."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from linattn._checks import as_float64
+from linattn._typing import Array
+from linattn.linalg import stack_heads
+from linattn.objectives.joint import check_fits
+from linattn.objectives.population import population
+from linattn.types import Params, Problem
+
+
+class ValueBlock:
+    """V ↦ F(B, V): a strongly convex quadratic with Hessian A(B) ⪰ λI (theory section 2).
+
+    Parameters
+    ----------
+    problem : Problem
+    params : Params
+        Gives the kernel; its value block is ignored.
+
+    Attributes
+    ----------
+    hessian : array, shape (Hd, Hd)
+        A = H + λI, row index h·d + a.
+    linear : array, shape (Hd, m)
+        C.
+    """
+
+    def __init__(self, problem: Problem, params: Params) -> None:
+        check_fits(problem, params)
+        held = population(problem)
+        self._shape = params.value.shape
+        self._system = held.value_system(params.kernels())
+        self._constant = 0.5 * held.form.energy + held.kernel_penalty(params)
+        self.hessian: Array = self._system.hessian
+        self.linear: Array = self._system.linear
+
+    def __repr__(self) -> str:
+        heads, dim, outputs = self._shape
+        return f"ValueBlock({heads} heads, dim {dim}, {outputs} outputs)"
+
+    def _stacked(self, value: Array) -> Array:
+        array = as_float64("value", value)
+        if array.size != np.prod(self._shape):
+            raise ValueError(f"value must have shape {self._shape}, got {array.shape}.")
+        return stack_heads(array.reshape(self._shape))
+
+    def value(self, value: Array) -> float:
+        """Return F(B, V) = const − ⟨C, V⟩ + ½⟨V, A V⟩."""
+        v = self._stacked(value)
+        return self._constant + float(np.vdot(v, 0.5 * (self.hessian @ v) - self.linear))
+
+    def gradient(self, value: Array) -> Array:
+        """Return A V − C, (H, d, m)."""
+        v = self._stacked(value)
+        return np.asarray((self.hessian @ v - self.linear).reshape(self._shape))
+
+    def minimizer(self) -> Array:
+        """Return V* = A⁻¹C, (H, d, m)."""
+        return self._system.minimizer.reshape(self._shape)
+
+    def gap(self, value: Array) -> float:
+        """Return F(B, V) − P(B) = ½⟨V − V*, A(V − V*)⟩, without subtraction (C1)."""
+        lag = self._stacked(value) - self._system.minimizer
+        return 0.5 * float(np.vdot(lag, self.hessian @ lag))
