@@ -105,7 +105,7 @@ class Dataset:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FederatedData:
-    """Tokens and targets of the training clients, and tokens and labels to test on.
+    """Tokens and targets of the training clients, and tokens and labels to test on (read-only).
 
     Attributes
     ----------
@@ -141,6 +141,11 @@ class FederatedData:
     channel_mean: Array | None = None
     channel_std: Array | None = None
     readout: str = "mean"
+
+    def __post_init__(self) -> None:
+        for pair in (*self.train, self.test, *(self.client_tests or ())):
+            for array in pair:
+                array.flags.writeable = False
 
     def __repr__(self) -> str:
         sizes = [labels.shape[0] for _, labels in self.train]
@@ -601,6 +606,7 @@ def watch_split(
     Cost: some ten milliseconds.
     """
     one_of("split", split, ("sides", "subjects"))
+    positive_int("window", window)
     data = load_dataset("watch") if dataset is None else dataset
     subjects = _group(data, "subject")
     if split == "sides":
@@ -678,12 +684,12 @@ def _left_out(subjects: AnyArray, wanted: int | Sequence[int] | None, seed: int)
             )
         drawn: AnyArray = stream(seed, "test_subjects").permutation(subjects)[:count]
         return np.sort(drawn)
-    chosen = np.unique(np.asarray(wanted))
-    if not np.isin(chosen, subjects).all() or not 0 < chosen.size < subjects.size:
+    chosen = set(np.asarray(wanted).ravel().tolist())
+    if not chosen < set(subjects.tolist()) or not chosen:
         raise ValueError(
             f"test_subjects must be some, not all, of {subjects.tolist()}, got {wanted!r}."
         )
-    return chosen
+    return np.array(sorted(chosen), dtype=subjects.dtype)
 
 
 def _moments(data: Dataset, items: IntArray) -> tuple[Array, Array]:
