@@ -39,6 +39,7 @@ SHIPPED = {
     "digits": "084fe361b996f997a31f72b5b81ab30ddc9e25712afaeb9f53d2a4c52d1479f2",
     "watch": "e4faf1d745589efc1dea92b40b0b5a276934fea9045417b9552f7838f1e9002b",
 }
+NUM_SHEETS = 14
 _Array = TypeVar("_Array", bound=AnyArray)
 _REQUIRED = ("values", "offsets", "labels", "class_names", "channel_names")
 _OPTIONAL = ("scale", "sampling_rate")
@@ -527,18 +528,12 @@ def digits_split(
     """
     one_of("split", split, ("sheets", "dirichlet", "iid"))
     data = load_dataset("digits") if dataset is None else dataset
-    sheets = _group(data, "sheet")
-    count = num_clients
-    if split != "sheets" and num_clients is None:
-        count = np.unique(sheets).size
-    owners = partition(
-        data.labels,
-        "natural" if split == "sheets" else split,
-        num_clients=count,
-        alpha=alpha,
-        groups=sheets if split == "sheets" else None,
-        seed=seed,
-    )
+    if split == "sheets":
+        _refuse(split, alpha=alpha, num_clients=num_clients)
+        owners = partition(data.labels, "natural", groups=_group(data, "sheet"))
+    else:
+        count = NUM_SHEETS if num_clients is None else num_clients
+        owners = partition(data.labels, split, num_clients=count, alpha=alpha, seed=seed)
     names = {
         "sheets": f"{len(owners)} inferred form sheets",
         "dirichlet": f"Dirichlet({alpha}) split",
@@ -608,34 +603,23 @@ def watch_split(
     one_of("split", split, ("sides", "subjects"))
     positive_int("window", window)
     data = load_dataset("watch") if dataset is None else dataset
-    subjects = _group(data, "subject")
     if split == "sides":
-        if test_subjects is not None:
-            raise ValueError(
-                f"test_subjects must be left out when split is 'sides', got {test_subjects!r}."
-            )
+        _refuse(split, test_subjects=test_subjects)
         trained = _trained_sides(data, seed)
         description = f"{data.name}, one side per subject and exercise tested"
     else:
-        left_out = _left_out(np.unique(subjects), test_subjects, seed)
-        trained = ~np.isin(subjects, left_out)
+        left_out = _left_out(np.unique(_group(data, "subject")), test_subjects, seed)
+        trained = ~np.isin(_group(data, "subject"), left_out)
         description = f"{data.name}, subjects {', '.join(map(str, left_out.tolist()))} tested"
-    clients = np.unique(subjects[trained])
-    train = [np.flatnonzero(trained & (subjects == k)) for k in clients]
-    tests = [np.flatnonzero(~trained & (subjects == k)) for k in np.unique(subjects[~trained])]
+    clients, train = _by_subject(data, trained)
+    tested, tests = _by_subject(data, ~trained)
+    if split == "sides" and not np.array_equal(clients, tested):
+        raise ValueError(
+            f"dataset must have recordings of both sides for every subject, got {data!r}."
+        )
     mean, std = _moments(data, np.flatnonzero(trained))
-
-    def cut(items: IntArray) -> tuple[Array, IntArray]:
-        tables, origin = windows(data, items.tolist(), length=window, stride=stride)
-        if not origin.size:
-            raise ValueError(
-                f"window must leave every client a training and a test window, got {window} rows."
-            )
-        constant = np.ones((*tables.shape[:2], 1))
-        return np.concatenate([(tables - mean) / std, constant], axis=2), origin
-
-    train_cut = [cut(items) for items in train]
-    test_cut = [cut(items) for items in tests]
+    train_cut = [_window_tokens(data, own, mean, std, window, stride) for own in train]
+    test_cut = [_window_tokens(data, own, mean, std, window, stride) for own in tests]
     client_tests = [(tokens, data.labels[origin]) for tokens, origin in test_cut]
     test_items = np.concatenate([origin for _, origin in test_cut])
     num_classes = len(data.class_names)
@@ -657,6 +641,30 @@ def _group(data: Dataset, name: str) -> AnyArray:
     if name not in data.groups:
         raise ValueError(f"dataset must have the group {name!r}, got {sorted(data.groups)}.")
     return data.groups[name]
+
+
+def _refuse(split: str, **given: object) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(f"{name} must be left out when split is {split!r}, got {value!r}.")
+
+
+def _by_subject(data: Dataset, chosen: AnyArray) -> tuple[AnyArray, list[IntArray]]:
+    """Subjects that have a chosen item, and the chosen items of each."""
+    subject = _group(data, "subject")
+    found = np.unique(subject[chosen])
+    return found, [np.flatnonzero(chosen & (subject == k)) for k in found]
+
+
+def _window_tokens(
+    data: Dataset, items: IntArray, mean: Array, std: Array, window: int, stride: int
+) -> tuple[Array, IntArray]:
+    """Standardized channels and a constant, (W, window, c + 1), and the item of every window."""
+    tables, origin = windows(data, items.tolist(), length=window, stride=stride)
+    if not origin.size:
+        raise ValueError(f"window must leave every subject at least one window, got {window} rows.")
+    constant = np.ones((*tables.shape[:2], 1))
+    return np.concatenate([(tables - mean) / std, constant], axis=2), origin
 
 
 def _trained_sides(data: Dataset, seed: int) -> AnyArray:

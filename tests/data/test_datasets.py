@@ -527,3 +527,17 @@ def test_a_channel_that_never_changes_is_named(tmp_path):
     )
     with pytest.raises(ValueError, match="'still' constant"):
         watch_split(dataset=load_dataset(tmp_path / "flat.npz"))
+
+
+def test_a_subject_with_one_side_only_is_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    save_dataset(
+        tmp_path / "half.npz",
+        [rng.standard_normal((60, 1)) for _ in range(3)],
+        [0, 0, 0],
+        class_names=["lift"],
+        channel_names=["a"],
+        groups={"subject": [1, 1, 2], "side": ["left", "right", "left"]},
+    )
+    with pytest.raises(ValueError, match=r"^dataset must have recordings of both sides"):
+        watch_split(dataset=load_dataset(tmp_path / "half.npz"))
