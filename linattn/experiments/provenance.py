@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from functools import cache
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -35,9 +36,5 @@ def provenance() -> dict[str, Any]:
 def _version(package: str) -> str:
     try:
         return version(package)
-    except PackageNotFoundError:
-        if package == "linattn":
-            from linattn import __version__
-
-            return str(__version__)
-        return "missing"
+    except PackageNotFoundError:  # a source tree that was not installed
+        return str(getattr(import_module(package), "__version__", "not installed"))

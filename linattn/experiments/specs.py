@@ -59,7 +59,7 @@ class InitialSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     def __post_init__(self) -> None:
         if self.kernel == "merged" and self.rank is not None:
             raise ValueError(
-                f'initial.rank must be null for merged kernels, got {self.rank}; set '
+                f"initial.rank must be null for merged kernels, got {self.rank}; set "
                 'initial.kernel="factored" to choose a rank.'
             )
 

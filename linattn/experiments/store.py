@@ -11,14 +11,14 @@ import hashlib
 import io
 import json
 import os
-import secrets
+import re
 import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from time import time
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from linattn.experiments.files import write_atomically
 from linattn.experiments.provenance import provenance
 from linattn.experiments.specs import NUMERICS, Spec, digest, kind_of, spec_from, spec_json
 from linattn.experiments.validation import canonical_json
@@ -26,13 +26,13 @@ from linattn.experiments.validation import canonical_json
 if TYPE_CHECKING:
     import xarray as xr
 
+_NUMBER = re.compile(r"(?<![\w.])(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)")
 State = Literal["stored", "stale", "damaged"]
 TIMINGS = "timings.jsonl"
 
 _BLANK = b"0" * 64
 # Name, type NC_CHAR and length of the attribute, as the header of a NetCDF-3 file spells them.
 _MARK = b"checksum" + (2).to_bytes(4, "big") + (64).to_bytes(4, "big")
-_OLD_TEMPORARY = 24 * 3600.0
 
 
 class Entry(NamedTuple):
@@ -65,26 +65,6 @@ def result_path(store: str | os.PathLike[str], spec: Spec) -> Path:
     return Path(store) / f"{kind_of(spec)}-{digest(spec)[:16]}.nc"
 
 
-def open_store(store: str | os.PathLike[str]) -> Path:
-    """Make the output folder if needed, and see that files can be written there.
-
-    Raises
-    ------
-    OSError
-        If the folder cannot be made or written; nothing stored is touched.
-    """
-    folder = Path(store)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".probe.{os.getpid()}.{secrets.token_hex(4)}.tmp"
-        probe.touch(exist_ok=False)
-        probe.unlink()
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-    _remove_temporary(folder, older_than=_OLD_TEMPORARY)
-    return folder
-
-
 def write_result(store: str | os.PathLike[str], spec: Spec, dataset: xr.Dataset) -> Path:
     """Store a run: temporary name, fsync, rename, so a reader never sees half a file.
 
@@ -99,45 +79,23 @@ def write_result(store: str | os.PathLike[str], spec: Spec, dataset: xr.Dataset)
 
 
 def encode(spec: Spec, dataset: xr.Dataset) -> bytes:
-    """Return the NetCDF bytes of a run, checksum included."""
-    named = dataset.drop_encoding().map(_storable, keep_attrs=True)
-    named = named.assign_coords({n: _storable(c) for n, c in dataset.drop_encoding().coords.items()})
-    named.attrs = {
+    """Return the NetCDF bytes of a run, checksum included; equal runs give equal bytes."""
+    import xarray as xr
+
+    names = sorted(map(str, dataset.variables))
+    variables = {name: _storable(name, dataset[name].variable) for name in names}
+    attributes = {
         "checksum": _BLANK.decode(),
         "spec": spec_json(spec),
         "provenance": canonical_json(provenance()),
-        **dataset.attrs,
+        **{str(name): dataset.attrs[name] for name in sorted(dataset.attrs)},
     }
-    plain = {name: {"_FillValue": None} for name in named.variables}
-    content = bytes(named.to_netcdf(engine="scipy", encoding=plain))
+    fresh = xr.Dataset(variables, attrs=attributes).set_coords(sorted(map(str, dataset.coords)))
+    unfilled = {name: {"_FillValue": None} for name in names}
+    content = bytes(fresh.to_netcdf(engine="scipy", encoding=unfilled))
     start = content.index(_MARK) + len(_MARK)
     checksum = hashlib.sha256(content).hexdigest().encode()
     return content[:start] + checksum + content[start + 64 :]
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, even after a power cut.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written; a file of that name stays as it was.
-    """
-    name = f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
-    temporary = path.with_name(name)
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise _unwritable(path.parent, error) from error
-        raise
-    _sync_folder(path.parent)
 
 
 def read_result(path: str | os.PathLike[str]) -> Result:
@@ -316,9 +274,39 @@ def record_time(store: Path, spec: Spec, seconds: float) -> None:
         file.write(line + "\n")
 
 
-def remove_temporary(store: Path, pids: Iterable[int]) -> None:
-    """Remove the half-written files of processes that were ended."""
-    for pid in pids:
-        for path in store.glob(f".*.{pid}.*.tmp"):
-            with suppress(OSError):
-                path.unlink()
+def _intact(path: Path) -> bytes:
+    """Return the bytes of a file after comparing them with their checksum."""
+    content = path.read_bytes()
+    start = content.find(_MARK) + len(_MARK)
+    blanked = content[:start] + _BLANK + content[start + 64 :]
+    expected = hashlib.sha256(blanked).hexdigest().encode()
+    if start < len(_MARK) or content[start : start + 64] != expected:
+        raise DamagedError(f"{path} is damaged: its bytes do not fit their checksum.")
+    return content
+
+
+def _storable(name: str, variable: xr.Variable) -> xr.Variable:
+    """Return the variable in a type that NetCDF-3 has: int8 for truth, int32 for integers."""
+    import numpy as np
+
+    values = np.asarray(variable.values)
+    if values.dtype.kind == "b":
+        values = values.astype(np.int8)
+    elif values.dtype.kind in "iu":
+        if values.size and np.abs(values).max() > np.iinfo(np.int32).max:
+            raise ValueError(f"{name} must fit into 32-bit integers; store it as float64.")
+        values = values.astype(np.int32)
+    return type(variable)(variable.dims, values, attrs=variable.attrs)
+
+
+def _matches(values: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
+    tidy = {name: list(v) if isinstance(v, tuple) else v for name, v in where.items()}
+    return all(lookup(values, name) == value for name, value in tidy.items())
+
+
+def _order(spec: str) -> tuple[Any, ...]:
+    """Sort key of a canonical spec: numbers by size, not by their digits."""
+    return tuple(
+        (0, float(part), "") if index % 2 else (1, 0.0, part)
+        for index, part in enumerate(_NUMBER.split(spec))
+    )

@@ -1,0 +1,198 @@
+"""The command line: run simulations, see what is stored, draw, verify, reproduce everything."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated, TypeVar
+
+import typer
+
+from linattn.experiments.sweep import Sweep, parse_override
+
+T = TypeVar("T")
+
+Script = Annotated[str, typer.Argument(help="Path of a simulation script, or its bare name.")]
+Preset = Annotated[str, typer.Option(help="Size of the experiment: paper, quick or tiny.")]
+Output = Annotated[Path, typer.Option(help="Folder of the stored results.")]
+Workers = Annotated[int | None, typer.Option(help="Processes; default one per processor.")]
+Force = Annotated[bool, typer.Option(help="Compute stored runs again.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Set a field of the spec; repeatable."),
+]
+RESULTS = Path("results")
+
+app = typer.Typer(
+    help="Validate theory for two-stage federated training of linear attention.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command("run")
+def run_command(
+    script: Script,
+    preset: Preset = "quick",
+    set_: Sets = None,
+    workers: Workers = None,
+    output: Output = RESULTS,
+    force: Force = False,
+) -> None:
+    """Run the sweep of a simulation script; what is stored already is not computed again."""
+    from linattn.experiments.catalog import find_script, load_sweep
+
+    sweep = load_sweep(find_script(script))
+    _simulate([sweep], preset=preset, sets=set_, workers=workers, output=output, force=force)
+
+
+@app.command("list")
+def list_command(output: Output = RESULTS) -> None:
+    """List what there is: runs of every preset that are stored, missing or stale."""
+    from linattn.experiments.catalog import inventory, load_sweeps
+
+    rows, others = inventory(load_sweeps(), output)
+    head = ("simulation", "preset", "runs", "stored", "missing", "stale")
+    print(table([head, *rows]))
+    for entry in others:
+        note = entry.state if entry.state != "stored" else "stored, in no preset"
+        print(f"{entry.path.name}: {note}")
+    print(f"Results are in {output}.")
+
+
+@app.command("figures")
+def figures_command(output: Output = RESULTS) -> None:
+    """Draw every figure from the stored results."""
+    from linattn.experiments.stages import draw
+
+    for path in draw(output):
+        print(path)
+
+
+@app.command("verify")
+def verify_command(output: Output = RESULTS) -> None:
+    """Compare the two numbers of every claim; exit status 1 if a claim is violated."""
+    raise typer.Exit(_verify(output))
+
+
+@app.command("reproduce")
+def reproduce_command(
+    preset: Preset = "quick",
+    workers: Workers = None,
+    output: Output = RESULTS,
+    force: Force = False,
+) -> None:
+    """Run every simulation, draw every figure, verify every claim."""
+    from linattn.experiments.catalog import load_sweeps
+    from linattn.experiments.stages import draw
+
+    began = perf_counter()
+    sweeps = load_sweeps()
+    _timed(
+        "simulations",
+        lambda: _simulate(
+            sweeps, preset=preset, sets=None, workers=workers, output=output, force=force
+        ),
+    )
+    made = _timed("figures", lambda: draw(output))
+    code = _timed("claims", lambda: _verify(output))
+    print(f"all: {perf_counter() - began:.1f} s")
+    for path in made:
+        print(path)
+    print(f"Results are in {output}, figures in {output / 'figures'}.")
+    raise typer.Exit(code)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: expected errors become one sentence and exit status 2.
+
+    With LINATTN_DEBUG set in the environment the traceback is shown instead.
+    """
+    _guarded(app, arguments)
+
+
+def simulation_main(sweep: Sweep, arguments: Sequence[str] | None = None) -> None:
+    """Entry point of a simulation script: run its sweep."""
+    script = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+    @script.command(help=f"Run the simulation {sweep.name}.")
+    def run(
+        preset: Preset = "quick",
+        set_: Sets = None,
+        workers: Workers = None,
+        output: Output = RESULTS,
+        force: Force = False,
+    ) -> None:
+        _simulate([sweep], preset=preset, sets=set_, workers=workers, output=output, force=force)
+
+    _guarded(script, arguments)
+
+
+def table(rows: Iterable[Sequence[object]]) -> str:
+    """Return rows as aligned columns, the first row as a heading."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in cells]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _simulate(
+    sweeps: Sequence[Sweep],
+    *,
+    preset: str,
+    sets: Sequence[str] | None,
+    workers: int | None,
+    output: Path,
+    force: bool,
+) -> None:
+    """Run sweeps and say what happened; ends the command if not all runs are stored."""
+    from linattn.experiments.stages import simulate
+
+    overrides = dict(parse_override(text) for text in sets or ())
+    report = simulate(
+        sweeps, preset=preset, output=output, overrides=overrides, workers=workers, force=force
+    )
+    for sentence in report.damaged:
+        print(sentence, file=sys.stderr)
+    for failure in report.failures:
+        print(failure.sentence, file=sys.stderr)
+        if failure.trace and _debugging():
+            print(failure.trace, file=sys.stderr)
+    print(report)
+    if report.interrupted:
+        raise typer.Exit(130)
+    if not report.complete:
+        raise typer.Exit(1)
+
+
+def _verify(output: Path) -> int:
+    from linattn.experiments.stages import Checked, checked, verify, violated
+
+    verdicts = verify(output)
+    print(table([Checked._fields, *map(checked, verdicts)]))
+    return int(violated(verdicts))
+
+
+def _timed(stage: str, action: Callable[[], T]) -> T:
+    began = perf_counter()
+    result = action()
+    print(f"{stage}: {perf_counter() - began:.1f} s", flush=True)
+    return result
+
+
+def _guarded(command: typer.Typer, arguments: Sequence[str] | None) -> None:
+    try:
+        command(args=None if arguments is None else list(arguments))
+    except (ValueError, OSError, RuntimeError) as error:
+        if _debugging():
+            raise
+        print(f"linattn: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _debugging() -> bool:
+    return bool(os.environ.get("LINATTN_DEBUG"))

@@ -1,0 +1,168 @@
+"""A pool of spawned single-threaded workers that survives the death of any of them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from time import perf_counter
+
+from linattn.experiments.files import remove_temporary
+from linattn.experiments.provenance import THREAD_VARIABLES
+from linattn.experiments.specs import Spec, kind_of
+from linattn.experiments.worker import Outcome, Ready, serve
+
+_PATIENCE = 5.0
+
+
+@dataclass
+class _Worker:
+    """A process, our end of its pipe, and the task it is at."""
+
+    process: BaseProcess
+    connection: Connection
+    spec: Spec | None = None
+    since: float = 0.0
+
+
+@dataclass
+class Pool:
+    """Workers and the tasks that none of them has taken yet.
+
+    Used once, by iterating over `outcomes` and closing it; `stop` hands out no more tasks.
+    """
+
+    output: Path
+    waiting: deque[Spec]
+    size: int
+    workers: dict[Connection, _Worker] = field(default_factory=dict)
+    startup: float = 0.0
+
+    def outcomes(self) -> Generator[tuple[Spec, Outcome], None, None]:
+        """Yield every spec with its outcome, in order of completion.
+
+        The first worker starts alone: it builds the compiled code that the others then load.
+
+        Raises
+        ------
+        RuntimeError
+            If a worker process dies before it can take a task.
+        """
+        began = perf_counter()
+        try:
+            self._start(1)
+            while self.workers:
+                for connection in wait(list(self.workers)):
+                    assert isinstance(connection, Connection)
+                    worker = self.workers[connection]
+                    spec, message = worker.spec, _receive(connection)
+                    if isinstance(message, Ready):
+                        self.startup = self.startup or perf_counter() - began
+                        self._start(self.size - len(self.workers))
+                    elif message is None:
+                        message = self._bury(worker)
+                    if isinstance(message, Outcome) and spec is not None:
+                        yield spec, message
+                    if connection in self.workers:
+                        self._give(worker)
+        finally:
+            self._end()
+
+    def stop(self) -> None:
+        """Let runs in flight finish, start no more."""
+        self.waiting.clear()
+
+    def _start(self, number: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        for _ in range(min(number, len(self.waiting))):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=serve, args=(theirs,), daemon=True)
+            with single_threaded():
+                process.start()
+            # Our copy of their end must go: the pipe then breaks when the worker dies.
+            theirs.close()
+            self.workers[ours] = _Worker(process, ours)
+
+    def _give(self, worker: _Worker) -> None:
+        """Hand the next task to an idle worker, or send it home."""
+        worker.spec = None
+        if not self.waiting:
+            self._dismiss(worker)
+            return
+        worker.spec, worker.since = self.waiting.popleft(), perf_counter()
+        with suppress(BrokenPipeError, ConnectionResetError):  # seen as its death by `wait`
+            worker.connection.send_bytes(pickle.dumps((worker.spec, self.output)))
+
+    def _dismiss(self, worker: _Worker) -> None:
+        worker.connection.close()
+        del self.workers[worker.connection]
+        worker.process.join(_PATIENCE)
+
+    def _bury(self, worker: _Worker) -> Outcome:
+        """Say how a worker ended and replace it."""
+        worker.process.join(_PATIENCE)
+        how = _ending(worker.process.exitcode)
+        self._dismiss(worker)
+        remove_temporary(self.output, [worker.process.pid or 0])
+        if worker.spec is None:
+            raise RuntimeError(f"a worker process {how} before it could take a run.")
+        self._start(1)
+        sentence = f"{kind_of(worker.spec)} crashed: its worker process {how}."
+        return Outcome("died", perf_counter() - worker.since, sentence)
+
+    def _end(self) -> None:
+        """End all workers that are left (after Ctrl-C or an error) and their half-written files."""
+        left: Sequence[_Worker] = list(self.workers.values())
+        for worker in left:
+            worker.process.terminate()
+        for worker in left:
+            self._dismiss(worker)
+        remove_temporary(self.output, [worker.process.pid or 0 for worker in left])
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Give processes started inside one BLAS, OpenMP and Numba thread, and no Ctrl-C.
+
+    The variables must be there before NumPy loads in the child, so they are set around its start
+    and restored. Ctrl-C reaches the whole process group; a blocked signal mask is inherited, so
+    only the parent answers it.
+    """
+    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    mask = getattr(signal, "pthread_sigmask", None)
+    blocked = mask(signal.SIG_BLOCK, {signal.SIGINT}) if mask else set()
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+        if mask:
+            mask(signal.SIG_SETMASK, blocked)
+
+
+def _receive(connection: Connection) -> Outcome | Ready | None:
+    """Return the next message, None if the worker is gone."""
+    try:
+        message = connection.recv()
+    except (EOFError, ConnectionResetError):
+        return None
+    assert isinstance(message, Outcome | Ready)
+    return message
+
+
+def _ending(code: int | None) -> str:
+    if code is None:
+        return "closed its pipe"
+    if code < 0:
+        hint = ", perhaps out of memory" if code == -9 else ""
+        return f"was killed by signal {-code}{hint}"
+    return f"ended with exit code {code}"
