@@ -6,11 +6,12 @@ rounding; which one is cheaper depends on the number of sequences (theory sectio
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from linattn._typing import Array
+from linattn._typing import Array, IntArray
 from linattn.types import Statistics
 
 # One moment tensor must stay well inside the caches it is meant to exploit, and memory.
@@ -50,6 +51,9 @@ class DataForm(Protocol):
         self, kernel: Array, value: Array, kernel_direction: Array, value_direction: Array
     ) -> tuple[Array, Array]:
         """Hessian of the loss at (B, V) applied to a direction (D, W)."""
+
+    def tensor_gradient(self, kernel: Array, value: Array) -> Array:
+        """𝒢 = Σ w R ⊗ G, (d², dm): the gradient in W = Σ_h vec(B_h) vec(V_h)ᵀ (C15)."""
 
 
 class SequenceForm:
@@ -177,11 +181,22 @@ class SequenceForm:
         return np.stack(kernel_part), np.stack(value_part)
 
 
+    def tensor_gradient(self, kernel: Array, value: Array) -> Array:
+        """𝒢 = Σ w R ⊗ G with entry ((i, j), (k, o)) = R_io G_jk (C15)."""
+        _, _, residual = self._residual(kernel, value)
+        count, dim, outputs = residual.shape
+        weighted = (residual * self.weights[:, None, None]).reshape(count, -1)
+        tensor = weighted.T @ self.statistics.gram.reshape(count, -1)
+        tensor = tensor.reshape(dim, outputs, dim, dim).transpose(0, 2, 3, 1)
+        return np.ascontiguousarray(tensor).reshape(dim**2, dim * outputs)
+
+
 class MomentForm:
     """The data as moments: T = Σ w G ⊗ G ⊗ M and Σ w K ⊗ G (theory section 8).
 
     The loss is a quadratic in W = Σ_h B_h ⊗ V_h, so these two tensors are all of it. Cost of a
-    gradient: 2 H² d⁶ multiply-adds, whatever the number of sequences.
+    gradient, whatever the number of sequences: 2 d⁶ multiply-adds for one head, f² m + 3H d³ m
+    for several, f = d²(d + 1)/2.
     """
 
     def __init__(self, statistics: Statistics, weights: Array) -> None:
@@ -209,6 +224,52 @@ class MomentForm:
         # a c b k -> k c a b
         third = mixed.reshape(dim, self.outputs, dim, dim)
         self._third = np.ascontiguousarray(third.transpose(3, 1, 0, 2))
+
+    @cached_property
+    def _folded(self) -> tuple[Array, Array, IntArray, IntArray]:
+        """Moments of the features M ⊗ (upper half of G): (f, f), (f, m), and the pair indices.
+
+        G is symmetric, so W enters only through w_(a, bk) = W_ab,k + W_ak,b, b < k (theory 8).
+        """
+        dim = self.dim
+        low, high = np.triu_indices(dim)
+        sixth = self._by_value.reshape((dim,) * 6).transpose(2, 3, 0, 4, 5, 1)  # a b k a' b' k'
+        half = sixth[:, low, high][:, :, :, low, high]
+        size = dim * len(low)
+        third = self._third.transpose(2, 3, 0, 1)[:, low, high]  # a, (b k), c
+        return (
+            np.ascontiguousarray(half).reshape(size, size),
+            np.ascontiguousarray(third).reshape(size, self.outputs),
+            low.astype(np.int64),
+            high.astype(np.int64),
+        )
+
+    def solve_least_squares(self) -> float:
+        """Return min over W of the data loss: a lower bound of every objective without ridges."""
+        moments, linear, _, _ = self._folded
+        solution = np.linalg.lstsq(moments, linear, rcond=None)[0]
+        return 0.5 * self.energy - 0.5 * float(np.vdot(linear, solution))
+
+    def tensor_gradient(self, kernel: Array, value: Array) -> Array:
+        """𝒢 (d², dm), C15."""
+        return self._tensor_gradient(kernel, value)[1]
+
+    def _tensor_gradient(self, kernel: Array, value: Array) -> tuple[float, Array]:
+        """Loss and 𝒢 through the folded moments; cost f² m, whatever the number of heads."""
+        moments, linear, low, high = self._folded
+        dim, outputs = self.dim, self.outputs
+        heads = len(kernel)
+        product = kernel.reshape(heads, -1).T @ value.reshape(heads, -1)
+        tensor = product.reshape(dim, dim, dim, outputs)
+        folded = tensor[:, low, high] + (low != high)[None, :, None] * tensor[:, high, low]
+        flat = folded.reshape(-1, outputs)
+        image = moments @ flat
+        loss = 0.5 * self.energy + 0.5 * float(np.vdot(flat, image - 2.0 * linear))
+        gradient = np.empty((dim, dim, dim, outputs))
+        half = (image - linear).reshape(dim, -1, outputs)
+        gradient[:, low, high] = half
+        gradient[:, high, low] = half
+        return loss, gradient.reshape(dim**2, dim * outputs)
 
     def _kernel_form(self, left: Array, right: Array) -> Array:
         """Contract the moments with V_h V'_kᵀ: the bilinear 𝓚, (Hd², Hd²)."""
@@ -248,6 +309,14 @@ class MomentForm:
 
     def gradient(self, kernel: Array, value: Array) -> LossGradient:
         """Loss and gradients: the loss is quadratic in B at fixed V and in V at fixed B."""
+        heads = len(kernel)
+        if heads > 1:
+            loss, tensor = self._tensor_gradient(kernel, value)
+            kernel_gradient = value.reshape(heads, -1) @ tensor.T
+            value_gradient = kernel.reshape(heads, -1) @ tensor
+            return LossGradient(
+                loss, kernel_gradient.reshape(kernel.shape), value_gradient.reshape(value.shape)
+            )
         hessian, linear = self.normal_equations(kernel)
         flat_value = value.reshape(-1, self.outputs)
         image = hessian @ flat_value

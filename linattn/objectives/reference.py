@@ -9,12 +9,11 @@ import scipy.optimize
 
 from linattn._checks import positive_int
 from linattn._typing import Array
-from linattn.linalg import stack_heads
 from linattn.objectives.joint import check_fits
 from linattn.objectives.population import Population, population
 from linattn.objectives.starts import random_blocks
 from linattn.streams import stream
-from linattn.types import Layout, Params, Problem
+from linattn.types import Params, Problem
 
 CERTIFIED_GAP = 1e-6
 
@@ -52,3 +51,244 @@ class Reference:
             f"Reference({verdict} {self.value:.6g}, lower bound {bound}, "
             f"gradient norm {self.gradient_norm:.1e}, {self.num_starts} starts)"
         )
+
+
+def reference_value(
+    problem: Problem, *, like: Params, num_starts: int = 20, seed: int = 0
+) -> Reference:
+    """Return the best known minimum of P and a lower bound no model of any width can beat.
+
+    Starts: the kernel of `like`; for merged kernels the best rank-H truncation of the wide-head
+    fit; the rest random, each at the best of several scales (small factored starts are trapped at
+    the origin, which is a strict local minimum, theory section 1).
+
+    Parameters
+    ----------
+    problem : Problem
+    like : Params
+        Gives parametrization, heads and rank.
+    num_starts : int
+        Number of L-BFGS runs.
+    seed : int
+        Of the stream ``(seed, "reference", start)``.
+
+    Raises
+    ------
+    ValueError
+        If μ = 0: then P need not have a minimizer.
+
+    Notes
+    -----
+    Source: C2 (gradient), C15 (lower bound). Cost: `num_starts` L-BFGS runs on P and one convex
+    fit.
+    """
+    check_fits(problem, like)
+    positive_int("num_starts", num_starts)
+    if problem.kernel_ridge <= 0.0:
+        raise ValueError(
+            "problem must have kernel_ridge > 0 for a reference value, got 0: (aB, V/a) predicts "
+            "the same, so the profile need not have a minimizer."
+        )
+    held = population(problem)
+    wide = wide_fit(held, problem, float(np.sqrt(problem.value_ridge * problem.kernel_ridge)))
+    starts = [_kernel_part(like)]
+    if like.kernel is not None and num_starts > 1:
+        starts.append(_truncate(wide, like, problem))
+    for index in range(len(starts), num_starts):
+        starts.append(_random_start(problem, held, like, stream(seed, "reference", index)))
+    found = [_minimize_profile(held, like, start) for start in starts[:num_starts]]
+    value, gradient_norm, params = min(found, key=lambda item: item[0])
+    lower = _lower_bound(held, problem, like, wide, value)
+    scale = max(abs(value), 1e-300)
+    certified = lower is not None and value - lower <= CERTIFIED_GAP * scale
+    return Reference(value, params, gradient_norm, num_starts, lower, certified)
+
+
+def _kernel_part(params: Params) -> Array:
+    return params.flat[: params.layout.size - params.value.size]
+
+
+def _with_kernel(like: Params, kernel_part: Array) -> Params:
+    return Params(like.layout, np.concatenate([kernel_part, np.zeros(like.value.size)]))
+
+
+def _minimize_profile(held: Population, like: Params, start: Array) -> tuple[float, float, Params]:
+    """One L-BFGS run on P; returns P, ‖∇P‖ and the parameters with V*."""
+
+    def objective(flat: Array) -> tuple[float, Array]:
+        params = _with_kernel(like, flat)
+        system = held.value_system(params.kernels())
+        gradient = held.profile_kernel_gradient(params, system.minimizer)
+        return held.profile_value(params, system), gradient
+
+    result = scipy.optimize.minimize(
+        objective,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": 2000, "maxfun": 4000, "ftol": 1e-15, "gtol": 1e-9, "maxcor": 20},
+    )
+    params = _with_kernel(like, result.x)
+    system = held.value_system(params.kernels())
+    value, gradient = objective(result.x)
+    full = params.replace(value=system.minimizer.reshape(like.value.shape))
+    return value, float(np.linalg.norm(gradient)), full
+
+
+def _random_start(
+    problem: Problem, held: Population, like: Params, generator: np.random.Generator
+) -> Array:
+    """A random kernel at the scale, among powers of two, where P is smallest."""
+    blocks = random_blocks(
+        problem,
+        num_heads=like.num_heads,
+        kernel="factored" if like.is_factored else "merged",
+        rank=like["query"].shape[-1] if like.is_factored else None,
+        scale=1.0,
+        generator=generator,
+    )
+    unit = np.concatenate([block.reshape(-1) for block in blocks.values()])
+
+    def profile(scale: float) -> float:
+        params = _with_kernel(like, scale * unit)
+        return held.profile_value(params, held.value_system(params.kernels()))
+
+    return unit * min((2.0**k for k in range(-3, 4)), key=profile)
+
+
+class WideFit:
+    """A near-minimizer of the convex problem min_W data(W) + τ‖W‖_*, as balanced wide heads."""
+
+    def __init__(self, kernel: Array, value: Array, threshold: float) -> None:
+        self.kernel = kernel
+        self.value = value
+        self.threshold = threshold
+
+    def singular_triplets(self) -> tuple[Array, Array, Array]:
+        """SVD of W = Σ_h vec(B_h) vec(V_h)ᵀ."""
+        heads = len(self.kernel)
+        tensor = self.kernel.reshape(heads, -1).T @ self.value.reshape(heads, -1)
+        left, sizes, right = np.linalg.svd(tensor, full_matrices=False)
+        return left, sizes, right
+
+
+def wide_fit(held: Population, problem: Problem, threshold: float) -> WideFit:
+    """Minimize data + (τ/2)(‖B‖² + ‖V‖²) over many heads: the nuclear-norm problem of C15.
+
+    Heads are doubled until ‖𝒢‖₂ ≤ τ(1 + 1e-4) (the optimality condition of the convex problem) or
+    the rank of W is exhausted; the bound of C15(a) is valid wherever the fit stops.
+
+    Parameters
+    ----------
+    held : Population
+    problem : Problem
+    threshold : float
+        τ > 0.
+
+    Notes
+    -----
+    Source: C15. Cost: L-BFGS in H (d² + dm) variables.
+    """
+    dim, outputs = problem.dim, problem.num_outputs
+    limit = min(dim**2, dim * outputs)
+    heads = min(limit, 4)
+    generator = stream(0, "wide fit")
+    kernel = generator.normal(size=(heads, dim, dim)) / dim
+    value = generator.normal(size=(heads, dim, outputs)) / dim
+    while True:
+        kernel, value = _fit_heads(held, kernel, value, threshold)
+        norm = float(np.linalg.norm(held.form.tensor_gradient(kernel, value), 2))
+        if norm <= threshold * (1.0 + 1e-4) or heads == limit:
+            return WideFit(kernel, value, threshold)
+        extra = min(2 * heads, limit) - heads
+        scale = 1e-2 * max(float(np.abs(kernel).max()), 1e-2)
+        kernel = np.concatenate([kernel, scale * generator.normal(size=(extra, dim, dim))])
+        value = np.concatenate([value, scale * generator.normal(size=(extra, dim, outputs))])
+        heads += extra
+
+
+def _fit_heads(
+    held: Population, kernel: Array, value: Array, threshold: float
+) -> tuple[Array, Array]:
+    split = kernel.size
+
+    def objective(flat: Array) -> tuple[float, Array]:
+        b, v = flat[:split].reshape(kernel.shape), flat[split:].reshape(value.shape)
+        loss, kernel_gradient, value_gradient = held.form.gradient(b, v)
+        gradient = np.concatenate([kernel_gradient.reshape(-1), value_gradient.reshape(-1)])
+        return loss + 0.5 * threshold * float(flat @ flat), gradient + threshold * flat
+
+    result = scipy.optimize.minimize(
+        objective,
+        np.concatenate([kernel.reshape(-1), value.reshape(-1)]),
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": 3000, "maxfun": 6000, "ftol": 1e-14, "gtol": 1e-8, "maxcor": 20},
+    )
+    return result.x[:split].reshape(kernel.shape), result.x[split:].reshape(value.shape)
+
+
+def _truncate(wide: WideFit, like: Params, problem: Problem) -> Array:
+    """Best rank-H part of the wide fit, balanced: B_h = (σ√(λ/μ))^½ u, so μ‖B‖² = λ‖V‖²."""
+    left, sizes, _ = wide.singular_triplets()
+    heads = like.num_heads
+    kernel = np.zeros((heads, problem.dim**2))
+    for h in range(min(heads, len(sizes))):
+        ratio = np.sqrt(problem.value_ridge / problem.kernel_ridge)
+        kernel[h] = np.sqrt(max(sizes[h], 1e-12) * ratio) * left[:, h]
+    return kernel.reshape(-1)
+
+
+def dual_lower_bound(held: Population, kernel: Array, value: Array, threshold: float) -> float:
+    """Return the C15(a) lower bound of min_W data(W) + τ‖W‖_* from any point (B, V).
+
+    Parameters
+    ----------
+    held : Population
+    kernel : array, shape (H, d, d)
+    value : array, shape (H, d, m)
+    threshold : float
+        τ; for merged kernels √(λμ).
+
+    Notes
+    -----
+    With rr = 2·data loss, ry = Σ w(⟨K, Z⟩ − c), t = clip(−ry/rr, ±τ/‖𝒢‖₂): −½t²rr − t·ry.
+    Source: C15(a), weak duality.
+    """
+    loss, _, value_gradient = held.form.gradient(kernel, value)
+    rr = 2.0 * loss
+    if rr <= 0.0:
+        return 0.0
+    # ⟨∂_V, V⟩ = ⟨Z, MZ⟩ − ⟨K, Z⟩ and rr = c − 2⟨K, Z⟩ + ⟨Z, MZ⟩ give ry without another pass.
+    ry = float(np.vdot(value_gradient, value)) - rr
+    norm = float(np.linalg.norm(held.form.tensor_gradient(kernel, value), 2))
+    limit = threshold / norm if norm > 0.0 else np.inf
+    t = float(np.clip(-ry / rr, -limit, limit))
+    return -0.5 * t * t * rr - t * ry
+
+
+def _lower_bound(
+    held: Population, problem: Problem, like: Params, wide: WideFit, best: float
+) -> float | None:
+    """C15: (a) for merged kernels; for factored ones (c), clipped at the best known value."""
+    if not like.is_factored:
+        return dual_lower_bound(held, wide.kernel, wide.value, wide.threshold)
+    plain = least_squares_bound(held)
+    if plain is None:
+        return None
+    unit = 1.5 * (problem.kernel_ridge**2 * problem.value_ridge) ** (1 / 3)
+    reach = ((best - plain) / unit) ** 1.5
+    if reach <= 0.0:
+        return plain
+    threshold = unit * reach ** (-1 / 3)
+    fit = wide_fit(held, problem, threshold)
+    dual = dual_lower_bound(held, fit.kernel, fit.value, threshold)
+    return max(plain, min(best, dual))
+
+
+def least_squares_bound(held: Population) -> float | None:
+    """Return min_W data(W), the plain lower bound of C15(c), or None where it is not computed."""
+    solve = getattr(held.form, "solve_least_squares", None)
+    return None if solve is None else float(solve())
+
+
