@@ -536,21 +536,47 @@ def lower_bound(inst, theta, V, tau=None):
     """C15(a): −½t²rr − t·ry, a lower bound on inf P (merged) for every number of heads."""
     tau = threshold(inst) if tau is None else tau
     rr, ry = residual_products(inst, theta, V)
-    limit = tau / np.linalg.norm(residual_matrix(inst, theta, V), 2)
-    t = np.clip(-ry / rr, -limit, limit)
+    size = np.linalg.norm(residual_matrix(inst, theta, V), 2)
+    limit = tau / size if size > 0 else np.inf
+    t = np.clip(-ry / rr, -limit, limit) if rr > 0 else 0.0
     return float(-0.5 * t**2 * rr - t * ry)
 
 
+def cubic_features(X, readout):
+    """Rows u_i G_jk (q, d³): Ŷ is linear in them (theory section 2, C15; section 8)."""
+    G = X.T @ X / len(X)
+    return np.array([np.outer(u, G.ravel()).ravel() for u in queries(X, readout)])
+
+
+def cubic_coefficients(theta, V):
+    """Coefficients (d³, m) of Ŷ in the cubic features: Σ_h B_h,ij V_h,ko."""
+    total = 0.0
+    for b, v in zip(kernels(theta), V, strict=True):
+        total = total + b[:, :, None, None] * v[None, None, :, :]
+    return total.reshape(-1, V.shape[2])
+
+
+def moments(inst):
+    """Moments (d³, d³), (d³, m) and c̄ of the cubic features (theory section 8)."""
+    square = linear = energy = 0.0
+    for p, client in zip(inst.weights, inst.clients, strict=True):
+        for X, Y in client:
+            rows, share = cubic_features(X, inst.readout), p / len(client) / len(Y)
+            square = square + share * rows.T @ rows
+            linear = linear + share * rows.T @ Y
+            energy += share * np.sum(Y**2)
+    return square, linear, float(energy)
+
+
 def least_squares(inst):
-    """min_W data(W) by least squares over the d³ features u_i G_jk (theory section 2, C15)."""
+    """min_W data(W) by least squares over the cubic features (theory section 2, C15)."""
     rows, targets = [], []
     for p, client in zip(inst.weights, inst.clients, strict=True):
         for X, Y in client:
-            U, scale = queries(X, inst.readout), np.sqrt(p / len(client) / len(Y))
-            G = X.T @ X / len(X)
-            rows += [scale * np.outer(u, G.ravel()).ravel() for u in U]
-            targets += list(scale * Y)
-    design, target = np.array(rows), np.array(targets)
+            scale = np.sqrt(p / len(client) / len(Y))
+            rows.append(scale * cubic_features(X, inst.readout))
+            targets.append(scale * Y)
+    design, target = np.concatenate(rows), np.concatenate(targets)
     solution = np.linalg.lstsq(design, target, rcond=None)[0]
     return 0.5 * norm_sq(design @ solution - target)
 
@@ -592,14 +618,19 @@ class Step(NamedTuple):
 
 
 class Run(NamedTuple):
-    """`path[t]` = (theta, V) after t rounds; `steps` = traces of the warm-up local steps."""
+    """A simulated run.
+
+    `path[t]` = (theta, V) after t rounds; `steps` = traces of the warm-up local steps;
+    `drifts[t]` = (kernel, value) client drift just before the averaging of round t.
+    """
 
     path: list
     steps: list
+    drifts: list
 
 
 def applied_weights(inst, participants=None):
-    """w_i = p_i / Σ_S p_j on the sampled set S, as a dict (contract, Running)."""
+    """w_i = p_i / Σ_S p_j on the sampled set S, as a dict."""
     chosen = range(len(inst.clients)) if participants is None else participants
     total = sum(inst.weights[i] for i in chosen)
     return {i: inst.weights[i] / total for i in chosen}
@@ -674,7 +705,7 @@ def fedavg(
     local step e. From round `warmup_rounds` on the kernel does not move and V uses `frozen_lr`.
     """
     warmup_rounds = rounds if warmup_rounds is None else warmup_rounds
-    path, steps = [(blocks(theta), V)], []
+    path, steps, drifts = [(blocks(theta), V)], [], []
     for t in range(rounds):
         warm = t < warmup_rounds
         value_lr = local_lr if warm or frozen_lr is None else frozen_lr
@@ -687,7 +718,13 @@ def fedavg(
                 steps.append(trace_step(inst, (t, e), weights, models, gradients, sizes))
             models = take_step(models, gradients, *sizes)
         path.append(average(weights, models))
-    return Run(path, steps)
+        drifts.append(tuple(client_spread(weights, part) for part in split(models)))
+    return Run(path, steps, drifts)
+
+
+def split(models):
+    """Kernel parts and value parts of a dict of models."""
+    return {i: m[0] for i, m in models.items()}, {i: m[1] for i, m in models.items()}
 
 
 def centralized(inst, theta, V, *, steps, step_size, train_kernel=True):
@@ -1026,7 +1063,11 @@ def frozen_after(frozen, V, rounds):
 
 
 def frozen_consensus(inst, theta, V, *, local_steps, step_size):
-    """C6, frozen stage: D_E, ζ_0 at the start, max_e ζ_e along the virtual iterate, both bounds."""
+    """C6, frozen stage: D_E, ζ_0, max_e ζ_e along the virtual iterate, and the bounds.
+
+    The bounds need ζ = max_e ζ_e (or the sum η Σ_e ζ_e): ζ_0 alone is not enough.
+    `upper_small_step` is meant for η ≤ 1/λ_max (NaN once ηa ≥ 1).
+    """
     weights = applied_weights(inst)
     models = dict.fromkeys(weights, (blocks(theta), V))
     zetas = []
@@ -1043,7 +1084,8 @@ def frozen_consensus(inst, theta, V, *, local_steps, step_size):
         "zeta_start": zetas[0],
         "zeta": max(zetas),
         "upper": step_size * local_steps * max(zetas),
-        "upper_small_step": max(zetas) * (1 - (1 - step_size * a) ** local_steps) / a,
+        "upper_sum": step_size * sum(zetas),
+        "upper_small_step": -max(zetas) * np.expm1(local_steps * np.log1p(-step_size * a)) / a,
     }
 
 
@@ -1334,6 +1376,6 @@ def random_participants(rng, inst, *, rounds, count):
 
 
 def safe_step(inst, theta):
-    """0.5 / max(L_K(V*(B)), max_i λ_max(A_i(B))) (contract, Running)."""
+    """0.5 / max(L_K(V*(B)), max_i λ_max(A_i(B))), with B = QKᵀ for factored kernels."""
     tops = [np.linalg.eigvalsh(client_matrix(inst, i, theta))[-1] for i in range(len(inst.clients))]
     return 0.5 / max(curvature(inst, kernels(theta)), *map(float, tops))

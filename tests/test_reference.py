@@ -391,6 +391,16 @@ def test_c15_factored_bound_holds(seed):
         assert ref.factored_lower_bound(inst, start, V, known, plain) <= min(values) + 1e-12
 
 
+@seeds
+@both_kinds
+def test_data_loss_is_a_quadratic_in_cubic_moments(seed, kind):
+    _, inst, theta, V = make(seed, kind, dim=3)
+    square, linear, energy = ref.moments(inst)
+    W = ref.cubic_coefficients(theta, V)
+    value = 0.5 * (energy - 2 * np.sum(W * linear) + np.sum(W * (square @ W)))
+    assert close(value, ref.data_loss(inst, theta, V), scale=energy + np.sum(W * (square @ W)))
+
+
 # ------------------------------------------------------------------------ C4, C4f, C14
 
 
@@ -459,6 +469,8 @@ def test_virtual_iterate_is_continuous_and_ends_at_the_server(kind):
         assert close(before.theta_next[0], after.theta[0])
         assert close(before.value_next, after.value)
     assert close(run.steps[-1].theta_next[0], run.path[-1][0][0])
+    _, everyone, _ = noisy_run(2, kind, sampled=False)
+    assert min(min(pair) for pair in everyone.drifts) > 0
 
 
 def test_first_step_from_zero_value_is_the_pure_ridge_step():
@@ -535,6 +547,18 @@ def test_c6_frozen_consensus_bounds(seed):
     options = {"local_steps": 6, "step_size": 1.9 / frozen.largest}
     sides = ref.frozen_consensus(inst, theta, V, **options)
     assert sides["left"] <= sides["upper"] * (1 + 1e-12)
+
+
+def test_c6_frozen_bounds_need_the_largest_spread_not_the_first():
+    """d = m = 1, A = (1, 4), equal C: ζ_0 = 0 at V = 0, and yet the clients drift apart."""
+    clients = [[(np.array([[x]]), np.array([[y]]))] for x, y in ((1.0, 1.0), (4 ** (1 / 6), 0.5))]
+    inst = ref.Instance(clients, "token", np.array([0.5, 0.5]), 1e-12, 0.0)
+    options = {"local_steps": 2, "step_size": 0.2}
+    sides = ref.frozen_consensus(inst, np.ones((1, 1, 1)), np.zeros((1, 1, 1)), **options)
+    assert sides["zeta_start"] < 1e-12
+    assert close(sides["left"], 0.06)
+    assert close(sides["upper_sum"], 0.06)
+    assert close(sides["upper"], 0.12)
 
 
 @seeds
