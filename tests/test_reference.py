@@ -521,8 +521,9 @@ def test_c5_recursion(seed, kind):
 
 @seeds
 @both_kinds
-def test_c6_consensus_recursion(seed, kind):
-    inst, run, eta = noisy_run(seed, kind, sampled=False)
+@pytest.mark.parametrize("fraction", [0.5, 8.0])
+def test_c6_consensus_recursion(seed, kind, fraction):
+    inst, run, eta = noisy_run(seed, kind, rounds=1, sampled=False, fraction=fraction)
     for step in run.steps:
         sides = ref.consensus_step(inst, step, eta)
         assert sides["left"] <= sides["upper"] * (1 + 1e-10)
