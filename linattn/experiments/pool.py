@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -136,6 +137,7 @@ def single_threaded() -> Iterator[None]:
     and restored. Ctrl-C reaches the whole process group; a blocked signal mask is inherited, so
     only the parent answers it.
     """
+    resource_tracker.ensure_running()  # starting it later would unblock the signal
     before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
     mask = getattr(signal, "pthread_sigmask", None)
     blocked = mask(signal.SIG_BLOCK, {signal.SIGINT}) if mask else set()

@@ -46,11 +46,10 @@ def dotted_fields(cls: type[msgspec.Struct], prefix: str = "") -> dict[str, insp
 def unknown_key(key: str, cls: type[msgspec.Struct]) -> ValueError:
     """Return the error that teaches which keys are near `key`, or which there are."""
     names = list(dotted_fields(cls))
-    near = [name for name in names if name.rpartition(".")[2] == key.rpartition(".")[2]]
-    near += [name for name in get_close_matches(key, names, n=2, cutoff=0.75) if name not in near]
-    if not near:
-        last = {name.rpartition(".")[2]: name for name in names}
-        near = [last[match] for match in get_close_matches(key, list(last), n=3)]
+    last = {name: name.rpartition(".")[2] for name in names}
+    close = get_close_matches(key.rpartition(".")[2], sorted(set(last.values())), cutoff=0.75)
+    near = [name for match in close for name in names if last[name] == match]
+    near = near or get_close_matches(key, names, n=2)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known keys are {', '.join(names)}."
     return ValueError(f"unknown key {key!r}; {hint}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import signal
 import traceback
 from collections.abc import Callable
 from importlib import import_module
@@ -37,6 +38,7 @@ class Ready(NamedTuple):
 
 def serve(connection: Connection) -> None:
     """Answer tasks until the other end closes. Each is a pickled (spec, output folder)."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to answer
     start = perf_counter()
     warm()
     try:
@@ -48,7 +50,8 @@ def serve(connection: Connection) -> None:
 
 
 def warm() -> None:
-    """Build or load the compiled code, so that no run pays for it."""
+    """Load what every run needs, and build or load the compiled code."""
+    import_module("xarray")
     from linattn import _kernels
 
     build: Callable[[], Any] | None = getattr(_kernels, "warm", None)

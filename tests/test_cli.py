@@ -1,0 +1,181 @@
+"""The command line: commands, listings, errors in one sentence, exit statuses, light imports."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import xarray as xr
+
+from linattn.cli import main, simulation_main, table
+from linattn.experiments import catalog
+from linattn.experiments.store import result_path, write_result
+
+ROOT = Path(__file__).parents[1]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
+
+
+def call(*arguments):
+    """Run the command line in this process; return its exit status."""
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    return end.value.code or 0
+
+
+def sweep_of(name):
+    return catalog.load_sweep(catalog.find_script(name))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["run", "nothing"], "script must be a file or one of bias_drift"),
+        (
+            ["run", "bias_drift", "--preset", "huge"],
+            "must be one of paper, quick, tiny, got 'huge'",
+        ),
+        (
+            ["run", "bias_drift", "--set", "nois=1"],
+            "unknown key 'nois'; did you mean problem.noise?",
+        ),
+        (
+            ["run", "bias_drift", "--set", "rounds"],
+            "--set must be given as key=value, got 'rounds'",
+        ),
+        (["run", "bias_drift", "--set", "rounds=-3"], "rounds must be an integer >= 1, got -3."),
+        (["run", "bias_drift", "--workers", "0"], "workers must be an integer >= 1, got 0."),
+        (["run", str(ROOT / "pyproject.toml")], "script must be a Python file"),
+        (["run", str(ROOT / "linattn" / "__main__.py")], "script must declare SWEEP"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_status_2(arguments, sentence, capsys, tmp_path):
+    extra = ["--output", str(tmp_path / "out")] if arguments[0] == "run" else []
+    assert call(*arguments, *extra) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("linattn: ")
+    assert sentence in err
+    assert err.count("\n") == 1
+
+
+def test_an_output_that_is_a_file(capsys, tmp_path):
+    file = tmp_path / "results"
+    file.write_text("precious")
+    assert call("run", "bias_drift", "--preset", "tiny", "--output", str(file)) == 2
+    assert "output must be a folder with room for new files" in capsys.readouterr().err
+    assert file.read_text() == "precious"
+
+
+def test_debugging_shows_the_traceback(monkeypatch):
+    monkeypatch.setenv("LINATTN_DEBUG", "1")
+    with pytest.raises(ValueError, match="script must be a file or one of"):
+        main(["run", "nothing"])
+
+
+def test_scripts_must_be_somewhere(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(catalog, "__file__", str(tmp_path / "a" / "b" / "c.py"))
+    assert call("list") == 2
+    err = capsys.readouterr().err
+    assert "simulations/ must lie beside the package or in the working directory" in err
+    assert err.count("\n") == 1
+
+
+def test_scripts_are_found_in_the_working_directory(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(catalog, "__file__", str(tmp_path / "a" / "b" / "c.py"))
+    (tmp_path / "simulations").mkdir()
+    (tmp_path / "simulations" / "mine.py").write_text("SWEEP = 3\n")
+    assert [path.name for path in catalog.find_scripts("simulations")] == ["mine.py"]
+    with pytest.raises(ValueError, match="script must declare SWEEP"):
+        catalog.load_sweep(catalog.find_script("mine"))
+
+
+def test_list_counts_what_is_stored(tmp_path, capsys):
+    quick = sweep_of("bias_drift").specs("quick")
+    for spec in quick[:2]:
+        write_result(tmp_path, spec, xr.Dataset({"x": 1.0}))
+    result_path(tmp_path, quick[1]).write_bytes(b"")
+    assert call("list", "--output", str(tmp_path)) == 0
+    out = capsys.readouterr().out
+    rows = [line.split() for line in out.splitlines()]
+    assert rows[0] == ["simulation", "preset", "runs", "stored", "missing", "stale"]
+    assert ["bias_drift", "quick", "12", "1", "11", "0"] in rows
+    assert f"{result_path(tmp_path, quick[1]).name}: damaged" in out
+    assert f"Results are in {tmp_path}." in out
+
+
+def test_list_shows_stale_results(tmp_path, capsys, monkeypatch):
+    from linattn.experiments import store
+
+    spec = sweep_of("bias_drift").specs("tiny")[0]
+    write_result(tmp_path, spec, xr.Dataset({"x": 1.0}))
+    monkeypatch.setattr(store, "NUMERICS", store.NUMERICS + 1)
+    assert call("list", "--output", str(tmp_path)) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["bias_drift", "tiny", "1", "0", "0", "1"] in rows
+
+
+def test_list_of_an_empty_place(tmp_path, capsys):
+    assert call("list", "--output", str(tmp_path / "none")) == 0
+    assert not (tmp_path / "none").exists()
+    assert "bias_drift" in capsys.readouterr().out
+
+
+def test_every_script_declares_the_three_presets():
+    for sweep in catalog.load_sweeps():
+        assert {"paper", "quick", "tiny"} <= set(sweep.presets), sweep.name
+        assert all(sweep.specs(preset) for preset in sweep.presets)
+
+
+def test_bias_drift_has_the_grids_of_the_contract():
+    sweep = sweep_of("bias_drift")
+    paper, quick, tiny = (sweep.specs(preset) for preset in ("paper", "quick", "tiny"))
+    regimes = {
+        (s.seed, s.problem.value_heterogeneity, s.problem.covariate_heterogeneity) for s in paper
+    }
+    assert regimes >= {(s, v, c) for s in range(10) for v in (0, 0.75, 1.5) for c in (0, 0.3)}
+    assert all(s.rounds == 400 and {1, 10, 50} <= set(s.local_steps) for s in paper)
+    assert all(len(s.lengths()) >= 20 for s in paper)
+    assert {"merged", "factored"} == {s.initial.kernel for s in paper}
+    assert {0.0, 0.5} == {s.problem.kernel_heterogeneity for s in paper}
+    assert len(quick) == 12
+    assert all(s.rounds == 200 and s.local_steps == (1, 20) for s in quick)
+    assert all(len(s.lengths()) == 12 for s in quick)
+    assert [(s.rounds, s.local_steps) for s in tiny] == [(20, (1, 5))]
+
+
+def test_a_table_is_aligned():
+    assert table([("claim", "n"), ("C1", 10)]) == "claim  n\nC1     10"
+
+
+def test_help_of_a_script(capsys):
+    with pytest.raises(SystemExit) as end:
+        simulation_main(sweep_of("bias_drift"), ["--help"])
+    assert end.value.code == 0
+    assert "--preset" in capsys.readouterr().out
+
+
+def test_python_m_linattn():
+    done = subprocess.run(
+        [sys.executable, "-m", "linattn", "run", "nothing"],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("linattn: script must be")
+
+
+def test_imports_are_light():
+    code = (
+        "import sys, linattn, linattn.experiments;"
+        "heavy = {'xarray', 'pandas', 'matplotlib', 'numba', 'rich', 'typer'};"
+        "print(*sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=False
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
