@@ -1,0 +1,66 @@
+"""linattn: does the theory of two-stage federated training of linear attention hold, how tightly?
+
+>>> import linattn as la
+>>> problem = la.synthetic_problem(num_clients=4, sequences_per_client=8, num_tokens=6, dim=3,
+...     num_outputs=2, value_heterogeneity=1.0, value_ridge=0.05, kernel_ridge=0.01)
+>>> problem
+Problem(4 clients, 32 sequences, dim 3, 2 outputs, readout 'token', value_ridge 0.05, \
+kernel_ridge 0.01)
+"""
+
+from linattn.attention import accuracy, loss, predict
+from linattn.data.synthetic import synthetic_problem
+from linattn.data.tokens import problem_from_tokens
+from linattn.federated import (
+    Direction,
+    Method,
+    Plan,
+    Result,
+    RoundContext,
+    fed_avg,
+    fed_frozen,
+    freeze_rule,
+    run,
+)
+from linattn.objectives import (
+    Joint,
+    KernelProfile,
+    Reference,
+    ValueBlock,
+    initial_params,
+    reference_value,
+    safe_step,
+)
+from linattn.types import Layout, Params, Problem, Statistics, pool
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Direction",
+    "Joint",
+    "KernelProfile",
+    "Layout",
+    "Method",
+    "Params",
+    "Plan",
+    "Problem",
+    "Reference",
+    "Result",
+    "RoundContext",
+    "Statistics",
+    "ValueBlock",
+    "__version__",
+    "accuracy",
+    "fed_avg",
+    "fed_frozen",
+    "freeze_rule",
+    "initial_params",
+    "loss",
+    "pool",
+    "predict",
+    "problem_from_tokens",
+    "reference_value",
+    "run",
+    "safe_step",
+    "synthetic_problem",
+]

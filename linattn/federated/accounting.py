@@ -1,0 +1,43 @@
+"""The one accountant of communication: it reads block names, shapes and versions."""
+
+from __future__ import annotations
+
+from linattn._typing import IntArray
+from linattn.types import Layout
+
+
+class Traffic:
+    """Counts floats sent down: a client fetches the blocks that changed since it last had them.
+
+    From the first frozen round on the kernel is not sent again, except once to every client that
+    does not hold its final version yet.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self._sizes = {name: s.stop - s.start for name, s in layout.slices.items()}
+        self._version = dict.fromkeys(layout.names, 0)
+        self._held: dict[int, dict[str, int]] = {}
+
+    def copy(self) -> Traffic:
+        """An independent copy."""
+        other = Traffic(self.layout)
+        other._version = dict(self._version)
+        other._held = {client: dict(held) for client, held in self._held.items()}
+        return other
+
+    def download(self, participants: IntArray) -> int:
+        """Floats that the participants fetch before a round."""
+        floats = 0
+        for client in participants.tolist():
+            held = self._held.setdefault(client, {})
+            for name, version in self._version.items():
+                if held.get(name) != version:
+                    floats += self._sizes[name]
+                    held[name] = version
+        return floats
+
+    def publish(self, trained: frozenset[str]) -> None:
+        """The server has new values of the trained blocks."""
+        for name in trained:
+            self._version[name] += 1
