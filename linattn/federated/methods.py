@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from linattn._checks import one_of, positive_int, real
+from linattn._checks import positive_int
 from linattn.federated.freeze import FreezeRule, rule_fires, rule_uploads
 from linattn.federated.method import Method, Plan, Proposal, RoundContext, train_everything
-from linattn.objectives.steps import client_value_curvatures
-from linattn.types import Params, Problem
+from linattn.objectives.steps import check_frozen_lr, frozen_step
 
 
 def fed_avg() -> Method:
@@ -46,25 +45,6 @@ def fed_frozen(
         return frozen_plan(context, frozen_lr)
 
     return Method(f"fed_frozen({length})", plan=plan)
-
-
-def check_frozen_lr(frozen_lr: float | str | None) -> None:
-    """Refuse a frozen_lr that is not None, "safe" or a positive number."""
-    if isinstance(frozen_lr, str):
-        one_of("frozen_lr", frozen_lr, ("safe",))
-    elif frozen_lr is not None:
-        real("frozen_lr", frozen_lr, above=0.0)
-
-
-def frozen_step(
-    problem: Problem, params: Params, local_lr: float, frozen_lr: float | str | None
-) -> float:
-    """Return the step size of the frozen stage at the kernel of `params`."""
-    if frozen_lr is None:
-        return local_lr
-    if isinstance(frozen_lr, str):
-        return min(local_lr, 1.0 / float(client_value_curvatures(problem, params).max()))
-    return float(frozen_lr)
 
 
 def frozen_plan(context: RoundContext, frozen_lr: float | str | None) -> Plan:

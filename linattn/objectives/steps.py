@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from linattn._checks import one_of, real
 from linattn._typing import Array
 from linattn.linalg import spectral_norms
 from linattn.objectives.joint import check_fits
@@ -36,3 +37,22 @@ def safe_step(problem: Problem, params: Params) -> float:
     minimizer = held.value_system(params.kernels()).minimizer.reshape(params.value.shape)
     kernel = kernel_curvature(held, minimizer)
     return float(0.5 / max(kernel, float(np.max(client_value_curvatures(problem, params)))))
+
+
+def check_frozen_lr(frozen_lr: float | str | None) -> None:
+    """Refuse a frozen_lr that is not None, "safe" or a positive number."""
+    if isinstance(frozen_lr, str):
+        one_of("frozen_lr", frozen_lr, ("safe",))
+    elif frozen_lr is not None:
+        real("frozen_lr", frozen_lr, above=0.0)
+
+
+def frozen_step(
+    problem: Problem, params: Params, local_lr: float, frozen_lr: float | str | None
+) -> float:
+    """Return the step size of the frozen stage at the kernel of `params`."""
+    if frozen_lr is None:
+        return local_lr
+    if isinstance(frozen_lr, str):
+        return min(local_lr, 1.0 / float(client_value_curvatures(problem, params).max()))
+    return float(frozen_lr)
