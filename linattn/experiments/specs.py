@@ -136,8 +136,8 @@ class FrozenStageSpec(
     """Frozen rounds at one kernel against the closed forms C7 and C8.
 
     The kernel is the one after `warmup_rounds` rounds of `warmup_local_steps` local steps;
-    `rounds` frozen rounds are simulated and recorded for every entry of `local_steps`, and about
-    `settle_steps` local steps from V* measure the bias.
+    `rounds` frozen rounds are simulated and recorded for every entry of `local_steps`, and
+    `settle_rounds` rounds from V* measure the bias.
     """
 
     job: ClassVar[str] = "linattn.experiments.jobs.frozen_stage:run"
@@ -146,7 +146,7 @@ class FrozenStageSpec(
     local_steps: tuple[Count, ...] = (1, 2, 5, 10, 20, 50, 100)
     warmup_rounds: Index = 10
     warmup_local_steps: Count = 10
-    settle_steps: Count = 4000
+    settle_rounds: Count = 200
 
 
 class CertificateSpec(

@@ -1,0 +1,1 @@
+"""Jobs: one module per run kind, each a function `run(spec)` that returns an xarray dataset."""
