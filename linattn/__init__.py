@@ -8,7 +8,17 @@ Problem(4 clients, 32 sequences, dim 3, 2 outputs, readout 'token', value_ridge 
 kernel_ridge 0.01)
 """
 
+from linattn.analysis import (
+    Assessment,
+    assess,
+    bias_drift,
+    descent_certificate,
+    looseness,
+    synchronized_control,
+)
 from linattn.attention import accuracy, loss, predict
+from linattn.data.datasets import digits_split, load_dataset, save_dataset, watch_split
+from linattn.data.partition import partition
 from linattn.data.synthetic import synthetic_problem
 from linattn.data.tokens import problem_from_tokens
 from linattn.federated import (
@@ -31,12 +41,15 @@ from linattn.objectives import (
     reference_value,
     safe_step,
 )
+from linattn.theory import FrozenStage, frozen_stage
 from linattn.types import Layout, Params, Problem, Statistics, pool
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Assessment",
     "Direction",
+    "FrozenStage",
     "Joint",
     "KernelProfile",
     "Layout",
@@ -51,16 +64,27 @@ __all__ = [
     "ValueBlock",
     "__version__",
     "accuracy",
+    "assess",
+    "bias_drift",
+    "descent_certificate",
+    "digits_split",
     "fed_avg",
     "fed_frozen",
     "freeze_rule",
+    "frozen_stage",
     "initial_params",
+    "load_dataset",
+    "looseness",
     "loss",
+    "partition",
     "pool",
     "predict",
     "problem_from_tokens",
     "reference_value",
     "run",
     "safe_step",
+    "save_dataset",
+    "synchronized_control",
     "synthetic_problem",
+    "watch_split",
 ]

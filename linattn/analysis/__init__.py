@@ -1,0 +1,14 @@
+"""Where a run and the theory of that run are put side by side."""
+
+from linattn.analysis.assess import Assessment, assess
+from linattn.analysis.bias_drift import bias_drift, synchronized_control
+from linattn.analysis.certificate import descent_certificate, looseness
+
+__all__ = [
+    "Assessment",
+    "assess",
+    "bias_drift",
+    "descent_certificate",
+    "looseness",
+    "synchronized_control",
+]

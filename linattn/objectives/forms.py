@@ -226,7 +226,7 @@ class MomentForm:
         self._third = np.ascontiguousarray(third.transpose(3, 1, 0, 2))
 
     @cached_property
-    def _folded(self) -> tuple[Array, Array, IntArray, IntArray]:
+    def folded(self) -> tuple[Array, Array, IntArray, IntArray]:
         """Moments of the features M ⊗ (upper half of G): (f, f), (f, m), and the pair indices.
 
         G is symmetric, so W enters only through w_(a, bk) = W_ab,k + W_ak,b, b < k (theory 8).
@@ -246,7 +246,7 @@ class MomentForm:
 
     def solve_least_squares(self) -> float:
         """Return min over W of the data loss: a lower bound of every objective without ridges."""
-        moments, linear, _, _ = self._folded
+        moments, linear, _, _ = self.folded
         solution = np.linalg.lstsq(moments, linear, rcond=None)[0]
         return 0.5 * self.energy - 0.5 * float(np.vdot(linear, solution))
 
@@ -256,7 +256,7 @@ class MomentForm:
 
     def _tensor_gradient(self, kernel: Array, value: Array) -> tuple[float, Array]:
         """Loss and 𝒢 through the folded moments; cost f² m, whatever the number of heads."""
-        moments, linear, low, high = self._folded
+        moments, linear, low, high = self.folded
         dim, outputs = self.dim, self.outputs
         heads = len(kernel)
         product = kernel.reshape(heads, -1).T @ value.reshape(heads, -1)

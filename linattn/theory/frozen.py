@@ -184,6 +184,11 @@ class FrozenStage:
     def _norm_sq(self, stacked: Array) -> float:
         return float(np.vdot(stacked, self.hessian @ stacked))
 
+    @property
+    def gap(self) -> float:
+        """½‖V_0 − V*‖²_A: what one exact value solve would gain at the start (C1)."""
+        return 0.5 * self._norm_sq(stack_heads(self.start) - self._star)
+
     def _lag(self, rounds: int) -> Array:
         """M̂ᵗ(V_0 − V_∞)."""
         values, vectors = self._mean_power_spectrum

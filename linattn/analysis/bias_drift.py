@@ -1,0 +1,305 @@
+"""The bias-drift trade-off: what every warm-up length costs, in exact parts (C9)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from linattn._checks import positive_int, real
+from linattn._threads import one_blas_thread
+from linattn.analysis.centralized import centralized_path
+from linattn.federated.methods import fed_avg
+from linattn.federated.oracle import StatisticsOracle
+from linattn.federated.rounds import RoundDriver, Settings, check_settings
+from linattn.objectives.joint import check_fits
+from linattn.objectives.population import population
+from linattn.objectives.reference import Reference, reference_value
+from linattn.objectives.steps import check_frozen_lr
+from linattn.theory.frozen import frozen_stage
+from linattn.types import Params, Problem
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+INF = float("inf")
+
+
+class Row(NamedTuple):
+    """One warm-up length; the fields are the variables of the table.
+
+    Units of loss, except rate (ρ(M̂)), stable, and frozen_lr (1/curvature). Where ρ ≥ 1 and frozen
+    rounds remain, the value parts are +inf and `stable` is False.
+    """
+
+    objective: float
+    profile: float
+    profile_synchronized: float
+    value_transient: float
+    value_floor: float
+    value_cross: float
+    kernel_bias: float
+    residual: float
+    rate: float
+    stable: bool
+    frozen_lr: float
+
+
+def bias_drift(
+    problem: Problem,
+    params: Params,
+    *,
+    warmup_lengths: Sequence[int],
+    rounds: int,
+    local_steps: int,
+    local_lr: float,
+    frozen_lr: float | str | None = None,
+    reference: float | Reference | None = None,
+) -> xr.Dataset:
+    """Return the objective after T warm-up and R − T frozen rounds for many T, with its parts.
+
+        F(B_T, V_R) − P_ref = [P(B_T) − P_ref] + ½‖a‖²_A + ½‖b‖²_A + ⟨a, A b⟩,
+        a = M̂^{R−T}(V_T − V_∞),  b = V_∞ − V*
+
+    The warm-up is simulated once and read at every T; the frozen stage is exact (C7).
+
+    Parameters
+    ----------
+    problem : Problem
+    params : Params
+        Start of the warm-up.
+    warmup_lengths : sequence of int
+        T in 0..R, sorted and distinct after conversion.
+    rounds : int
+        R.
+    local_steps : int
+        E.
+    local_lr : float
+        η.
+    frozen_lr : None, float or "safe"
+        Step size of the frozen stage, as in `fed_frozen`.
+    reference : float or Reference, optional
+        P_ref; default `reference_value(problem, like=params)`.
+
+    Returns
+    -------
+    xarray.Dataset
+        Over `warmup`, with the fields of `Row`. Attributes: ``reference`` (P_ref), ``lower_bound``
+        (C15, NaN if unknown), ``certified``, ``warmup_star`` (T*, None if no entry is stable),
+        ``rounds``.
+
+    Raises
+    ------
+    ValueError
+        If a warm-up length is negative or exceeds `rounds`, or another argument is out of range.
+
+    Notes
+    -----
+    Source: C9. Cost: one FedAvg run of max(T) rounds, E·max(T) centralized steps, and one
+    eigendecomposition per T.
+    """
+    check_fits(problem, params)
+    check_frozen_lr(frozen_lr)
+    settings = check_settings(rounds=rounds, local_steps=local_steps, local_lr=local_lr)
+    lengths = check_lengths(warmup_lengths, settings.rounds)
+    found = reference_value(problem, like=params) if reference is None else reference
+    target = found.value if isinstance(found, Reference) else real("reference", found)
+    with one_blas_thread():
+        path = warmup_path(problem, params, lengths, settings.local_steps, settings.local_lr)
+        steps = [settings.local_steps * t for t in lengths]
+        synchronized = centralized_path(
+            problem, params, marks=steps, step_size=settings.local_lr
+        )
+        rows = [
+            _row(problem, reached, smooth, settings.rounds - t, settings, frozen_lr, target)
+            for t, reached, smooth in zip(lengths, path, synchronized, strict=True)
+        ]
+    return _table(lengths, rows, settings, target, found)
+
+
+def _table(
+    lengths: list[int],
+    rows: list[Row],
+    settings: Settings,
+    target: float,
+    found: float | Reference,
+) -> xr.Dataset:
+    import xarray as xr
+
+    unitless = {"rate": {}, "stable": {}, "frozen_lr": {"units": "1/curvature"}}
+    variables = {
+        name: (
+            "warmup",
+            np.array([getattr(row, name) for row in rows]),
+            unitless.get(name, {"units": "loss"}),
+        )
+        for name in Row._fields
+    }
+    known = isinstance(found, Reference)
+    bound = found.lower_bound if known else None
+    attributes = {
+        "rounds": settings.rounds,
+        "reference": target,
+        "lower_bound": float("nan") if bound is None else bound,
+        "certified": known and found.certified,
+        "warmup_star": warmup_star(lengths, rows),
+    }
+    return xr.Dataset(variables, coords={"warmup": lengths}, attrs=attributes)
+
+
+def warmup_star(lengths: Sequence[int], rows: Sequence[Row]) -> int | None:
+    """Return T*, the smallest argmin of the objective over stable entries, None without one."""
+    best = min(
+        ((row.objective, t) for t, row in zip(lengths, rows, strict=True) if row.stable),
+        default=(INF, None),
+    )
+    return best[1] if np.isfinite(best[0]) else None
+
+
+def check_lengths(warmup_lengths: Sequence[int], rounds: int) -> list[int]:
+    """Return sorted, distinct warm-up lengths in 0..rounds."""
+    lengths = sorted({positive_int("warmup_lengths", t, minimum=0) for t in warmup_lengths})
+    if not lengths or lengths[-1] > rounds:
+        raise ValueError(
+            f"warmup_lengths must be numbers in 0..{rounds} (rounds), got {list(warmup_lengths)}."
+        )
+    return lengths
+
+
+def warmup_path(
+    problem: Problem, params: Params, lengths: Sequence[int], local_steps: int, local_lr: float
+) -> list[Params]:
+    """Return the FedAvg parameters after each warm-up length, from one simulated run."""
+    settings = check_settings(rounds=lengths[-1], local_steps=local_steps, local_lr=local_lr)
+    oracle = StatisticsOracle(problem, params.layout)
+    driver = RoundDriver(fed_avg(), problem, oracle, params, settings)
+    wanted, out, current = set(lengths), [], params
+    if 0 in wanted:
+        out.append(params)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for t in range(lengths[-1]):
+            if np.isfinite(current.flat).all():
+                current = Params(params.layout, driver.step(t).flat)
+            if t + 1 in wanted:
+                out.append(current)
+    return out
+
+
+def finite_profile(problem: Problem, params: Params) -> float:
+    """P, or +inf where the parameters have diverged."""
+    held = population(problem)
+    if not np.isfinite(params.flat).all():
+        return INF
+    try:
+        value = held.profile_value(params, held.value_system(params.kernels()))
+    except FloatingPointError:
+        return INF
+    return value if np.isfinite(value) else INF
+
+
+def _row(
+    problem: Problem,
+    params: Params,
+    synchronized: Params,
+    remaining: int,
+    settings: Settings,
+    frozen_lr: float | str | None,
+    reference: float,
+) -> Row:
+    profile = finite_profile(problem, params)
+    smooth = finite_profile(problem, synchronized)
+    if not np.isfinite(profile):
+        return Row(INF, INF, smooth, INF, INF, INF, INF, INF, INF, False, settings.local_lr)
+    with np.errstate(over="ignore", invalid="ignore"):
+        stage = frozen_stage(
+            problem,
+            params,
+            local_steps=settings.local_steps,
+            local_lr=settings.local_lr,
+            frozen_lr=frozen_lr,
+        )
+        rate = stage.rate
+        usable = rate < 1.0 or (remaining == 0 and np.isfinite(rate))
+        if not usable:
+            parts = (INF, INF, INF) if remaining else (stage.gap, 0.0, 0.0)
+            objective = INF if remaining else profile + stage.gap
+        else:
+            parts = stage.drift_parts(remaining)
+            last = params.replace(value=stage.after(remaining))
+            objective = population(problem).value_and_gradient(last)[0]
+    residual = objective - profile - sum(parts) if np.isfinite(objective) else INF
+    return Row(
+        objective,
+        profile,
+        smooth,
+        *parts,
+        profile - reference,
+        residual,
+        rate,
+        bool(usable or remaining == 0),
+        stage.local_lr,
+    )
+
+
+def synchronized_control(
+    problem: Problem,
+    params: Params,
+    *,
+    warmup_lengths: Sequence[int],
+    rounds: int,
+    local_steps: int,
+    local_lr: float,
+) -> Array:
+    """Return the objective of the control without clients, for each warm-up length.
+
+    E·T centralized gradient steps on everything, then E·(R − T) on the value block, all explicit.
+
+    Parameters
+    ----------
+    problem, params, warmup_lengths, rounds, local_steps, local_lr
+        As in `bias_drift`.
+
+    Returns
+    -------
+    array, shape (number of distinct lengths,)
+        Units of loss; +inf where descent diverged.
+
+    Notes
+    -----
+    Cost: E·R centralized steps once, and E·(R − T) steps of (Hd)² m per length.
+    """
+    from linattn._kernels.local import value_round
+
+    check_fits(problem, params)
+    lengths = check_lengths(warmup_lengths, rounds)
+    held = population(problem)
+    marks = [local_steps * t for t in lengths]
+    out = []
+    with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
+        for t, reached in zip(
+            lengths,
+            centralized_path(problem, params, marks=marks, step_size=local_lr),
+            strict=True,
+        ):
+            if not np.isfinite(finite_profile(problem, reached)):
+                out.append(INF)
+                continue
+            system = held.value_system(reached.kernels())
+            start = reached.value.reshape(1, -1)
+            empty = np.zeros((0, 1, start.size))
+            value = value_round(
+                system.hessian[None],
+                system.linear[None],
+                start.copy(),
+                start[0].copy(),
+                float(local_lr),
+                0.0,
+                np.zeros((0, start.size)),
+                local_steps * (rounds - t),
+                empty,
+                empty,
+            )
+            last = reached.replace(value=value) if np.isfinite(value).all() else None
+            out.append(INF if last is None else held.value_and_gradient(last)[0])
+    return np.array(out)

@@ -1,0 +1,336 @@
+"""The descent certificate: the warm-up as inexact descent on the kernel profile (C4, C4f)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from linattn._threads import one_blas_thread
+from linattn._typing import Array
+from linattn.federated.method import Method
+from linattn.federated.methods import fed_avg
+from linattn.federated.oracle import LocalTrace, StatisticsOracle
+from linattn.federated.rounds import Round, RoundDriver, check_settings
+from linattn.linalg import largest_eigenvalue
+from linattn.objectives.forms import SequenceForm
+from linattn.objectives.joint import check_fits
+from linattn.objectives.population import Population, population
+from linattn.objectives.profile import KernelCurvatureBound, cheap_curvature_bound
+from linattn.types import Params, Problem
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+EXACT_CURVATURE_SIZE = 256
+VIOLATION_TOLERANCE = 1e-12
+LEDGER = (
+    "descent_paid",
+    "tracking_cost",
+    "drift_cost",
+    "noise_cost",
+    "sampling_cost",
+    "cross_term",
+    "step_term",
+)
+IDENTITY = ("paid", "tracking", "drift", "noise", "sampling", "curvature", "resolve")
+ERRORS = ("track", "drift", "noise", "sampling")
+
+
+class StepErrors(NamedTuple):
+    """ε of one local step, split into its four sources; flat kernel vectors."""
+
+    track: Array
+    drift: Array
+    noise: Array
+    sampling: Array
+
+
+def looseness(certificate: xr.Dataset) -> float:
+    """Return (Cert(T) − P(B_T)) / (P(B_0) − P(B_T)) at T = argmin P; NaN if P never fell."""
+    profile = certificate["profile"].values
+    t = int(np.argmin(profile))
+    fall = float(profile[0] - profile[t])
+    if fall <= 0.0:
+        return float("nan")
+    return float((certificate["certificate"].values[t] - profile[t]) / fall)
+
+
+def descent_certificate(
+    problem: Problem,
+    params: Params,
+    *,
+    rounds: int,
+    local_steps: int,
+    local_lr: float,
+    batch_size: int | None = None,
+    participation: float = 1.0,
+    seed: int = 0,
+    method: Method | None = None,
+) -> xr.Dataset:
+    """Return the descent certificate of a FedAvg warm-up.
+
+    At the virtual iterate B̄ of every local step, with g = ∇P(B̄) + ε the averaged kernel gradient,
+
+        P(B̄⁺) ≤ P(B̄) − (η/2)‖∇P‖² + (η/2)‖ε‖² − (η/2)(1 − ηL_K)‖g‖²          (merged, C4)
+        P(θ⁺) = P(θ) − (η/2)‖∇P‖² + (η/2)‖ε‖² − (η/2)‖g‖² + ρ − resolve         (factored, C4f)
+
+    Parameters
+    ----------
+    problem : Problem
+    params : Params
+        Start.
+    rounds, local_steps, local_lr, batch_size, participation, seed
+        As in `run`.
+    method : Method, optional
+        Default `fed_avg()`; must train the kernel with plain averaging.
+
+    Returns
+    -------
+    xarray.Dataset
+        Over `round` = 0..rounds (0 = start), sums over all local steps so far, units of loss:
+        ``certificate`` ≥ ``profile`` and its terms descent_paid, tracking_cost, drift_cost,
+        noise_cost, sampling_cost, cross_term, step_term; the signed sums of the additive identity
+        paid, tracking, drift, noise, sampling, curvature, resolve and its ``residual``;
+        ``violations`` (local steps of that round) and ``eta_L``. After divergence +inf. Attributes:
+        ``curvature_kind`` ("exact", "cheap bound" or, factored, "remainder") and
+        ``diverged_round`` (None if it did not).
+
+    Notes
+    -----
+    Source: C4, C4f, additive identity of theory section 3. L_K is exact for Hd² ≤ 256 and the cheap
+    bound of C3 above; the attribute says which. Cost: per local step one profile, two
+    gradients and one 𝓚 on the population, besides the run itself.
+    """
+    check_fits(problem, params)
+    settings = check_settings(
+        rounds=rounds,
+        local_steps=local_steps,
+        local_lr=local_lr,
+        batch_size=batch_size,
+        participation=participation,
+        seed=seed,
+    )
+    oracle = StatisticsOracle(problem, params.layout)
+    driver = RoundDriver(method or fed_avg(), problem, oracle, params, settings, record=True)
+    ledger = Ledger(problem, params)
+    with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
+        for done in driver:
+            if not np.isfinite(done.flat).all() or not ledger.add(done):
+                break
+    return ledger.finish(settings.rounds)
+
+
+class Ledger:
+    """Observer of rounds that fills the certificate, local step by local step."""
+
+    def __init__(self, problem: Problem, params: Params) -> None:
+        self.problem = problem
+        self.layout = params.layout
+        self.population: Population = population(problem)
+        self.kernel = slice(0, params.layout.slices["value"].start)
+        self.sums = dict.fromkeys((*LEDGER, *IDENTITY), 0.0)
+        self.profile = self._start_profile(params)
+        self.initial = self.profile
+        self.rows: list[dict[str, float]] = []
+        self.cheap: KernelCurvatureBound | None = None
+        if params.is_factored:
+            self.curvature_kind = "remainder"
+        elif self.kernel.stop <= EXACT_CURVATURE_SIZE:
+            self.curvature_kind = "exact"
+        else:
+            self.curvature_kind = "cheap bound"
+            self.cheap = cheap_curvature_bound(problem)
+        self._row(0, 0.0)
+
+    def _start_profile(self, params: Params) -> float:
+        self.system = self.population.value_system(params.kernels())
+        return self.population.profile_value(params, self.system)
+
+    def _row(self, violations: int, eta_curvature: float) -> None:
+        s = self.sums
+        costs = s["tracking_cost"] + s["drift_cost"] + s["noise_cost"] + s["sampling_cost"]
+        certificate = self.initial - s["descent_paid"] + costs + s["cross_term"] - s["step_term"]
+        predicted = self.initial + sum(s[name] for name in IDENTITY)
+        self.rows.append(
+            {
+                **s,
+                "profile": self.profile,
+                "certificate": certificate,
+                "residual": self.profile - predicted,
+                "violations": violations,
+                "eta_L": eta_curvature,
+            }
+        )
+
+    def add(self, done: Round) -> bool:
+        """Account for all local steps of a round; False once an iterate is no longer finite."""
+        assert done.trace is not None
+        weights, step_size = done.context.weights, done.plan.local_lr
+        places = np.einsum("p,epd->ed", weights, done.trace.iterates)
+        places = np.concatenate([places, done.flat[None]])
+        sampled = self._sampled_form(done)
+        violations, eta_curvature = 0, 0.0
+        for e in range(len(places) - 1):
+            here, there = (Params(self.layout, places[k]) for k in (e, e + 1))
+            update, errors, slope = self._errors(here, done.trace, e, weights, sampled)
+            try:
+                result = self._step(here, there, update, errors, slope, step_size)
+            except FloatingPointError:
+                return False
+            if result is None:
+                return False
+            violations += result[0]
+            eta_curvature = max(eta_curvature, result[1])
+        self._row(violations, eta_curvature)
+        return True
+
+    def _sampled_form(self, done: Round) -> Population | None:
+        """Σ_S w_i F_i of the participants, where these are not everybody."""
+        participants = done.context.participants
+        if len(participants) == self.problem.num_clients:
+            return None
+        part = self.problem.subset(participants.tolist())
+        return Population(part, SequenceForm(part.statistics, part.sequence_weights))
+
+    def _errors(
+        self,
+        here: Params,
+        trace: LocalTrace,
+        e: int,
+        weights: Array,
+        sampled: Population | None,
+    ) -> tuple[Array, StepErrors, Array]:
+        """g, the parts of ε, and ∇P at one virtual iterate."""
+        kernel, held = self.kernel, self.population
+        update = weights @ trace.gradients[e][:, kernel]
+        local = weights @ trace.full_gradients[e][:, kernel]
+        joint = held.value_and_gradient(here)[1][kernel]
+        slope = held.profile_kernel_gradient(here, self.system.minimizer)
+        centre = joint if sampled is None else sampled.value_and_gradient(here)[1][kernel]
+        return (
+            update,
+            StepErrors(joint - slope, local - centre, update - local, centre - joint),
+            slope,
+        )
+
+    def _step(
+        self,
+        here: Params,
+        there: Params,
+        update: Array,
+        errors: StepErrors,
+        slope: Array,
+        eta: float,
+    ) -> tuple[bool, float] | None:
+        """Add the terms of one step; return whether it violates C4, and η·L_K."""
+        held = self.population
+        following = held.value_system(there.kernels())
+        profile = held.profile_value(there, following)
+        if not np.isfinite(profile):
+            return None
+        change = following.minimizer - self.system.minimizer
+        resolve = 0.5 * float(np.vdot(change, following.hessian @ change))
+        size = float(update @ update)
+        if here.is_factored:
+            curvature = self._factored_remainder(here, update, eta)
+            step_term = 0.5 * eta * size - curvature
+            eta_curvature = 2.0 * curvature / (eta * size) if size > 0.0 else 0.0
+        else:
+            bend, largest = self._merged_curvature(update)
+            curvature = 0.5 * eta**2 * bend
+            step_term = 0.5 * eta * (1.0 - eta * largest) * size
+            eta_curvature = eta * largest
+        terms = self._ledger_terms(errors, slope, eta, step_term)
+        right = self.profile + sum(terms[n] for n in LEDGER if n not in _SUBTRACTED)
+        right -= sum(terms[n] for n in _SUBTRACTED)
+        scale = abs(self.profile) + sum(abs(x) for x in terms.values())
+        violated = profile - right > VIOLATION_TOLERANCE * scale
+        for name, term in terms.items():
+            self.sums[name] += term
+        for name, error in zip(ERRORS, errors, strict=True):
+            self.sums[_IDENTITY_OF[name]] -= eta * float(slope @ error)
+        self.sums["paid"] -= eta * float(slope @ slope)
+        self.sums["curvature"] += curvature
+        self.sums["resolve"] -= resolve
+        self.profile, self.system = profile, following
+        return violated, eta_curvature
+
+    def _ledger_terms(
+        self, errors: StepErrors, slope: Array, eta: float, step_term: float
+    ) -> dict[str, float]:
+        track, drift, noise, sampling = errors
+        cross = track @ drift + (track + drift) @ noise + (track + drift + noise) @ sampling
+        return {
+            "descent_paid": 0.5 * eta * float(slope @ slope),
+            "tracking_cost": 0.5 * eta * float(track @ track),
+            "drift_cost": 0.5 * eta * float(drift @ drift),
+            "noise_cost": 0.5 * eta * float(noise @ noise),
+            "sampling_cost": 0.5 * eta * float(sampling @ sampling),
+            "cross_term": eta * float(cross),
+            "step_term": step_term,
+        }
+
+    def _merged_curvature(self, update: Array) -> tuple[float, float]:
+        """⟨g, 𝓚g⟩ and a safe L_K at V*(B̄)."""
+        held, ridge = self.population, self.population.kernel_ridge
+        shape = self.layout.shapes["value"]
+        value = self.system.minimizer.reshape(shape)
+        if self.cheap is None:
+            matrix = held.form.kernel_hessian(value)
+            bend = float(update @ (matrix @ update)) + ridge * float(update @ update)
+            return bend, largest_eigenvalue(matrix) + ridge
+        return self._data_bend(value, update) + ridge * float(update @ update), self.cheap(value)
+
+    def _data_bend(self, value: Array, direction: Array) -> float:
+        """⟨D, 𝓚₀D⟩ without forming 𝓚₀."""
+        heads, dim = value.shape[:2]
+        block = direction.reshape(heads, dim, dim)
+        zero = np.zeros_like(block)
+        image, _ = self.population.form.hvp(zero, value, block, np.zeros_like(value))
+        return float(np.vdot(image, block))
+
+    def _factored_remainder(self, here: Params, update: Array, eta: float) -> float:
+        """ρ of C4f in closed form, without subtraction."""
+        held = self.population
+        value = self.system.minimizer.reshape(here.value.shape)
+        query, key = here["query"], here["key"]
+        half = query.size
+        query_step = update[:half].reshape(query.shape)
+        key_step = update[half:].reshape(key.shape)
+        product = query_step @ key_step.transpose(0, 2, 1)
+        linear = query_step @ key.transpose(0, 2, 1) + query @ key_step.transpose(0, 2, 1)
+        change = -eta * linear + eta**2 * product
+        data_slope = held.form.gradient(here.kernels(), value).kernel
+        bend = self._data_bend(value, change.reshape(-1))
+        return (
+            eta**2 * float(np.vdot(data_slope, product))
+            + 0.5 * bend
+            + 0.5 * held.kernel_ridge * eta**2 * float(update @ update)
+        )
+
+    def finish(self, rounds: int) -> xr.Dataset:
+        """The certificate as a dataset, padded with +inf after divergence."""
+        import xarray as xr
+
+        reached = len(self.rows) - 1
+        variables = {}
+        for name in self.rows[0]:
+            column = np.full(rounds + 1, 0.0 if name == "violations" else np.inf)
+            column[: reached + 1] = [row[name] for row in self.rows]
+            units = {} if name in ("violations", "eta_L") else {"units": "loss"}
+            kind = np.int64 if name == "violations" else np.float64
+            variables[name] = ("round", column.astype(kind), units)
+        return xr.Dataset(
+            variables,
+            coords={"round": np.arange(rounds + 1)},
+            attrs={
+                "curvature_kind": self.curvature_kind,
+                "diverged_round": reached if reached < rounds else None,
+            },
+        )
+
+
+_SUBTRACTED = ("descent_paid", "step_term")
+_IDENTITY_OF = {"track": "tracking", "drift": "drift", "noise": "noise", "sampling": "sampling"}
+
