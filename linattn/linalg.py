@@ -9,6 +9,7 @@ import scipy.linalg
 import scipy.sparse.linalg
 
 from linattn._typing import Array
+from linattn.streams import stream
 
 EXACT_EIGENVALUE_SIZE = 1024
 # Above the error of a symmetric eigenvalue solver (about n·eps), far below any use of the value.
@@ -38,6 +39,8 @@ def factorize(matrix: Array) -> Factorized:
         factor = scipy.linalg.cholesky(matrix, lower=True, check_finite=False)
     except scipy.linalg.LinAlgError as error:
         raise FloatingPointError("the value-block Hessian is not positive definite") from error
+    if not np.isfinite(factor).all():  # LAPACK factorizes NaN without complaint
+        raise FloatingPointError("the value-block Hessian is not positive definite, nor finite")
     return Factorized(factor)
 
 
@@ -51,19 +54,30 @@ def largest_eigenvalue(matrix: Array) -> float:
     ----------
     matrix : array, shape (N, N)
 
+    Raises
+    ------
+    FloatingPointError
+        If the matrix has non-finite entries.
+
     Notes
     -----
-    Cost: O(N³); N²  memory twice.
+    Cost: O(N³); N² memory twice.
     """
     size = len(matrix)
+    if not np.isfinite(matrix).all():
+        raise FloatingPointError("a curvature matrix is not finite")
     if size <= EXACT_EIGENVALUE_SIZE:
         top = scipy.linalg.eigvalsh(matrix, subset_by_index=[size - 1, size - 1])[0]
         return float(top) * (1.0 + EIGENVALUE_SLACK)
-    start = np.ones(size) / np.sqrt(size)  # fixed, so that the result does not vary between calls
+    if not matrix.any():
+        return 0.0
+    # Fixed, so that the result does not vary between calls, and generic: a start orthogonal to the
+    # top eigenvector would stall.
+    start = stream(0, "lanczos").normal(size=size)
     lower = float(
         scipy.sparse.linalg.eigsh(matrix, k=1, tol=1e-4, v0=start, return_eigenvectors=False)[0]
     )
-    bound = 1.001 * lower
+    bound = 1.001 * max(lower, float(np.trace(matrix)) / size)
     while not _is_positive_definite(bound * np.eye(size) - matrix):
         bound *= 1.1
     return bound
@@ -78,7 +92,15 @@ def _is_positive_definite(matrix: Array) -> bool:
 
 
 def spectral_norms(matrices: Array) -> Array:
-    """Return ‖·‖₂ of stacked symmetric positive semidefinite matrices, (..., d, d) -> (...)."""
+    """Return ‖·‖₂ of stacked symmetric positive semidefinite matrices, (..., d, d) -> (...).
+
+    Raises
+    ------
+    FloatingPointError
+        If a matrix has non-finite entries.
+    """
+    if not np.isfinite(matrices).all():
+        raise FloatingPointError("a curvature matrix is not finite")
     return np.asarray(np.linalg.eigvalsh(matrices)[..., -1])
 
 

@@ -1,0 +1,83 @@
+"""Eigenvalue bounds are bounds, whatever the size, and solves solve."""
+
+import numpy as np
+import pytest
+
+from linattn.linalg import (
+    EXACT_EIGENVALUE_SIZE,
+    factorize,
+    largest_eigenvalue,
+    spectral_norms,
+    stack_heads,
+)
+
+LARGE = EXACT_EIGENVALUE_SIZE + 6
+
+
+def semidefinite(rng, size, rank):
+    root = rng.standard_normal((size, rank))
+    return root @ root.T / rank
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 40])
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
+def test_small_matrices_have_a_tight_upper_bound(size, scale):
+    matrix = scale * semidefinite(np.random.default_rng(size), size, 2 * size)
+    top = np.linalg.svd(matrix, compute_uv=False)[0]
+    bound = largest_eigenvalue(matrix)
+    assert top <= bound <= (1 + 1e-8) * top
+
+
+@pytest.mark.parametrize("rank", [3, 2000])
+def test_large_matrices_have_an_upper_bound_within_a_factor_of_two(rank):
+    matrix = semidefinite(np.random.default_rng(1), LARGE, rank)
+    top = np.linalg.eigvalsh(matrix)[-1]
+    bound = largest_eigenvalue(matrix)
+    assert top <= bound <= 2 * top
+    assert bound == largest_eigenvalue(matrix)
+
+
+def test_a_large_matrix_whose_top_eigenvector_is_orthogonal_to_the_lanczos_start():
+    vector = np.zeros(LARGE)
+    vector[:2] = 1.0, -1.0
+    matrix = np.outer(vector, vector)
+    assert 2.0 <= largest_eigenvalue(matrix) <= 4.0
+
+
+@pytest.mark.parametrize("size", [3, LARGE])
+def test_the_zero_matrix_has_the_bound_zero(size):
+    assert largest_eigenvalue(np.zeros((size, size))) == 0.0
+
+
+@pytest.mark.parametrize("size", [3, LARGE])
+def test_a_matrix_that_is_not_finite_is_a_divergence(size):
+    matrix = np.eye(size)
+    matrix[1, 1] = np.nan
+    with pytest.raises(FloatingPointError, match="finite"):
+        largest_eigenvalue(matrix)
+    with pytest.raises(FloatingPointError, match="finite"):
+        spectral_norms(matrix[None])
+
+
+def test_spectral_norms_of_stacked_matrices():
+    rng = np.random.default_rng(0)
+    stacked = np.array([[semidefinite(rng, 4, k) for k in (1, 2)] for _ in range(3)])
+    expected = [[np.linalg.norm(a, 2) for a in row] for row in stacked]
+    assert np.allclose(spectral_norms(stacked), expected, rtol=1e-12)
+
+
+def test_factorize_solves_and_refuses_what_is_not_positive_definite():
+    rng = np.random.default_rng(2)
+    matrix = semidefinite(rng, 5, 9) + np.eye(5)
+    right = rng.standard_normal((5, 2))
+    assert np.allclose(matrix @ factorize(matrix).solve(right), right, rtol=1e-12)
+    for bad in (-np.eye(3), np.diag([1.0, 0.0]), np.full((2, 2), np.nan)):
+        with pytest.raises(FloatingPointError, match="not positive definite"):
+            factorize(bad)
+
+
+def test_stack_heads_has_the_row_index_h_d_plus_a():
+    blocks = np.arange(24.0).reshape(2, 3, 4)
+    stacked = stack_heads(blocks)
+    assert stacked.shape == (6, 4)
+    assert np.array_equal(stacked[1 * 3 + 2], blocks[1, 2])
