@@ -1,0 +1,72 @@
+"""Between the twin (`reference`) and the library: the same instance in both languages."""
+
+from __future__ import annotations
+
+import numpy as np
+import reference as ref
+
+import linattn as la
+
+
+def from_instance(inst: ref.Instance) -> la.Problem:
+    """The library's problem of a twin's instance."""
+    return la.problem_from_tokens(
+        [([X for X, _ in client], [Y for _, Y in client]) for client in inst.clients],
+        readout=inst.readout,
+        weights=inst.weights,
+        value_ridge=inst.value_ridge,
+        kernel_ridge=inst.kernel_ridge,
+    )
+
+
+def to_params(theta, value) -> la.Params:
+    """(B,) or (Q, K) and V as `Params`."""
+    parts = ref.blocks(theta)
+    build = la.Params.factored if ref.is_factored(theta) else la.Params.merged
+    return build(*parts, value)
+
+
+def to_theta(params: la.Params):
+    """`Params` as the twin's (theta, V)."""
+    names = ("query", "key") if params.is_factored else ("kernel",)
+    return tuple(params[name] for name in names), params.value
+
+
+def make(seed, kind="merged", num_heads=None, **options):
+    """A small random instance of both languages: (rng, inst, theta, V, problem, params)."""
+    rng = np.random.default_rng(seed)
+    drawn = {
+        "dim": int(rng.integers(2, 5)),
+        "value_ridge": float(np.exp(rng.uniform(np.log(0.02), 0.0))),
+        "kernel_ridge": float(np.exp(rng.uniform(np.log(0.005), 0.0))),
+        "sequences": (2, 5),
+        "tokens": (1, 6),
+    }
+    inst = ref.random_instance(rng, **(drawn | options))
+    theta, value = ref.random_params(rng, inst, kind, num_heads)
+    return rng, inst, theta, value, from_instance(inst), to_params(theta, value)
+
+
+def direction_like(rng, params: la.Params) -> la.Params:
+    """A random direction with the blocks of `params`."""
+    return la.Params(params.layout, rng.standard_normal(params.layout.size))
+
+
+def moved(params: la.Params, direction: la.Params, t: float) -> la.Params:
+    """params + t·direction."""
+    return la.Params(params.layout, params.flat + t * direction.flat)
+
+
+def relative_error(left, right, scale=None) -> float:
+    """Largest entry of |left − right| against the largest entry of both (or `scale`)."""
+    left, right = np.asarray(left), np.asarray(right)
+    assert left.shape == right.shape
+    if scale is None:
+        scale = max(np.max(np.abs(left)), np.max(np.abs(right)), 1e-300)
+    return float(np.max(np.abs(left - right)) / scale)
+
+
+def same_bits(left, right) -> bool:
+    """Whether two arrays (or parameters) are equal byte for byte."""
+    left, right = (x.flat if isinstance(x, la.Params) else np.asarray(x) for x in (left, right))
+    return left.shape == right.shape and left.tobytes() == right.tobytes()
