@@ -18,9 +18,12 @@ def as_float64(name: str, value: Any, *, ndim: int | tuple[int, ...] | None = No
         If the values are float32, float16, complex or not numeric: silent casts would hide a loss
         of precision that the checks of this package cannot tell from a broken theorem.
     ValueError
-        If the number of axes is wrong or a value is NaN or infinite.
+        If lists are ragged, the number of axes is wrong or a value is NaN or infinite.
     """
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise ValueError(f"{name} must be a rectangular array, got ragged lists.") from None
     if array.dtype.kind not in "iub" and array.dtype != np.float64:
         raise TypeError(f"{name} must be float64 or integer, got dtype {array.dtype}; convert it.")
     if ndim is not None:
@@ -61,6 +64,8 @@ def real(
         limits.append(f"<= {maximum:g}")
     allowed = " and ".join(limits) or "finite"
     try:
+        if isinstance(value, (str, bytes, bool, np.bool_)):
+            raise TypeError
         number = float(value)
     except (TypeError, ValueError):
         raise ValueError(f"{name} must be a number ({allowed}), got {value!r}.") from None

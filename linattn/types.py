@@ -223,11 +223,10 @@ class Params:
         flat = self.flat.copy()
         for name, block in blocks.items():
             self.layout.mask([name])
-            array = as_float64(name, block)
-            if array.size != prod(self.layout.shapes[name]):
-                raise ValueError(
-                    f"{name} must have shape {self.layout.shapes[name]}, got {array.shape}."
-                )
+            array, shape = as_float64(name, block), self.layout.shapes[name]
+            # For one head the leading axis may be left out; any other reshape would hide an error.
+            if array.shape != shape and (1, *array.shape) != shape:
+                raise ValueError(f"{name} must have shape {shape}, got {array.shape}.")
             flat[self.layout.slices[name]] = array.reshape(-1)
         return Params(self.layout, flat)
 
@@ -245,13 +244,17 @@ class Params:
         ValueError
             If the file is not an npz of parameter blocks, or is damaged.
         """
+        refusal = f"path must be an npz written by Params.save, got {path}."
         try:
-            with np.load(path, allow_pickle=False) as file:
-                blocks = {name: file[name] for name in file.files}
+            with open(path, "rb") as file:
+                held = np.load(file, allow_pickle=False)
+                blocks = {} if isinstance(held, np.ndarray) else {k: held[k] for k in held.files}
         except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
             if isinstance(error, FileNotFoundError):
                 raise
-            raise ValueError(f"path must be an npz written by Params.save, got {path}.") from error
+            raise ValueError(refusal) from error
+        if not blocks:
+            raise ValueError(refusal)
         if set(blocks) in ({"kernel", "value"}, {"query", "key", "value"}):
             order = [n for n in ("kernel", "query", "key", "value") if n in blocks]
             return cls._build({name: blocks[name] for name in order})
@@ -344,6 +347,11 @@ class Problem:
             if array is not None:
                 array.setflags(write=False)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Through the constructor, because an unpickled array is writable again.
+        values = (self.statistics, self.offsets, self.weights)
+        return (Problem, (*values, self.value_ridge, self.kernel_ridge, self.readout))
+
     @property
     def num_clients(self) -> int:
         """Number of clients C."""
@@ -393,12 +401,13 @@ class Problem:
         ValueError
             If the list is empty, repeats a client or names one that does not exist.
         """
-        chosen = [int(i) for i in clients]
+        chosen = list(clients)
         valid = len(set(chosen)) == len(chosen) > 0
-        if not valid or not all(0 <= i < self.num_clients for i in chosen):
+        if not valid or not all(i in range(self.num_clients) for i in chosen):
             raise ValueError(
                 f"clients must be distinct numbers in 0..{self.num_clients - 1}, got {chosen}."
             )
+        chosen = [int(i) for i in chosen]
         index = np.concatenate([np.arange(self.offsets[i], self.offsets[i + 1]) for i in chosen])
         weights = self.weights[chosen]
         return Problem(

@@ -1,0 +1,50 @@
+"""Input checks name the argument, the value and what is allowed."""
+
+import numpy as np
+import pytest
+
+from linattn._checks import as_float64, one_of, positive_int, real
+
+
+def test_arrays_are_cast_from_integers_and_made_contiguous():
+    array = as_float64("x", np.arange(6).reshape(2, 3).T)
+    assert array.dtype == np.float64
+    assert array.flags.c_contiguous
+
+
+@pytest.mark.parametrize("value", [1.5, True, "3", None, 0, -2, np.float64(2), np.nan])
+def test_integers_are_integers(value):
+    with pytest.raises(ValueError, match="rounds must be an integer >= 1, got"):
+        positive_int("rounds", value)
+
+
+def test_numpy_integers_are_integers():
+    assert positive_int("rounds", np.int32(4)) == 4
+    assert positive_int("rounds", 0, minimum=0) == 0
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1.0, 0.0, "a lot", None, [1, 2], 2.0, 1j])
+def test_reals_respect_their_range(value):
+    with pytest.raises(ValueError, match="lr must be .*> 0 and <= 1.*got"):
+        real("lr", value, above=0.0, maximum=1.0)
+
+
+def test_reals_accept_numpy_scalars_and_strings_are_no_numbers():
+    assert real("x", np.float64(0.5), minimum=0.0) == 0.5
+    with pytest.raises(ValueError, match=r"x must be a number \(>= 0\), got '0.5'"):
+        real("x", "0.5", minimum=0.0)
+    with pytest.raises(ValueError, match="x must be a number"):
+        real("x", True)
+
+
+def test_choices_suggest_the_nearest():
+    assert one_of("readout", "mean", ("token", "mean")) == "mean"
+    with pytest.raises(ValueError, match="one of 'token', 'mean', got 'maen'; did you mean 'mean'"):
+        one_of("readout", "maen", ("token", "mean"))
+    with pytest.raises(ValueError, match="readout must be one of"):
+        one_of("readout", None, ("token", "mean"))
+
+
+def test_ragged_lists_are_refused_by_name():
+    with pytest.raises(ValueError, match="x must be a rectangular array"):
+        as_float64("x", [[1.0], [1.0, 2.0]])
