@@ -17,8 +17,9 @@ from linattn.analysis import (
     synchronized_control,
 )
 from linattn.attention import accuracy, loss, predict
-from linattn.data.datasets import digits_split, load_dataset, save_dataset, watch_split
+from linattn.data.datasets import load_dataset, save_dataset
 from linattn.data.partition import partition
+from linattn.data.splits import digits_split, watch_split
 from linattn.data.synthetic import synthetic_problem
 from linattn.data.tokens import problem_from_tokens
 from linattn.federated import (

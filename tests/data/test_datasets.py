@@ -14,17 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from linattn.data import datasets
-from linattn.data.datasets import (
-    FOLDER,
-    SHIPPED,
-    digit_tokens,
-    digits_split,
-    load_dataset,
-    one_hot,
-    save_dataset,
-    watch_split,
-    windows,
-)
+from linattn.data.datasets import FOLDER, SHIPPED, load_dataset, save_dataset
+from linattn.data.sequences import digit_tokens, one_hot, windows
+from linattn.data.splits import digits_split, watch_split
 
 ROOT = Path(__file__).parents[2]
 

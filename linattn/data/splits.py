@@ -1,0 +1,294 @@
+"""Federated splits of the shipped data sets: who trains on what, and what is tested."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from linattn._checks import one_of, positive_int
+from linattn._typing import AnyArray, Array, IntArray
+from linattn.data.datasets import Dataset, load_dataset
+from linattn.data.partition import partition, stratified_split
+from linattn.data.sequences import digit_tokens, one_hot, windows
+from linattn.streams import stream
+
+NUM_SHEETS = 14
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FederatedData:
+    """Tokens and targets of the training clients, and tokens and labels to test on (read-only).
+
+    Attributes
+    ----------
+    description : str
+        The data set and how it was split.
+    train : list of (tokens (S_i, n, d), targets (S_i, m))
+        One pair per client, as `problem_from_tokens` takes them; targets are one-hot.
+    test : (tokens (S, n, d), labels (S,))
+        All test sequences, in the order of the clients.
+    client_tests : list of (tokens, labels), or None
+        The same sequences by client, possibly none for a client; None where test sequences belong
+        to no training client.
+    class_names, client_names : tuple of str
+        What the m outputs and the clients stand for.
+    train_items : list of IntArray
+        Item of the data set that each training sequence was cut from.
+    test_items : IntArray
+        The same for ``test``.
+    channel_mean, channel_std : Array of shape (c,), or None
+        What channels were standardized with (training items only).
+    readout : str
+        Which readout the tokens are made for.
+    """
+
+    description: str
+    train: list[tuple[Array, Array]]
+    test: tuple[Array, IntArray]
+    client_tests: list[tuple[Array, IntArray]] | None
+    class_names: tuple[str, ...]
+    client_names: tuple[str, ...]
+    train_items: list[IntArray]
+    test_items: IntArray
+    channel_mean: Array | None = None
+    channel_std: Array | None = None
+    readout: str = "mean"
+
+    def __post_init__(self) -> None:
+        for pair in (*self.train, self.test, *(self.client_tests or ())):
+            for array in pair:
+                array.flags.writeable = False
+
+    def __repr__(self) -> str:
+        sizes = [labels.shape[0] for _, labels in self.train]
+        _, num_tokens, dim = self.test[0].shape
+        return (
+            f"FederatedData({self.description}: {len(sizes)} clients with {min(sizes)} to "
+            f"{max(sizes)} training sequences ({sum(sizes)}), {self.test[1].size} test sequences, "
+            f"n = {num_tokens}, d = {dim}, m = {len(self.class_names)})"
+        )
+
+
+def digits_split(
+    split: str = "sheets",
+    *,
+    alpha: float | None = None,
+    num_clients: int | None = None,
+    seed: int = 0,
+    test_fraction: float = 0.2,
+    dataset: Dataset | None = None,
+) -> FederatedData:
+    """Federate the digits: rows as tokens (n = 8, d = 16), mean readout, ten one-hot targets.
+
+    - ``"sheets"``: 14 clients, the *inferred* form sheets. The set names no writers; its labels
+      repeat a form of 130 digits, and the 14 clients are the runs between the places where the form
+      starts again.
+    - ``"dirichlet"``, ``"iid"``: see `partition`.
+
+    Every client keeps a stratified part of its items for testing (`stratified_split`).
+
+    Parameters
+    ----------
+    split : "sheets" | "dirichlet" | "iid"
+    alpha : float
+        Dirichlet concentration ("dirichlet" only).
+    num_clients : int
+        Number of clients ("dirichlet" and "iid"); default 14, as many as there are sheets.
+    seed : int
+        Streams of `partition`, and (seed, "test_items", client).
+    test_fraction : float
+        Share of every client's items that is tested, in [0, 0.9].
+    dataset : Dataset
+        Another set of the same kind; default the shipped one.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range or belongs to another split.
+
+    Notes
+    -----
+    Cost: a few milliseconds.
+    """
+    one_of("split", split, ("sheets", "dirichlet", "iid"))
+    data = load_dataset("digits") if dataset is None else dataset
+    if split == "sheets":
+        _refuse(split, alpha=alpha, num_clients=num_clients)
+        owners = partition(data.labels, "natural", groups=_group(data, "sheet"))
+    else:
+        count = NUM_SHEETS if num_clients is None else num_clients
+        owners = partition(data.labels, split, num_clients=count, alpha=alpha, seed=seed)
+    names = {
+        "sheets": f"{len(owners)} inferred form sheets",
+        "dirichlet": f"Dirichlet({alpha}) split",
+        "iid": "IID split",
+    }
+    parts = [
+        tuple(items[part] for part in stratified_split(data.labels[items], test_fraction, rng))
+        for items, rng in ((own, stream(seed, "test_items", i)) for i, own in enumerate(owners))
+    ]
+    tokens = digit_tokens(data)
+    targets = one_hot(data.labels, len(data.class_names))
+    tested = np.concatenate([test for _, test in parts])
+    unit = "sheet" if split == "sheets" else "client"
+    return FederatedData(
+        description=f"{data.name}, {names[split]}",
+        train=[(tokens[train], targets[train]) for train, _ in parts],
+        test=(tokens[tested], data.labels[tested]),
+        client_tests=[(tokens[test], data.labels[test]) for _, test in parts],
+        class_names=data.class_names,
+        client_names=tuple(f"{unit} {i}" for i in range(len(parts))),
+        train_items=[train for train, _ in parts],
+        test_items=tested,
+    )
+
+
+def watch_split(
+    split: str = "sides",
+    *,
+    seed: int = 0,
+    test_subjects: int | Sequence[int] | None = None,
+    window: int = 50,
+    stride: int = 25,
+    dataset: Dataset | None = None,
+) -> FederatedData:
+    """Federate the watch recordings: one client per subject, windows as sequences, mean readout.
+
+    Tokens are the channels, standardized with mean and standard deviation over all rows of all
+    training recordings (no test recording enters), and a constant 1: n = window, d = 7, m = 7.
+
+    - ``"sides"``: per subject and exercise one side is drawn for training, the other is tested.
+    - ``"subjects"``: some subjects are left out of training and tested, both sides.
+
+    A recording is trained on or tested, never both, so windows that overlap never cross.
+
+    Parameters
+    ----------
+    split : "sides" | "subjects"
+    seed : int
+        Streams (seed, "train_side", k) for the k-th subject and (seed, "test_subjects").
+    test_subjects : int or sequence of int
+        How many subjects to leave out, drawn by seed (default 2), or which ("subjects" only).
+    window, stride : int
+        Rows per window and between starts, at 25 rows per second (2 s and 1 s).
+    dataset : Dataset
+        Another set with groups "subject" and "side"; default the shipped one.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range or belongs to another split, a client would have no window,
+        or a channel is constant over the training rows.
+
+    Notes
+    -----
+    Cost: some ten milliseconds.
+    """
+    one_of("split", split, ("sides", "subjects"))
+    positive_int("window", window)
+    data = load_dataset("watch") if dataset is None else dataset
+    if split == "sides":
+        _refuse(split, test_subjects=test_subjects)
+        trained = _trained_sides(data, seed)
+        description = f"{data.name}, one side per subject and exercise tested"
+    else:
+        left_out = _left_out(np.unique(_group(data, "subject")), test_subjects, seed)
+        trained = ~np.isin(_group(data, "subject"), left_out)
+        description = f"{data.name}, subjects {', '.join(map(str, left_out.tolist()))} tested"
+    clients, train = _by_subject(data, trained)
+    tested, tests = _by_subject(data, ~trained)
+    if split == "sides" and not np.array_equal(clients, tested):
+        raise ValueError(
+            f"dataset must have recordings of both sides for every subject, got {data!r}."
+        )
+    mean, std = _moments(data, np.flatnonzero(trained))
+    train_cut = [_window_tokens(data, own, mean, std, window, stride) for own in train]
+    test_cut = [_window_tokens(data, own, mean, std, window, stride) for own in tests]
+    client_tests = [(tokens, data.labels[origin]) for tokens, origin in test_cut]
+    test_items = np.concatenate([origin for _, origin in test_cut])
+    num_classes = len(data.class_names)
+    return FederatedData(
+        description=description,
+        train=[(tokens, one_hot(data.labels[origin], num_classes)) for tokens, origin in train_cut],
+        test=(np.concatenate([tokens for tokens, _ in client_tests]), data.labels[test_items]),
+        client_tests=client_tests if split == "sides" else None,
+        class_names=data.class_names,
+        client_names=tuple(f"subject {k}" for k in clients),
+        train_items=[origin for _, origin in train_cut],
+        test_items=test_items,
+        channel_mean=mean,
+        channel_std=std,
+    )
+
+
+def _group(data: Dataset, name: str) -> AnyArray:
+    if name not in data.groups:
+        raise ValueError(f"dataset must have the group {name!r}, got {sorted(data.groups)}.")
+    return data.groups[name]
+
+
+def _refuse(split: str, **given: object) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(f"{name} must be left out when split is {split!r}, got {value!r}.")
+
+
+def _by_subject(data: Dataset, chosen: AnyArray) -> tuple[AnyArray, list[IntArray]]:
+    """Subjects that have a chosen item, and the chosen items of each."""
+    subject = _group(data, "subject")
+    found = np.unique(subject[chosen])
+    return found, [np.flatnonzero(chosen & (subject == k)) for k in found]
+
+
+def _window_tokens(
+    data: Dataset, items: IntArray, mean: Array, std: Array, window: int, stride: int
+) -> tuple[Array, IntArray]:
+    """Standardized channels and a constant, (W, window, c + 1), and the item of every window."""
+    tables, origin = windows(data, items.tolist(), length=window, stride=stride)
+    if not origin.size:
+        raise ValueError(f"window must leave every subject at least one window, got {window} rows.")
+    constant = np.ones((*tables.shape[:2], 1))
+    return np.concatenate([(tables - mean) / std, constant], axis=2), origin
+
+
+def _trained_sides(data: Dataset, seed: int) -> AnyArray:
+    """Which items are trained on when a side is drawn per subject and exercise."""
+    sides, side = np.unique(_group(data, "side"), return_inverse=True)
+    if sides.size != 2:
+        raise ValueError(f"dataset must have two sides, got {sides.tolist()}.")
+    subjects, subject = np.unique(_group(data, "subject"), return_inverse=True)
+    drawn = np.stack(
+        [
+            stream(seed, "train_side", k).integers(0, 2, size=len(data.class_names))
+            for k in range(subjects.size)
+        ]
+    )
+    trained: AnyArray = side == drawn[subject, data.labels]
+    return trained
+
+
+def _left_out(subjects: AnyArray, wanted: int | Sequence[int] | None, seed: int) -> AnyArray:
+    if wanted is None or isinstance(wanted, int | np.integer):
+        count = positive_int("test_subjects", 2 if wanted is None else wanted)
+        if count >= subjects.size:
+            raise ValueError(
+                f"test_subjects must be < {subjects.size}, the number of subjects, got {count}."
+            )
+        drawn: AnyArray = stream(seed, "test_subjects").permutation(subjects)[:count]
+        return np.sort(drawn)
+    chosen = set(np.asarray(wanted).ravel().tolist())
+    if not chosen < set(subjects.tolist()) or not chosen:
+        raise ValueError(
+            f"test_subjects must be some, not all, of {subjects.tolist()}, got {wanted!r}."
+        )
+    return np.array(sorted(chosen), dtype=subjects.dtype)
+
+
+def _moments(data: Dataset, items: IntArray) -> tuple[Array, Array]:
+    """Mean and standard deviation of every channel over all rows of the items."""
+    rows = np.concatenate([data.item(i) for i in items.tolist()])
+    std = rows.std(axis=0)
+    if not (std > 0).all():
+        flat = data.channel_names[int(np.argmin(std))]
+        raise ValueError(f"dataset must vary in every channel, got {flat!r} constant in training.")
+    return rows.mean(axis=0), std
