@@ -70,7 +70,9 @@ def sequence_statistics(tokens: Array, targets: Array, readout: str) -> Statisti
 def stack_statistics(parts: Iterable[Statistics]) -> Statistics:
     """Join statistics of the same readout, in order."""
     columns = zip(*parts, strict=True)
-    return Statistics(*(None if column[0] is None else np.concatenate(column) for column in columns))
+    return Statistics(
+        *(None if column[0] is None else np.concatenate(column) for column in columns)
+    )
 
 
 def by_length(lengths: Sequence[int]) -> list[AnyArray]:
@@ -162,8 +164,8 @@ def loss(params: Params, tokens: Tokens, targets: Any, *, readout: str = "token"
 
     Raises
     ------
-    ValueError
-        If a target does not fit its prediction.
+    TypeError, ValueError
+        If a target is not finite float64 or does not fit its prediction.
 
     Notes
     -----
@@ -171,8 +173,16 @@ def loss(params: Params, tokens: Tokens, targets: Any, *, readout: str = "token"
     """
     total = 0.0
     pairs = _paired_targets(params, tokens, targets, readout)
-    for prediction, target in pairs:
-        error = prediction - np.asarray(target, dtype=np.float64).reshape(prediction.shape)
+    for s, (prediction, target) in enumerate(pairs):
+        answer = as_float64(f"targets[{s}]", target)
+        if answer.ndim == 1 and len(prediction) == 1:
+            answer = answer[None]
+        if answer.shape != prediction.shape:
+            raise ValueError(
+                f"targets[{s}] must have shape {prediction.shape} (queries, outputs), "
+                f"got {np.shape(target)}."
+            )
+        error = prediction - answer
         total += 0.5 * float(np.vdot(error, error)) / len(prediction)
     return total / len(pairs)
 

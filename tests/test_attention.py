@@ -1,0 +1,146 @@
+"""The model: predictions, losses, accuracy and statistics against token-level loops."""
+
+import numpy as np
+import pytest
+import reference as ref
+from bridge import make, relative_error, to_params
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import linattn as la
+from linattn.attention import sequence_statistics
+
+seeds = st.integers(0, 10**6)
+kinds = st.sampled_from(["merged", "factored"])
+readouts = st.sampled_from(ref.READOUTS)
+few = settings(max_examples=25, deadline=None, derandomize=True)
+
+
+def by_loops(X, B, V, readout):
+    """Ŷ entry by entry: Σ_h Σ_j (uᵀB_h x_j)(x_jᵀV_h)/n."""
+    U = ref.queries(X, readout)
+    out = np.zeros((len(U), V.shape[2]))
+    for a, u in enumerate(U):
+        for b, v in zip(B, V, strict=True):
+            for x in X:
+                out[a] += (u @ b @ x) * (x @ v) / len(X)
+    return out
+
+
+@few
+@given(seeds, kinds, readouts)
+def test_predictions_of_ragged_sequences(seed, kind, readout):
+    _, inst, theta, V, _, params = make(seed, kind, readout=readout)
+    for client in inst.clients:
+        tokens = [X for X, _ in client]
+        for X, got in zip(tokens, la.predict(params, tokens, readout=readout), strict=True):
+            assert relative_error(got, ref.predict(X, theta, V, readout)) < 1e-12
+            assert relative_error(got, by_loops(X, ref.kernels(theta), V, readout)) < 1e-12
+
+
+def test_predictions_are_arrays_or_a_list_as_documented():
+    params = la.Params.merged(np.eye(2), np.ones((2, 3)))
+    same, ragged = np.ones((4, 5, 2)), [np.ones((1, 2)), np.ones((3, 2))]
+    assert la.predict(params, same).shape == (4, 5, 3)
+    assert la.predict(params, same, readout="last").shape == (4, 1, 3)
+    assert [y.shape for y in la.predict(params, ragged)] == [(1, 3), (3, 3)]
+    assert la.predict(params, ragged, readout="mean").shape == (2, 1, 3)
+    assert la.predict(params, list(same)).shape == (4, 5, 3)
+
+
+def test_one_token_by_hand():
+    # x = 2: G = 4, Ŷ = x B G V = 2·3·4·5.
+    params = la.Params.merged([[3.0]], [[5.0]])
+    assert la.predict(params, [[[2.0]]]).item() == 120.0
+    assert la.loss(params, [[[2.0]]], [[[100.0]]]) == 200.0
+
+
+@few
+@given(seeds, kinds, readouts)
+def test_loss_is_the_mean_sequence_loss(seed, kind, readout):
+    _, inst, theta, V, _, params = make(seed, kind, readout=readout)
+    for i, client in enumerate(inst.clients):
+        tokens, targets = [X for X, _ in client], [Y for _, Y in client]
+        got = la.loss(params, tokens, targets, readout=readout)
+        assert got == pytest.approx(ref.client_data_loss(inst, i, theta, V), rel=1e-12)
+
+
+def test_loss_takes_flat_targets_when_there_is_one_query():
+    rng = np.random.default_rng(0)
+    params = la.Params.merged(rng.standard_normal((2, 2)), rng.standard_normal((2, 3)))
+    tokens, targets = rng.standard_normal((4, 5, 2)), rng.standard_normal((4, 3))
+    flat = la.loss(params, tokens, targets, readout="mean")
+    assert flat == la.loss(params, tokens, targets[:, None], readout="mean")
+
+
+@few
+@given(seeds, readouts)
+def test_statistics_give_the_sequence_loss(seed, readout):
+    _, inst, (B,), V, _, _ = make(seed, readout=readout)
+    X, Y = inst.clients[0][0]
+    held = sequence_statistics(X[None], Y[None], readout)
+    G, M, K, c = held.gram[0], held.query_moments()[0], held.cross_moments()[0], held.energy[0]
+    Z = sum(b @ G @ v for b, v in zip(B, V, strict=True))
+    loss = 0.5 * (c - 2 * np.sum(K * Z) + np.sum(Z * (M @ Z)))
+    assert loss == pytest.approx(ref.sequence_loss(X, Y, B, V, readout), rel=1e-9, abs=1e-12 * c)
+    assert np.array_equal(G, G.T)
+
+
+def labelled():
+    """Tokens whose predicted class is the sign of the last token (mean token) of the sequence."""
+    params = la.Params.merged([[1.0]], [[1.0, -1.0]])
+    return params, np.array([[[1.0], [3.0]], [[-1.0], [-2.0]], [[2.0], [-1.0]]])
+
+
+def test_accuracy_counts_queries():
+    params, tokens = labelled()
+    assert la.accuracy(params, tokens, [0, 1, 0]) == 1.0
+    assert la.accuracy(params, tokens, [0, 1, 1], readout="last") == 1.0
+    assert la.accuracy(params, tokens, np.eye(2)[[0, 0, 0]]) == pytest.approx(2 / 3)
+    assert la.accuracy(params, tokens, np.eye(2)[[0, 1, 0]][:, None]) == 1.0
+    per_token = np.array([[0, 0], [1, 1], [0, 0]])
+    assert la.accuracy(params, tokens, per_token, readout="token") == pytest.approx(5 / 6)
+    one_hot = np.eye(2)[per_token]
+    assert la.accuracy(params, tokens, one_hot, readout="token") == pytest.approx(5 / 6)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda p, x: la.predict(p, x, readout="men"), ValueError, "readout must be one of"),
+        (lambda p, x: la.predict(p, np.ones((2, 3, 4))), ValueError, "tokens must have 1 channels"),
+        (lambda p, x: la.predict(p, np.ones((3, 1))), ValueError, "tokens must have 3 axes"),
+        (lambda p, x: la.predict(p, []), ValueError, "tokens must hold at least one sequence"),
+        (lambda p, x: la.predict(p, [x[0], x[0][:0]]), ValueError, r"tokens\[1\] must have shape"),
+        (lambda p, x: la.predict(p, np.nan * x), ValueError, "tokens must be finite"),
+        (lambda p, x: la.predict(p, x.astype(np.float32)), TypeError, "tokens must be float64"),
+        (lambda p, x: la.loss(p, x, np.ones((2, 2, 2))), ValueError, "targets must hold 3 entries"),
+        (lambda p, x: la.loss(p, x, np.ones((3, 4))), ValueError, r"targets\[0\] must have shape"),
+        (
+            lambda p, x: la.loss(p, x[:, :1], np.ones((3, 2, 1))),
+            ValueError,
+            r"targets\[0\] must have shape \(1, 2\)",
+        ),
+        (
+            lambda p, x: la.loss(p, x, np.full((3, 2, 2), np.inf)),
+            ValueError,
+            r"targets\[0\] must be finite",
+        ),
+        (lambda p, x: la.accuracy(p, x, [0, 1]), ValueError, "targets must hold 3 entries"),
+        (lambda p, x: la.accuracy(p, x, np.ones((3, 3, 2))), ValueError, "labels must give 1"),
+    ],
+)
+def test_bad_input_is_refused(call, error, message):
+    params, tokens = labelled()
+    with pytest.raises(error, match=message):
+        call(params, tokens)
+
+
+def test_factored_parameters_predict_like_their_product():
+    rng = np.random.default_rng(4)
+    Q, K, V = rng.standard_normal((3, 2, 4, 4))
+    tokens = rng.standard_normal((3, 5, 4))
+    merged = la.Params.merged(Q @ K.transpose(0, 2, 1), V)
+    assert (
+        relative_error(la.predict(to_params((Q, K), V), tokens), la.predict(merged, tokens)) < 1e-13
+    )
