@@ -25,7 +25,7 @@ def test_numpy_integers_are_integers():
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -1.0, 0.0, "a lot", None, [1, 2], 2.0, 1j])
 def test_reals_respect_their_range(value):
-    with pytest.raises(ValueError, match="lr must be .*> 0 and <= 1.*got"):
+    with pytest.raises(ValueError, match=r"lr must be .*> 0 and <= 1.*got"):
         real("lr", value, above=0.0, maximum=1.0)
 
 

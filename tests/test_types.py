@@ -45,7 +45,7 @@ def test_layout_maps_names_to_slices_views_and_masks():
 
 
 def test_layout_refuses_a_block_that_it_does_not_have():
-    with pytest.raises(ValueError, match="block must be one of .*head, got 'hed'"):
+    with pytest.raises(ValueError, match=r"block must be one of .*head, got 'hed'"):
         LAYER.mask(["hed"])
 
 
@@ -260,7 +260,7 @@ def test_subset_takes_clients_in_the_order_wanted(small_problem):
 
 @pytest.mark.parametrize("clients", [[], [0, 0], [4], [-1], [1.5]])
 def test_subset_refuses_clients_that_do_not_exist(small_problem, clients):
-    with pytest.raises(ValueError, match="clients must be distinct numbers in 0..3"):
+    with pytest.raises(ValueError, match=r"clients must be distinct numbers in 0..3"):
         small_problem.subset(clients)
 
 
