@@ -68,8 +68,12 @@ def problem_from_tokens(
     kernel_ridge = real("kernel_ridge", kernel_ridge, minimum=0.0)
     parts: list[Statistics] = []
     shape: tuple[int, int] | None = None
-    for i, (tokens, targets) in enumerate(clients):
-        held = _client_statistics(f"clients[{i}]", tokens, targets, readout)
+    for i, client in enumerate(clients):
+        if not isinstance(client, (tuple, list)) or len(client) != 2:
+            raise ValueError(
+                f"clients[{i}] must be a pair (tokens, targets), got {type(client).__name__}."
+            )
+        held = _client_statistics(f"clients[{i}]", *client, readout)
         dim, outputs = held.gram.shape[1], held.cross_moments().shape[2]
         if shape is not None and (dim, outputs) != shape:
             raise ValueError(
@@ -93,6 +97,9 @@ def problem_from_tokens(
 
 def _client_statistics(name: str, tokens: Any, targets: Any, readout: str) -> Statistics:
     """Statistics of one client, sequences in their order."""
+    for part, data in (("tokens", tokens), ("targets", targets)):
+        if not hasattr(data, "__len__"):
+            raise ValueError(f"{name} {part} must be an array or a list of arrays, got {data!r}.")
     if len(tokens) == 0:
         raise ValueError(f"{name} must hold at least one sequence, got none.")
     sequences = check_tokens(f"{name} tokens", tokens)

@@ -1,0 +1,140 @@
+"""From tokens to a problem: statistics token by token, input forms, refusals."""
+
+import numpy as np
+import pytest
+import reference as ref
+from bridge import from_instance, make, relative_error
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import linattn as la
+
+RIDGES = {"value_ridge": 0.1, "kernel_ridge": 0.1}
+RNG = np.random.default_rng(0)
+X, Y = RNG.standard_normal((3, 4, 2)), RNG.standard_normal((3, 4, 5))
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(st.integers(0, 10**6), st.sampled_from(ref.READOUTS))
+def test_statistics_of_ragged_sequences_keep_their_order(seed, readout):
+    _, inst, *_, problem, _ = make(seed, readout=readout)
+    pairs = [pair for client in inst.clients for pair in client]
+    assert problem.num_sequences == len(pairs)
+    assert problem.client_sizes.tolist() == [len(client) for client in inst.clients]
+    held = problem.statistics
+    moments, crosses = held.query_moments(), held.cross_moments()
+    for s, (tokens, targets) in enumerate(pairs):
+        U = ref.queries(tokens, readout)
+        assert relative_error(held.gram[s], tokens.T @ tokens / len(tokens)) < 1e-13
+        assert relative_error(moments[s], U.T @ U / len(U)) < 1e-13
+        assert relative_error(crosses[s], U.T @ targets / len(U)) < 1e-12
+        assert held.energy[s] == pytest.approx(np.sum(targets**2) / len(U), rel=1e-13)
+
+
+def test_only_what_is_needed_is_kept():
+    token = la.problem_from_tokens([(X, Y)], **RIDGES).statistics
+    assert token.query is token.target is None
+    mean = la.problem_from_tokens([(X, Y[:, 0])], readout="mean", **RIDGES).statistics
+    assert mean.cross is None
+    assert np.allclose(mean.query, X.mean(axis=1))
+
+
+def equal(left, right):
+    columns = zip(left.statistics, right.statistics, strict=True)
+    return all(a is b is None or np.array_equal(a, b) for a, b in columns)
+
+
+def test_arrays_lists_and_generators_say_the_same():
+    whole = la.problem_from_tokens([(X, Y)], **RIDGES)
+    assert equal(whole, la.problem_from_tokens([(list(X), list(Y))], **RIDGES))
+    assert equal(whole, la.problem_from_tokens([(X.tolist(), Y.tolist())], **RIDGES))
+    assert equal(whole, la.problem_from_tokens(((X, Y) for _ in range(1)), **RIDGES))
+    flat = la.problem_from_tokens([(X, Y[:, 0])], readout="last", **RIDGES)
+    assert equal(flat, la.problem_from_tokens([(X, Y[:, :1])], readout="last", **RIDGES))
+    single = la.problem_from_tokens([(X[:, :1], Y[:, 0])], **RIDGES)
+    assert equal(single, la.problem_from_tokens([(X[:, :1], Y[:, :1])], **RIDGES))
+
+
+def test_the_callers_arrays_stay_writable_and_separate():
+    tokens, targets, weights = X.copy(), Y[:, :1].copy(), np.array([1.0])
+    problem = la.problem_from_tokens([(tokens, targets)], readout="mean", weights=weights, **RIDGES)
+    before = problem.statistics.target.copy()
+    tokens[:], targets[:], weights[:] = 0.0, 0.0, 0.0
+    assert np.array_equal(problem.statistics.target, before)
+    assert problem.weights[0] == 1.0
+
+
+def test_a_client_does_not_depend_on_the_others():
+    _, inst, *_ = make(3, num_clients=3)
+    whole, last = (
+        from_instance(inst),
+        from_instance(inst._replace(clients=inst.clients[2:], weights=np.ones(1))),
+    )
+    assert np.array_equal(whole.statistics.gram[whole.client(2)], last.statistics.gram)
+
+
+def ragged(change):
+    """Three valid sequences with one of them replaced."""
+    sequences = list(X)
+    sequences[1] = change(sequences[1])
+    return sequences
+
+
+@pytest.mark.parametrize(
+    ("clients", "message"),
+    [
+        ([], "clients must hold at least one client, got none"),
+        ([(X, Y), (X[:0], Y[:0])], r"clients\[1\] must hold at least one sequence, got none"),
+        ([(X, Y), ([], [])], r"clients\[1\] must hold at least one sequence"),
+        ([(X, Y), (X[..., :1], Y)], r"clients\[1\] must have 2 channels and 5 outputs like the"),
+        ([(X, Y), (X, Y[..., :3])], r"clients\[1\] must have 2 channels and 5 .* got 2 and 3"),
+        ([(X[0], Y)], r"clients\[0\] tokens must have 3 axes, got shape \(4, 2\)"),
+        ([(ragged(lambda x: x[:0]), Y)], r"tokens\[1\] must have shape \(n >= 1, 2\)"),
+        ([(ragged(lambda x: x[:, :1]), Y)], r"tokens\[1\] must have shape .* got \(4, 1\)"),
+        ([(np.where(X > 1, np.nan, X), Y)], r"clients\[0\] tokens must be finite, got \d+ NaN"),
+        ([(X, np.where(Y > 1, np.inf, Y))], r"clients\[0\] targets must be finite"),
+        ([(X, Y[:2])], r"targets must hold 3 entries, one per sequence, got 2"),
+        ([(X, Y[:, :2])], r"targets\[0\] must have shape \(4, 5\).*got \(2, 5\)"),
+        ([(X, Y[..., :0])], r"targets\[0\] must have shape"),
+        ([(X, Y[:, 0])], r"targets\[0\] must have shape"),
+        ([(X, Y[0, 0])], r"targets must have 2 or 3 axes|targets must hold"),
+        ([X], r"clients\[0\] must be a pair \(tokens, targets\)"),
+        ([(X, Y, Y)], r"clients\[0\] must be a pair \(tokens, targets\)"),
+        ([5], r"clients\[0\] must be a pair \(tokens, targets\)"),
+        ([(None, Y)], r"clients\[0\] tokens must be an array or a list of arrays"),
+        ([(X, 3.0)], r"clients\[0\] targets must be an array or a list of arrays"),
+    ],
+)
+def test_bad_data_is_refused(clients, message):
+    with pytest.raises(ValueError, match=message):
+        la.problem_from_tokens(clients, **RIDGES)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, complex])
+def test_other_number_types_are_refused(dtype):
+    for clients in ([(X.astype(dtype), Y)], [(X, Y.astype(dtype))], [(list(X.astype(dtype)), Y)]):
+        with pytest.raises(TypeError, match=r"clients\[0\] .* must be float64 or integer"):
+            la.problem_from_tokens(clients, **RIDGES)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"value_ridge": 0.0}, "value_ridge must be > 0, got 0.0"),
+        ({"value_ridge": np.nan}, "value_ridge must be > 0"),
+        ({"kernel_ridge": -0.1}, "kernel_ridge must be >= 0, got -0.1"),
+        ({"kernel_ridge": "a"}, r"kernel_ridge must be a number \(>= 0\), got 'a'"),
+        ({"readout": "first"}, "readout must be one of 'token', 'mean', 'last', got 'first'"),
+        ({"weights": [0.5, 0.5]}, "weights must have 1 entries, got 2"),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        la.problem_from_tokens([(X, Y)], **(RIDGES | options))
+
+
+def test_kernel_ridge_zero_and_one_token_and_one_channel_are_allowed():
+    problem = la.problem_from_tokens(
+        [(np.ones((1, 1, 1)), np.ones((1, 1, 1)))], value_ridge=1, kernel_ridge=0
+    )
+    assert (problem.dim, problem.num_outputs, problem.num_sequences) == (1, 1, 1)
