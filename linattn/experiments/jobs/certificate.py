@@ -1,18 +1,19 @@
-"""The ledger of the warm-up (C4, C4f), the additive identity, and what freezing there would cost."""
+"""The ledger of the warm-up (C4, C4f), the additive identity, and the cost of freezing there."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 import linattn as la
-from linattn.analysis.bias_drift import bias_drift
-from linattn.analysis.certificate import DescentCertificate, descent_certificate
 from linattn.experiments.jobs.common import (
+    best_length,
+    has_tradeoff,
     prepared,
     reference_variables,
     relative_regret,
+    single,
     stacked,
 )
 from linattn.experiments.specs import CertificateSpec
@@ -20,7 +21,8 @@ from linattn.experiments.specs import CertificateSpec
 if TYPE_CHECKING:
     import xarray as xr
 
-    from linattn.analysis.bias_drift import BiasDrift
+CURVATURE_KINDS = ("exact", "cheap bound", "remainder")
+UNITS = {"argmin_certificate": "rounds", "argmin_profile": "rounds", "warmup_star": "rounds"}
 
 
 def run(spec: CertificateSpec) -> xr.Dataset:
@@ -28,49 +30,48 @@ def run(spec: CertificateSpec) -> xr.Dataset:
 
     Dimensions: `local_steps`; `round` = 0..rounds. Besides the columns of
     `linattn.descent_certificate`: ``objective``, F after freezing at that round and training the
-    value block to the end, from which the regret of the certificate's argmin follows.
+    value block to the end, and ``stable``; per number of local steps the argmin of certificate and
+    profile, ``looseness``, and the relative ``regret`` of freezing at the certificate's argmin
+    (NaN where ``tradeoff`` is 0); the reference value of P.
     """
     problem, params = prepared(spec)
     reference = la.reference_value(problem, like=params, num_starts=spec.num_starts, seed=spec.seed)
-    parts = []
-    for steps in spec.local_steps:
-        certificate = descent_certificate(
-            problem, params, rounds=spec.rounds, local_steps=steps, local_lr=spec.local_lr
-        )
-        table = bias_drift(
-            problem,
-            params,
-            warmup_lengths=range(spec.rounds + 1),
-            rounds=spec.rounds,
-            local_steps=steps,
-            local_lr=spec.local_lr,
-            reference=reference,
-        )
-        parts.append(_panel(certificate, table))
-    kind = ("exact", "cheap bound", "remainder").index(certificate.curvature_kind)
-    whole = stacked(parts, spec.local_steps).assign(reference_variables(reference))
-    return whole.assign(curvature_kind=((), kind, {"flags": "exact, cheap bound, remainder"}))
+    parts = [_panel(spec, problem, params, reference, steps) for steps in spec.local_steps]
+    return stacked(parts, spec.local_steps).assign(reference_variables(reference))
 
 
-def _panel(certificate: DescentCertificate, table: BiasDrift) -> xr.Dataset:
-    import xarray as xr
-
-    data: dict[str, Any] = {
-        name: ("round", column, {} if name in ("violations", "eta_L") else {"units": "loss"})
-        for name, column in certificate.columns.items()
-    }
-    data["objective"] = ("round", table["objective"], {"units": "loss"})
-    data["stable"] = ("round", table["stable"])
-    frozen_at = certificate.argmin_certificate
-    ended = certificate.diverged_round
-    star = table.warmup_star
-    single = {
+def _panel(
+    spec: CertificateSpec,
+    problem: la.Problem,
+    params: la.Params,
+    reference: la.Reference,
+    local_steps: int,
+) -> xr.Dataset:
+    certificate = la.descent_certificate(
+        problem, params, rounds=spec.rounds, local_steps=local_steps, local_lr=spec.local_lr
+    )
+    table = la.bias_drift(
+        problem,
+        params,
+        warmup_lengths=range(spec.rounds + 1),
+        rounds=spec.rounds,
+        local_steps=local_steps,
+        local_lr=spec.local_lr,
+        reference=reference,
+    )
+    frozen_at = int(np.argmin(certificate["certificate"].values))
+    ended = certificate.attrs["diverged_round"]
+    values = {
         "argmin_certificate": frozen_at,
-        "argmin_profile": certificate.argmin_profile,
-        "looseness": certificate.looseness,
+        "argmin_profile": int(np.argmin(certificate["profile"].values)),
+        "looseness": la.looseness(certificate),
         "diverged_round": -1 if ended is None else ended,
-        "warmup_star": -1 if star is None else star,
+        "curvature_kind": CURVATURE_KINDS.index(certificate.attrs["curvature_kind"]),
+        "warmup_star": best_length(table),
+        "tradeoff": has_tradeoff(table),
         "regret": relative_regret(table, float(table["objective"][frozen_at])),
     }
-    data |= {name: ((), value) for name, value in single.items()}
-    return xr.Dataset(data, coords={"round": np.arange(len(table.warmup))})
+    after = {
+        name: ("round", table[name].values, table[name].attrs) for name in ("objective", "stable")
+    }
+    return certificate.assign(after).assign(single(values, UNITS))

@@ -1,4 +1,4 @@
-"""What the jobs on synthetic problems share: the problem, the start, and labelled stacking."""
+"""What the jobs on synthetic problems share: the problem, the start, labels, regret."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from linattn.experiments.specs import SyntheticSpec
 if TYPE_CHECKING:
     import xarray as xr
 
-    from linattn.analysis.bias_drift import BiasDrift
-
 TRADEOFF = 1e-3
 """Smallest share of the gain of training the kernel that freezing must save (contract)."""
+
+Variables = dict[str, tuple[Any, ...]]
 
 
 def prepared(spec: SyntheticSpec) -> tuple[la.Problem, la.Params]:
@@ -43,9 +43,7 @@ def stacked(parts: Sequence[xr.Dataset], local_steps: Sequence[int]) -> xr.Datas
     return xr.concat(parts, dim=coordinate, combine_attrs="drop", join="exact")
 
 
-def labelled(
-    rows: Sequence[Mapping[str, Any]], dim: str, units: Mapping[str, str]
-) -> dict[str, tuple[Any, ...]]:
+def along(dim: str, rows: Sequence[Mapping[str, Any]], units: Mapping[str, str]) -> Variables:
     """Return variables along `dim`, one entry per row, each with its unit."""
     return {
         name: (dim, np.array([row[name] for row in rows]), {"units": units.get(name, "1")})
@@ -53,37 +51,38 @@ def labelled(
     }
 
 
-def reference_variables(reference: la.Reference) -> dict[str, tuple[Any, ...]]:
+def single(values: Mapping[str, Any], units: Mapping[str, str]) -> Variables:
+    """Return variables without dimension, each with its unit."""
+    return {name: ((), value, {"units": units.get(name, "1")}) for name, value in values.items()}
+
+
+def reference_variables(reference: la.Reference) -> Variables:
     """Return the reference value of P as variables without dimension (no bound is NaN)."""
     bound = reference.lower_bound
-    return {
-        "reference": ((), reference.value, {"units": "loss"}),
-        "reference_lower_bound": ((), np.nan if bound is None else bound, {"units": "loss"}),
-        "reference_gradient_norm": ((), reference.gradient_norm, {"units": "loss per parameter"}),
-        "reference_certified": ((), reference.certified),
+    values = {
+        "reference": reference.value,
+        "reference_lower_bound": np.nan if bound is None else bound,
+        "reference_gradient_norm": reference.gradient_norm,
+        "reference_certified": reference.certified,
     }
+    units = {"reference_gradient_norm": "loss per parameter", "reference_certified": "1"}
+    return single(values, dict.fromkeys(values, "loss") | units)
 
 
-def table_variables(table: BiasDrift) -> dict[str, tuple[Any, ...]]:
-    """Return the columns of a warm-up length table, and its T* (−1 if nothing is stable)."""
-    units = {"rate": "1", "stable": "1", "frozen_lr": "1/curvature"}
-    data: dict[str, tuple[Any, ...]] = {
-        name: ("warmup", column, {"units": units.get(name, "loss")})
-        for name, column in table.columns.items()
-    }
-    star = table.warmup_star
-    data["warmup_star"] = ((), -1 if star is None else star, {"units": "rounds"})
-    return data
+def best_length(table: xr.Dataset) -> int:
+    """Return T* of a warm-up length table, −1 if no entry is stable."""
+    star = table.attrs["warmup_star"]
+    return -1 if star is None else int(star)
 
 
-def has_tradeoff(table: BiasDrift) -> bool:
+def has_tradeoff(table: xr.Dataset) -> bool:
     """Whether F_never − F(T*) is at least 1e-3 of F(T=0) − F(T*) (lengths 0 and R in the table)."""
-    objective, best = table["objective"], _best(table)
+    objective, best = table["objective"].values, _best(table)
     fall, price = float(objective[0]) - best, float(objective[-1]) - best
     return bool(np.isfinite(best) and price > 0.0 and price >= TRADEOFF * fall)
 
 
-def relative_regret(table: BiasDrift, objective: float) -> float:
+def relative_regret(table: xr.Dataset, objective: float) -> float:
     """Return (F − F(T*)) / (F_never − F(T*)), NaN where there is no trade-off.
 
     0 is the best warm-up length, 1 is never freezing.
@@ -94,5 +93,5 @@ def relative_regret(table: BiasDrift, objective: float) -> float:
     return (objective - best) / (never - best) if np.isfinite(never) else 0.0
 
 
-def _best(table: BiasDrift) -> float:
+def _best(table: xr.Dataset) -> float:
     return float(np.where(table["stable"], table["objective"], np.inf).min())

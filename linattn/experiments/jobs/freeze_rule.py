@@ -2,37 +2,43 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 import linattn as la
-from linattn.analysis.bias_drift import BiasDrift, bias_drift
-from linattn.experiments.jobs.common import has_tradeoff, prepared, relative_regret, stacked
+from linattn.experiments.jobs.common import (
+    along,
+    best_length,
+    has_tradeoff,
+    prepared,
+    relative_regret,
+    single,
+    stacked,
+)
 from linattn.experiments.specs import FreezeRuleSpec
-from linattn.federated import Method, Result, fed_avg, fed_frozen, freeze_rule
-from linattn.federated import run as simulate
 
 if TYPE_CHECKING:
     import xarray as xr
 
 UNITS = {
+    "warmup_star": "rounds",
+    "never_floats_up": "floats",
+    "never_floats_down": "floats",
     "rule_round": "rounds",
     "rule_objective": "loss",
     "rule_floats_up": "floats",
     "rule_floats_down": "floats",
-    "rule_regret": "1",
-    "rule_excess": "1",
 }
 
 
 def run(spec: FreezeRuleSpec) -> xr.Dataset:
     """Return where every rule freezes and what that costs, for every number of local steps.
 
-    Dimensions: `local_steps`; `warmup` = 0..rounds, the table against which rules are judged;
+    Dimensions: `local_steps`; `warmup` = 0..rounds, the objective against which rules are judged;
     `rule`. ``rule_round`` is the number of warm-up rounds (R if the rule never fired);
     ``rule_regret`` is relative regret, NaN where there is no trade-off (``tradeoff`` = 0);
-    ``rule_excess`` is F(T̂)/F(T*) − 1.
+    ``rule_excess`` is F(T̂)/F(T*) − 1. The floats are those of the whole run.
     """
     problem, params = prepared(spec)
     parts = [_panel(spec, problem, params, steps) for steps in spec.local_steps]
@@ -42,9 +48,7 @@ def run(spec: FreezeRuleSpec) -> xr.Dataset:
 def _panel(
     spec: FreezeRuleSpec, problem: la.Problem, params: la.Params, local_steps: int
 ) -> xr.Dataset:
-    import xarray as xr
-
-    table = bias_drift(
+    table = la.bias_drift(
         problem,
         params,
         warmup_lengths=range(spec.rounds + 1),
@@ -52,52 +56,63 @@ def _panel(
         local_steps=local_steps,
         local_lr=spec.local_lr,
         frozen_lr=spec.frozen_lr,
-        reference=0.0,  # the objective alone is used
+        reference=0.0,  # only the objective is used
     )
 
-    def trained(method: Method) -> Result:
-        return simulate(
-            method,
-            problem,
-            params,
-            rounds=spec.rounds,
-            local_steps=local_steps,
-            local_lr=spec.local_lr,
-            seed=spec.seed,
-            metrics=("objective", "floats_up", "floats_down"),
-        )
-
-    runs = [trained(_rule_method(name, spec)) for name in spec.rules]
-    never = trained(fed_avg())
-    rows = [_row(result, spec.rounds, table) for result in runs]
-    star = table.warmup_star
-    data: dict[str, Any] = {
-        "objective": ("warmup", table["objective"], {"units": "loss"}),
-        "stable": ("warmup", table["stable"]),
-        "warmup_star": ((), -1 if star is None else star, {"units": "rounds"}),
-        "tradeoff": ((), has_tradeoff(table)),
-        "never_floats_up": ((), float(never.columns["floats_up"].sum()), {"units": "floats"}),
+    rows = [_row(spec, problem, params, table, local_steps, name) for name in spec.rules]
+    never = _trained(spec, problem, params, la.fed_avg(), 1)  # E does not change the floats
+    values = {
+        "warmup_star": best_length(table),
+        "tradeoff": has_tradeoff(table),
+        "never_floats_up": _total(never, "floats_up"),
+        "never_floats_down": _total(never, "floats_down"),
     }
-    data |= {
-        name: ("rule", np.array([row[name] for row in rows]), {"units": UNITS[name]})
-        for name in UNITS
-    }
-    return xr.Dataset(data, coords={"warmup": table.warmup, "rule": list(spec.rules)})
+    part = table[["objective", "stable"]].assign_coords(rule=list(spec.rules))
+    return part.assign(along("rule", rows, UNITS)).assign(single(values, UNITS))
 
 
-def _rule_method(name: str, spec: FreezeRuleSpec) -> Method:
-    return fed_frozen(warmup_rounds=freeze_rule(name), frozen_lr=spec.frozen_lr)
-
-
-def _row(result: Result, rounds: int, table: BiasDrift) -> dict[str, float]:
-    diverged = result.outcome.status == "diverged"
-    objective = np.inf if diverged else float(result.columns["objective"][-1])
-    best = np.where(table["stable"], table["objective"], np.inf).min()
+def _row(
+    spec: FreezeRuleSpec,
+    problem: la.Problem,
+    params: la.Params,
+    table: xr.Dataset,
+    local_steps: int,
+    rule: str,
+) -> dict[str, float]:
+    method = la.fed_frozen(warmup_rounds=la.freeze_rule(rule), frozen_lr=spec.frozen_lr)
+    result = _trained(spec, problem, params, method, local_steps)
+    completed = result.outcome.status == "completed"
+    objective = la.Joint(problem).value(result.params) if completed else np.inf
+    star = table.attrs["warmup_star"]
+    best = np.nan if star is None else float(table["objective"].sel(warmup=star))
     return {
-        "rule_round": rounds if result.freeze_round is None else result.freeze_round,
+        "rule_round": spec.rounds if result.freeze_round is None else result.freeze_round,
         "rule_objective": objective,
-        "rule_floats_up": float(result.columns["floats_up"].sum()),
-        "rule_floats_down": float(result.columns["floats_down"].sum()),
+        "rule_floats_up": _total(result, "floats_up"),
+        "rule_floats_down": _total(result, "floats_down"),
         "rule_regret": relative_regret(table, objective),
-        "rule_excess": objective / best - 1.0 if np.isfinite(best) else np.nan,
+        "rule_excess": objective / best - 1.0,
     }
+
+
+def _trained(
+    spec: FreezeRuleSpec,
+    problem: la.Problem,
+    params: la.Params,
+    method: la.Method,
+    local_steps: int,
+) -> la.Result:
+    return la.run(
+        method,
+        problem,
+        params,
+        rounds=spec.rounds,
+        local_steps=local_steps,
+        local_lr=spec.local_lr,
+        seed=spec.seed,
+        metrics=("floats_up", "floats_down"),
+    )
+
+
+def _total(result: la.Result, name: str) -> float:
+    return float(result.columns[name].sum())

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
 import linattn as la
 from linattn._typing import Array
-from linattn.experiments.jobs.common import labelled, one_of_identical, prepared, stacked
+from linattn.experiments.jobs.common import along, one_of_identical, prepared, single, stacked
 from linattn.experiments.specs import FrozenStageSpec
-from linattn.federated import fed_avg, fed_frozen
-from linattn.federated import run as simulate
-from linattn.theory import frozen_stage
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -43,8 +40,8 @@ def run(spec: FrozenStageSpec) -> xr.Dataset:
     Dimensions: `local_steps`; `round` = 0..rounds; `control`.
     """
     problem, start = prepared(spec)
-    params = simulate(
-        fed_avg(),
+    params = la.run(
+        la.fed_avg(),
         problem,
         start,
         rounds=spec.warmup_rounds,
@@ -76,8 +73,6 @@ def consistent_targets(problem: la.Problem, params: la.Params) -> la.Problem:
     Client i gets the targets Φ V_i with V_i = V° + λ H_i⁻¹ V°, so that C_i = A_i V° and all
     g_i* = 0 although the A_i differ (null control of C8). V° is the value minimizer of `problem`.
     """
-    import linattn as la
-
     shape = params.value.shape
     common = la.ValueBlock(problem, params).minimizer().reshape(-1, shape[-1])
     kernels, held = params.kernels(), problem.statistics
@@ -109,9 +104,9 @@ def _panel(
 ) -> xr.Dataset:
     import xarray as xr
 
-    stage = frozen_stage(problem, params, local_steps=local_steps, local_lr=spec.local_lr)
+    stage = la.frozen_stage(problem, params, local_steps=local_steps, local_lr=spec.local_lr)
     bias, first = stage.bias, stage.first_order_bias
-    single: dict[str, Any] = {
+    values = {
         "rate": stage.rate,
         "stable": stage.stable,
         "floor": stage.floor,
@@ -125,12 +120,10 @@ def _panel(
         "first_order_error": _norm(bias - first),
         "bias_bound": np.nan if stage.bias_bound is None else stage.bias_bound,
     }
-    data: dict[str, Any] = {
-        name: ((), value, {"units": UNITS.get(name, "1")}) for name, value in single.items()
-    }
-    data |= labelled(_rounds(spec, problem, params, local_steps), "round", UNITS)
+    data = single(values, UNITS)
+    data |= along("round", _rounds(spec, problem, params, local_steps), UNITS)
     nulls = [_null(spec, controls[name], params, local_steps) for name in CONTROLS]
-    data |= labelled(nulls, "control", {})
+    data |= along("control", nulls, {})
     return xr.Dataset(data, coords={"round": np.arange(spec.rounds + 1), "control": list(CONTROLS)})
 
 
@@ -138,7 +131,7 @@ def _rounds(
     spec: FrozenStageSpec, problem: la.Problem, params: la.Params, local_steps: int
 ) -> list[dict[str, float]]:
     """Simulated and closed-form value blocks of every round, and how far they are apart."""
-    stage = frozen_stage(problem, params, local_steps=local_steps, local_lr=spec.local_lr)
+    stage = la.frozen_stage(problem, params, local_steps=local_steps, local_lr=spec.local_lr)
     path = _simulated(spec, problem, params, local_steps, spec.rounds)
     block = la.ValueBlock(problem, params)
     limit = stage.fixed_point
@@ -164,7 +157,7 @@ def _null(
 ) -> dict[str, float]:
     """Bias of a control relative to ‖V*‖: by the formula and by simulation from V*."""
     start = _at_minimizer(problem, params)
-    stage = frozen_stage(problem, start, local_steps=local_steps, local_lr=spec.local_lr)
+    stage = la.frozen_stage(problem, start, local_steps=local_steps, local_lr=spec.local_lr)
     path = _simulated(spec, problem, start, local_steps, spec.rounds)
     scale = _norm(start.value)
     moved = _norm(path[-1].value - start.value)
@@ -178,7 +171,7 @@ def _settled(
     and in closed form.
     """
     start = _at_minimizer(problem, params)
-    stage = frozen_stage(problem, start, local_steps=local_steps, local_lr=spec.local_lr)
+    stage = la.frozen_stage(problem, start, local_steps=local_steps, local_lr=spec.local_lr)
     path = _simulated(spec, problem, start, local_steps, spec.settle_rounds)
     diverged = len(path) <= spec.settle_rounds
     return {
@@ -195,8 +188,8 @@ def _simulated(
     spec: FrozenStageSpec, problem: la.Problem, params: la.Params, local_steps: int, rounds: int
 ) -> list[la.Params]:
     """Frozen rounds by explicit local gradient steps; the path ends where it diverges."""
-    result = simulate(
-        fed_frozen(warmup_rounds=0),
+    result = la.run(
+        la.fed_frozen(warmup_rounds=0),
         problem,
         params,
         rounds=rounds,

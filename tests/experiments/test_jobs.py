@@ -1,0 +1,198 @@
+"""Jobs: every stored array says what its kind promises, on problems of a second or less."""
+
+import msgspec
+import numpy as np
+import pytest
+
+import linattn as la
+from linattn.experiments.jobs.common import (
+    has_tradeoff,
+    one_of_identical,
+    prepared,
+    relative_regret,
+)
+from linattn.experiments.jobs.frozen_stage import consistent_targets
+from linattn.experiments.specs import (
+    BiasDriftSpec,
+    CertificateSpec,
+    FreezeRuleSpec,
+    FrozenStageSpec,
+    InitialSpec,
+    ProblemSpec,
+    digest,
+    kind_of,
+)
+from linattn.experiments.store import read_result, write_result
+from linattn.experiments.worker import compute
+
+PROBLEM = ProblemSpec(
+    num_clients=3,
+    sequences_per_client=8,
+    num_tokens=6,
+    dim=3,
+    num_outputs=2,
+    value_heterogeneity=1.0,
+    covariate_heterogeneity=0.3,
+)
+FACTORED = InitialSpec(kernel="factored", rank=2, num_heads=2, value="normal")
+STARTS = pytest.mark.parametrize("initial", [InitialSpec(), FACTORED], ids=["merged", "factored"])
+READOUTS = pytest.mark.parametrize("readout", ["token", "mean", "last"])
+
+
+def made(cls, **fields):
+    """Spec and dataset of a small run."""
+    spec = cls(**{"problem": PROBLEM, "rounds": 12, "local_steps": (1, 6), **fields})
+    return spec, compute(spec)
+
+
+@STARTS
+def test_bias_drift(initial):
+    _, found = made(BiasDriftSpec, num_lengths=5, num_starts=3, initial=initial)
+    assert dict(found.sizes) == {"local_steps": 2, "warmup": 5}
+    parts = found.kernel_bias + found.value_transient + found.value_floor + found.value_cross
+    np.testing.assert_allclose(found.objective, found.reference + parts, rtol=1e-10)
+    one = found.sel(local_steps=1)
+    np.testing.assert_array_equal(one.objective, one.objective_one_step)
+    np.testing.assert_array_equal(found.objective_one_step[0], found.objective_one_step[1])
+    np.testing.assert_allclose(one.profile, one.profile_synchronized, rtol=1e-10)
+    for name in ("objective_identical", "objective_synchronized"):
+        np.testing.assert_allclose(one[name], one.objective, rtol=1e-10)
+    np.testing.assert_allclose(found.profile_identical, found.profile_synchronized, rtol=1e-10)
+    np.testing.assert_allclose(found.objective_identical, found.objective_synchronized, rtol=1e-10)
+    star = found.warmup_star.sel(local_steps=6).item()
+    assert found.objective.sel(local_steps=6, warmup=star) == found.objective[1].min()
+    assert found.reference <= float(found.profile.min())
+    assert np.isnan(found.reference_lower_bound) == (initial is FACTORED)
+
+
+def test_bias_drift_has_its_control_without_asking():
+    _, both = made(BiasDriftSpec, num_lengths=4, num_starts=2)
+    _, alone = made(BiasDriftSpec, num_lengths=4, num_starts=2, local_steps=(6,))
+    np.testing.assert_array_equal(alone.objective_one_step[0], both.objective_one_step[0])
+    np.testing.assert_array_equal(alone.objective[0], both.objective[1])
+
+
+def test_explicit_warmup_lengths():
+    _, found = made(BiasDriftSpec, warmup_lengths=(0, 7), num_starts=2)
+    assert found.warmup.values.tolist() == [0, 7]
+
+
+@READOUTS
+@STARTS
+def test_frozen_stage(initial, readout):
+    problem = msgspec.structs.replace(PROBLEM, readout=readout)
+    _, found = made(FrozenStageSpec, problem=problem, initial=initial, settle_rounds=30)
+    assert dict(found.sizes) == {"local_steps": 2, "round": 13, "control": 3}
+    assert found.stable.all()
+    assert float(found.relative_error.max()) < 1e-12
+    np.testing.assert_allclose(found.objective_simulated, found.objective_closed, rtol=1e-12)
+    np.testing.assert_allclose(found.bias_simulated, found.bias_closed, rtol=1e-9, atol=1e-13)
+    assert float(found.null_bias.max()) < 1e-13
+    assert float(found.null_simulated.max()) < 1e-12
+    assert found.bias[0] == 0.0
+    assert found.bias[1] > 1e-6
+    assert (found.bias <= found.bias_bound).all()
+
+
+@READOUTS
+def test_consistent_targets_leave_no_client_gradient(readout):
+    problem, params = prepared(
+        FrozenStageSpec(problem=msgspec.structs.replace(PROBLEM, readout=readout))
+    )
+    control = consistent_targets(problem, params)
+    stage = la.frozen_stage(control, params, local_steps=5, local_lr=0.05)
+    gradients = np.abs(stage.gradients_at_minimizer).max()
+    assert gradients < 1e-13 * np.abs(stage.linears).max()
+    assert la.Joint(control).value(params.replace(value=stage.minimizer)) > 0.0
+    spread = np.abs(stage.hessians - stage.hessian).max()
+    assert spread > 1e-3  # the A_i do differ
+
+
+@STARTS
+def test_certificate(initial):
+    spec, found = made(CertificateSpec, num_starts=2, initial=initial)
+    assert dict(found.sizes) == {"local_steps": 2, "round": 13}
+    assert found.violations.sum() == 0
+    assert (found.certificate >= found.profile - 1e-12).all()
+    assert float(np.abs(found.residual).max()) < 1e-12
+    np.testing.assert_array_equal(found.curvature_kind, 2 if initial is FACTORED else 0)
+    np.testing.assert_array_equal(found.diverged_round, -1)
+    problem, params = prepared(spec)
+    for steps in spec.local_steps:
+        panel = found.sel(local_steps=steps)
+        assert panel.argmin_certificate == int(panel.certificate.values.argmin())
+        run = la.run(
+            la.fed_frozen(warmup_rounds=4),
+            problem,
+            params,
+            rounds=spec.rounds,
+            local_steps=steps,
+            local_lr=spec.local_lr,
+            metrics=("objective",),
+        )
+        np.testing.assert_allclose(panel.objective.sel(round=4), run.columns["objective"][-1])
+
+
+@STARTS
+def test_freeze_rule(initial):
+    spec, found = made(FreezeRuleSpec, initial=initial)
+    assert dict(found.sizes) == {"local_steps": 2, "warmup": 13, "rule": 3}
+    assert found.rule.values.tolist() == list(spec.rules)
+    for steps in spec.local_steps:
+        panel = found.sel(local_steps=steps)
+        for rule in spec.rules:
+            one = panel.sel(rule=rule)
+            stopped = int(one.rule_round)
+            assert 1 <= stopped <= spec.rounds
+            np.testing.assert_allclose(one.rule_objective, one.objective.sel(warmup=stopped))
+            assert one.rule_excess >= -1e-12
+    size = prepared(spec)[1].layout.size
+    full = size * spec.rounds * spec.problem.num_clients
+    np.testing.assert_array_equal(found.never_floats_up, full)
+
+
+def test_rules_can_be_chosen():
+    _, found = made(FreezeRuleSpec, rules=("certified",), local_steps=(3,))
+    assert found.rule.values.tolist() == ["certified"]
+
+
+def test_regret_is_zero_at_the_best_length_and_one_without_freezing():
+    problem, params = prepared(BiasDriftSpec(problem=PROBLEM))
+    table = la.bias_drift(
+        problem,
+        params,
+        warmup_lengths=[0, 1, 2],
+        rounds=2,
+        local_steps=2,
+        local_lr=0.05,
+        reference=0.0,
+    )
+    table["objective"].values[:] = [9.0, 1.0, 2.0]
+    assert has_tradeoff(table)
+    assert [relative_regret(table, f) for f in (1.0, 2.0, 1.5)] == [0.0, 1.0, 0.5]
+    table["objective"].values[:] = [9.0, 1.0, 1.0 + 7e-3]  # less than 1e-3 of the gain of 8
+    assert not has_tradeoff(table)
+    assert np.isnan(relative_regret(table, 1.0))
+    table["objective"].values[:] = [9.0, 1.0, np.inf]
+    assert has_tradeoff(table)
+    assert relative_regret(table, 5.0) == 0.0
+
+
+def test_one_identical_client_stands_for_all():
+    problem, params = prepared(BiasDriftSpec(problem=PROBLEM))
+    ends = [
+        la.run(la.fed_avg(), clients, params, rounds=3, local_steps=4, local_lr=0.05).params.flat
+        for clients in (la.pool(problem), one_of_identical(problem))
+    ]
+    np.testing.assert_allclose(*ends, rtol=1e-12, atol=1e-13)
+
+
+def test_divergence_is_a_result(tmp_path):
+    for cls in (BiasDriftSpec, CertificateSpec, FreezeRuleSpec, FrozenStageSpec):
+        spec, found = made(cls, local_lr=5.0)
+        path = write_result(tmp_path, spec, found)
+        stored = read_result(path)
+        assert path.name == f"{kind_of(spec)}-{digest(spec)[:16]}.nc"
+        assert stored.spec == spec
+        assert set(stored.dataset.variables) == set(found.variables)
+        assert not stored.dataset.stable.all()
