@@ -71,8 +71,6 @@ def stack_statistics(parts: Iterable[Statistics]) -> Statistics:
     """Join statistics of the same readout, in order."""
     columns = zip(*parts, strict=True)
     return Statistics(*(None if part[0] is None else np.concatenate(part) for part in columns))
-        *(None if column[0] is None else np.concatenate(column) for column in columns)
-    )
 
 
 def by_length(lengths: Sequence[int]) -> list[AnyArray]:
