@@ -1,4 +1,4 @@
-"""The three objectives: joint, kernel profile, value block; their reference value and safe steps."""
+"""The three objectives: joint, kernel profile, value block; reference value, safe steps."""
 
 from linattn.objectives.joint import Joint
 from linattn.objectives.profile import KernelProfile

@@ -93,7 +93,7 @@ _POPULATIONS: WeakKeyDictionary[Problem, Population] = WeakKeyDictionary()
 
 
 def population(problem: Problem) -> Population:
-    """Return the `Population` of `problem`, built at its first use (a pure function, remembered)."""
+    """Return the `Population` of `problem`, built at its first use and remembered."""
     if problem not in _POPULATIONS:
         _POPULATIONS[problem] = Population(problem)
     return _POPULATIONS[problem]

@@ -44,7 +44,8 @@ class ValueBlock:
 
     def _stacked(self, value: Array) -> Array:
         array = as_float64("value", value)
-        if array.size != np.prod(self._shape):
+        # For one head the leading axis may be left out; any other reshape would hide an error.
+        if array.shape != self._shape and (1, *array.shape) != self._shape:
             raise ValueError(f"value must have shape {self._shape}, got {array.shape}.")
         return stack_heads(array.reshape(self._shape))
 

@@ -1,0 +1,138 @@
+"""Both data forms answer alike, and like the twin, whichever would be chosen."""
+
+import numpy as np
+import pytest
+import reference as ref
+from bridge import make, relative_error
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import linattn as la
+from linattn.objectives.forms import MomentForm, SequenceForm, data_form, prefers_moments
+from linattn.objectives.population import Population, client_normal_equations, population
+
+few = settings(max_examples=25, deadline=None, derandomize=True)
+cases = given(
+    st.integers(0, 10**6),
+    st.sampled_from(ref.READOUTS),
+    st.sampled_from(["merged", "factored"]),
+)
+FORMS = (SequenceForm, MomentForm)
+
+
+def case(seed, readout, kind="merged", num_heads=None):
+    rng, inst, theta, V, problem, params = make(seed, kind, num_heads, readout=readout)
+    forms = [form(problem.statistics, problem.sequence_weights) for form in FORMS]
+    return rng, inst, theta, V, problem, params, forms
+
+
+@few
+@cases
+def test_gradients(seed, readout, kind):
+    _, inst, theta, V, _, params, forms = case(seed, readout, kind)
+    (kernel,), value = ref.data_gradient(inst, ref.kernels(theta), V)
+    loss = ref.data_loss(inst, theta, V)
+    for form in forms:
+        got = form.gradient(params.kernels(), params.value)
+        assert got.loss == pytest.approx(loss, rel=1e-9)
+        assert relative_error(got.kernel, kernel) < 1e-9
+        assert relative_error(got.value, value) < 1e-9
+
+
+@few
+@cases
+def test_normal_equations(seed, readout, kind):
+    _, inst, theta, _, problem, params, forms = case(seed, readout, kind)
+    hessian = ref.value_matrix(inst._replace(value_ridge=0.0), theta)
+    for form in forms:
+        got = form.normal_equations(params.kernels())
+        assert relative_error(got.hessian, hessian) < 1e-9
+        assert relative_error(got.linear, ref.value_linear(inst, theta)) < 1e-9
+        assert np.array_equal(got.hessian, got.hessian.T)
+    clients = client_normal_equations(problem, params.kernels())
+    for i in range(problem.num_clients):
+        assert relative_error(clients.hessian[i], ref.client_hessian(inst, i, theta)) < 1e-10
+        assert relative_error(clients.linear[i], ref.client_linear(inst, i, theta)) < 1e-10
+
+
+@few
+@cases
+def test_kernel_hessian(seed, readout, kind):
+    _, inst, _, V, _, params, forms = case(seed, readout, kind)
+    expected = ref.curvature_matrix(inst, V, with_ridge=False)
+    for form in forms:
+        assert relative_error(form.kernel_hessian(params.value), expected) < 1e-9
+
+
+@few
+@cases
+def test_hvp(seed, readout, kind):
+    rng, inst, theta, V, _, params, forms = case(seed, readout, kind)
+    plain = inst._replace(value_ridge=0.0, kernel_ridge=0.0)
+    B = ref.kernels(theta)
+    D, W = rng.standard_normal(B.shape), rng.standard_normal(V.shape)
+    (kernel,), value = ref.joint_hvp(plain, (B,), V, (D,), W)
+    for form in forms:
+        got = form.hvp(params.kernels(), params.value, D, W)
+        assert relative_error(got[0], kernel) < 1e-8
+        assert relative_error(got[1], value) < 1e-8
+
+
+@few
+@cases
+def test_tensor_gradient(seed, readout, kind):
+    _, inst, theta, V, _, params, forms = case(seed, readout, kind)
+    expected = ref.residual_matrix(inst, theta, V)
+    for form in forms:
+        assert relative_error(form.tensor_gradient(params.kernels(), params.value), expected) < 1e-9
+
+
+@pytest.mark.parametrize("readout", ref.READOUTS)
+def test_least_squares(readout):
+    for seed in range(3):
+        _, inst, *_, forms = case(seed, readout)
+        assert forms[1].solve_least_squares() == pytest.approx(
+            ref.least_squares(inst), rel=1e-6, abs=1e-9 * forms[1].energy
+        )
+
+
+def test_many_chunks_of_moments_add_up():
+    """More sequences than one chunk holds: d⁴ · S above the chunk size."""
+    rng = np.random.default_rng(0)
+    tokens, targets = rng.standard_normal((700, 3, 8)), rng.standard_normal((700, 3, 2))
+    problem = la.problem_from_tokens([(tokens, targets)], value_ridge=0.1, kernel_ridge=0.1)
+    forms = [form(problem.statistics, problem.sequence_weights) for form in FORMS]
+    B, V = 0.3 * rng.standard_normal((2, 8, 8)), 0.3 * rng.standard_normal((2, 8, 2))
+    for left, right in zip(*(form.gradient(B, V) for form in forms), strict=True):
+        assert relative_error(left, right) < 1e-10
+
+
+def test_the_cheaper_form_is_chosen():
+    def problem(sequences, dim):
+        rng = np.random.default_rng(0)
+        data = rng.standard_normal((2, sequences, 2, dim))
+        return la.problem_from_tokens([(data[0], data[1])], value_ridge=1, kernel_ridge=1)
+
+    many, few_sequences, wide = problem(400, 3), problem(2, 4), problem(3, 14)
+    assert prefers_moments(many.statistics)
+    assert not prefers_moments(few_sequences.statistics)
+    assert not prefers_moments(wide.statistics)
+    assert isinstance(data_form(many.statistics, many.sequence_weights), MomentForm)
+    assert isinstance(data_form(wide.statistics, wide.sequence_weights), SequenceForm)
+
+
+def test_the_population_is_built_once_and_forgotten_with_its_problem(small_problem):
+    assert population(small_problem) is population(small_problem)
+
+
+@few
+@cases
+def test_objectives_do_not_depend_on_the_form(seed, readout, kind):
+    *_, problem, params, forms = case(seed, readout, kind)
+    by_form = [Population(problem, form) for form in forms]
+    values = [held.value_and_gradient(params) for held in by_form]
+    assert values[0][0] == pytest.approx(values[1][0], rel=1e-9)
+    assert relative_error(values[0][1], values[1][1]) < 1e-9
+    systems = [held.value_system(params.kernels()) for held in by_form]
+    profiles = [h.profile_value(params, s) for h, s in zip(by_form, systems, strict=True)]
+    assert profiles[0] == pytest.approx(profiles[1], rel=1e-8)
