@@ -168,6 +168,8 @@ def _compute(
                     observer(spec, outcome)
     except KeyboardInterrupt:
         report.interrupted = True
+        # Runs may have been stored without their workers being heard any more.
+        report.computed = sum(result_path(report.output, spec).exists() for spec in specs)
     report.startup_seconds = pool.startup
     if refused:
         raise OSError(refused)

@@ -116,13 +116,7 @@ class BiasDriftSpec(
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.warmup_lengths:
-            _increasing("warmup_lengths", self.warmup_lengths)
-            if self.warmup_lengths[-1] > self.rounds:
-                raise ValueError(
-                    f"warmup_lengths must be at most rounds = {self.rounds}, "
-                    f"got {self.warmup_lengths[-1]}."
-                )
+        _within_rounds(self.warmup_lengths, self.rounds)
 
     def lengths(self) -> tuple[int, ...]:
         """The warm-up lengths of this run."""
@@ -177,6 +171,66 @@ class FreezeRuleSpec(
             raise ValueError(f"rules must be distinct, at least one, got {list(self.rules)}.")
 
 
+class RealDataSpec(
+    Spec, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind",
+    tag="real_data",
+):  # fmt: skip
+    """FedAvg and FedFrozen over warm-up lengths on a shipped data set, with test quantities.
+
+    The step size is `step_factor` · `linattn.safe_step` at the start for all methods; whenever one
+    run diverges, the factor is halved for all and everything is repeated. `reference` is how P_ref
+    is found: "multi_start" is `linattn.reference_value` with `num_starts` starts, "descent" is one
+    L-BFGS descent on P from the start, of at most `reference_iterations` iterations.
+    """
+
+    job: ClassVar[str] = "linattn.experiments.jobs.real_data:run"
+
+    data: Literal["digits", "watch"] = "digits"
+    split: Literal["sheets", "dirichlet", "iid", "sides", "subjects"] = "dirichlet"
+    alpha: Positive | None = None
+    initial: InitialSpec = InitialSpec(scale=1.0)
+    value_ridge: Positive = 1e-4
+    kernel_ridge: Positive = 1e-4
+    rounds: Count = 200
+    local_steps: tuple[Count, ...] = (1, 20)
+    step_factor: Positive = 4.0
+    frozen_lr: Positive | Literal["safe"] | None = None
+    num_lengths: Annotated[int, Meta(ge=2)] = 8
+    warmup_lengths: tuple[Index, ...] = ()
+    reference: Literal["descent", "multi_start"] = "descent"
+    reference_iterations: Count = 200
+    num_starts: Count = 2
+
+    def __post_init__(self) -> None:
+        _increasing("local_steps", self.local_steps)
+        _within_rounds(self.warmup_lengths, self.rounds)
+        allowed = SPLITS[self.data]
+        if self.split not in allowed:
+            raise ValueError(
+                f"split must be one of {', '.join(allowed)} for data {self.data!r}, "
+                f"got {self.split!r}."
+            )
+        if (self.alpha is not None) != (self.split == "dirichlet"):
+            raise ValueError(
+                f"alpha must be a number > 0 for the dirichlet split and null for all others, got "
+                f"{self.alpha} for {self.split!r}."
+            )
+
+    def lengths(self) -> tuple[int, ...]:
+        """The warm-up lengths of this run; `rounds`, which is FedAvg, is always there."""
+        given = self.warmup_lengths or warmup_grid(self.rounds, self.num_lengths)
+        return tuple(sorted({*given, self.rounds}))
+
+    def cost(self) -> float:
+        """Gradient steps of one warm-up per number of local steps, times heads and data."""
+        data = {"digits": 1437 * 16**2, "watch": 2300 * 7**2}[self.data]
+        return float(self.rounds * sum(self.local_steps) * self.initial.num_heads * data)
+
+
+SPLITS = {"digits": ("sheets", "dirichlet", "iid"), "watch": ("sides", "subjects")}
+"""Splits of each data set, as `digits_split` and `watch_split` know them."""
+
+
 def warmup_grid(rounds: int, count: int) -> tuple[int, ...]:
     """Return at most `count` warm-up lengths: 0, 1, 2, 3, 5, 8, then geometric up to `rounds`.
 
@@ -215,7 +269,7 @@ def register(cls: type[AnySpec]) -> type[AnySpec]:
     return cls
 
 
-for _cls in (BiasDriftSpec, FrozenStageSpec, CertificateSpec, FreezeRuleSpec):
+for _cls in (BiasDriftSpec, FrozenStageSpec, CertificateSpec, FreezeRuleSpec, RealDataSpec):
     register(_cls)
 
 
@@ -258,3 +312,12 @@ def digest(spec: Spec, *, numerics: int = NUMERICS) -> str:
 def _increasing(name: str, values: tuple[int, ...]) -> None:
     if not values or list(values) != sorted(set(values)):
         raise ValueError(f"{name} must be strictly increasing, at least one, got {list(values)}.")
+
+
+def _within_rounds(lengths: tuple[int, ...], rounds: int) -> None:
+    """Refuse explicit warm-up lengths that are not increasing or exceed the rounds."""
+    if not lengths:
+        return
+    _increasing("warmup_lengths", lengths)
+    if lengths[-1] > rounds:
+        raise ValueError(f"warmup_lengths must be at most rounds = {rounds}, got {lengths[-1]}.")

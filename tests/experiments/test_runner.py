@@ -6,8 +6,9 @@ import sys
 
 import numpy as np
 import pytest
-from toy_runs import SWEEP, ToySpec
+from experiments.toy_runs import SWEEP, ToySpec
 
+from linattn.cli import simulation_main
 from linattn.experiments.pool import single_threaded
 from linattn.experiments.progress import clock, reporter
 from linattn.experiments.provenance import THREAD_VARIABLES
@@ -35,6 +36,15 @@ def test_workers_and_order_do_not_change_a_byte(whole, tmp_path):
     report = run_sweep([*reversed(SPECS), SPECS[2], SPECS[2]], tmp_path, workers=2)
     assert stored(tmp_path) == stored(whole[0])
     assert (report.total, report.computed, report.complete) == (6, 6, True)
+
+
+def test_real_runs_are_the_same_bytes_with_one_and_two_workers(tmp_path):
+    specs = SWEEP.specs("kinds")
+    for workers in (1, 2):
+        report = run_sweep(specs, tmp_path / str(workers), workers=workers)
+        assert report.complete, [failure.sentence for failure in report.failures]
+    assert len(stored(tmp_path / "1")) == len(specs)
+    assert stored(tmp_path / "1") == stored(tmp_path / "2")
 
 
 def test_what_is_stored_is_not_computed_again(whole):
@@ -86,6 +96,18 @@ def test_crashes_and_deaths_do_not_end_the_sweep(tmp_path):
     assert text[-1].startswith("[8/8] toy ")
     assert text[-1].endswith("runs/s, 0:00 left")
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_crash_is_a_sentence_and_an_exit_status(tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        simulation_main(
+            SWEEP, ["--preset", "bad", "--set", "mode=raise", "--output", str(tmp_path)]
+        )
+    assert end.value.code == 1
+    shown = capsys.readouterr()
+    assert "toy crashed: ArithmeticError: seven is not a square" in shown.err
+    assert "Traceback" not in shown.err
+    assert shown.out.startswith("0 of 1 runs stored")
 
 
 def test_workers_have_one_thread_and_the_parent_keeps_its_own(tmp_path, monkeypatch):

@@ -9,10 +9,10 @@ import time
 import numpy as np
 import pytest
 import xarray as xr
+from experiments.toy_runs import ToySpec, run
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.io import netcdf_file
-from toy_runs import ToySpec, run
 
 from linattn.experiments import files, store
 from linattn.experiments.files import open_folder, remove_temporary, write_atomically

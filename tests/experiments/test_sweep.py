@@ -1,7 +1,7 @@
 """Sweeps: grids, presets and overrides."""
 
 import pytest
-from toy_runs import SWEEP, ToySpec
+from experiments.toy_runs import SWEEP, ToySpec
 
 from linattn.experiments.specs import BiasDriftSpec
 from linattn.experiments.sweep import Grid, Sweep, expand, parse_override
@@ -57,7 +57,9 @@ def test_an_override_needs_key_and_value(text):
 
 
 def test_unknown_keys_and_presets_teach():
-    with pytest.raises(ValueError, match="preset of toy must be one of quick, bad, got 'big'"):
+    with pytest.raises(
+        ValueError, match="preset of toy must be one of quick, real, kinds, bad, got 'big'"
+    ):
         SWEEP.specs("big")
     with pytest.raises(ValueError, match="unknown key 'sized'; did you mean size"):
         SWEEP.specs("quick", {"sized": 1})
