@@ -17,6 +17,7 @@ from linattn.analysis import (
     synchronized_control,
 )
 from linattn.attention import accuracy, loss, predict
+from linattn.claims import Claim, Verdict, check, claims
 from linattn.data.datasets import load_dataset, save_dataset
 from linattn.data.partition import partition
 from linattn.data.splits import digits_split, watch_split
@@ -49,6 +50,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Assessment",
+    "Claim",
     "Direction",
     "FrozenStage",
     "Joint",
@@ -63,10 +65,13 @@ __all__ = [
     "RoundContext",
     "Statistics",
     "ValueBlock",
+    "Verdict",
     "__version__",
     "accuracy",
     "assess",
     "bias_drift",
+    "check",
+    "claims",
     "descent_certificate",
     "digits_split",
     "fed_avg",

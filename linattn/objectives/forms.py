@@ -74,24 +74,40 @@ class SequenceForm:
         """Loss and gradients: ∂B_h = Σ w R (G V_h)ᵀ, ∂V_h = Σ w G B_hᵀ R (theory section 1)."""
         if self.statistics.query is not None:
             return self._rank_one_gradient(kernel, value)
-        gram, (mapped, product, residual) = self.statistics.gram, self._residual(kernel, value)
+        heads, dim, outputs = value.shape
+        mapped, product, residual = self._residual(kernel, value)
         weighted = residual * self.weights[:, None, None]
         cross = self.statistics.cross_moments()
         loss = 0.5 * self.energy + 0.5 * float(
             np.vdot(weighted, product) - np.einsum("s,sam,sam->", self.weights, cross, product)
         )
-        kernel_gradient = np.stack([np.tensordot(weighted, u, ((0, 2), (0, 2))) for u in mapped])
-        pulled = [np.tensordot(weighted, b, (1, 0)) for b in kernel]  # (S, m, d): Bᵀ R
-        value_gradient = np.stack([np.tensordot(gram, p, ((0, 2), (0, 2))) for p in pulled])
+        # Rows (s, c): R against the G V_h of all heads in one product, then Bᵀ R of all heads.
+        rows = np.ascontiguousarray(weighted.transpose(0, 2, 1)).reshape(-1, dim)
+        columns = np.ascontiguousarray(mapped.transpose(0, 3, 1, 2)).reshape(-1, heads * dim)
+        kernel_gradient = (rows.T @ columns).reshape(dim, heads, dim).transpose(1, 0, 2)
+        pulled = (rows @ kernel.transpose(1, 0, 2).reshape(dim, -1)).reshape(
+            -1, outputs, heads, dim
+        )
+        pulled = np.ascontiguousarray(pulled.transpose(0, 3, 2, 1)).reshape(-1, heads * outputs)
+        value_gradient = self.statistics.gram.reshape(-1, dim).T @ pulled
+        value_gradient = value_gradient.reshape(dim, heads, outputs).transpose(1, 0, 2)
         return LossGradient(loss, kernel_gradient, value_gradient)
 
-    def _residual(self, kernel: Array, value: Array) -> tuple[list[Array], Array, Array]:
-        """G V_h of every head, Z and R = M Z − K, each (S, d, m)."""
-        gram = self.statistics.gram
-        mapped = [gram @ v for v in value]
-        product = sum((b @ u for b, u in zip(kernel, mapped, strict=True)), np.zeros(()))
+    def _map_values(self, value: Array) -> Array:
+        """G V_h of every sequence and head, (S, H, d, m)."""
+        heads, dim, outputs = value.shape
+        wide = value.transpose(1, 0, 2).reshape(dim, heads * outputs)
+        mapped = (self.statistics.gram.reshape(-1, dim) @ wide).reshape(-1, dim, heads, outputs)
+        return np.ascontiguousarray(mapped.transpose(0, 2, 1, 3))
+
+    def _residual(self, kernel: Array, value: Array) -> tuple[Array, Array, Array]:
+        """G V_h of every head (S, H, d, m), and Z and R = M Z − K, each (S, d, m)."""
+        heads, dim, outputs = value.shape
+        mapped = self._map_values(value)
+        wide = kernel.transpose(1, 0, 2).reshape(dim, heads * dim)
+        product = wide @ mapped.reshape(-1, heads * dim, outputs)
         if self.statistics.query is None:
-            moment_product = gram @ product
+            moment_product = self.statistics.gram @ product
         else:
             query = self.statistics.query
             moment_product = query[:, :, None] * np.einsum("sa,sam->sm", query, product)[:, None]
@@ -150,16 +166,9 @@ class SequenceForm:
     ) -> tuple[Array, Array]:
         """Hessian-vector product (theory section 8)."""
         mapped, _, residual = self._residual(kernel, value)
-        mapped_direction = [self.statistics.gram @ w for w in value_direction]
-        change = sum(
-            (
-                d @ u + b @ w
-                for b, d, u, w in zip(
-                    kernel, kernel_direction, mapped, mapped_direction, strict=True
-                )
-            ),
-            np.zeros(()),
-        )
+        mapped_direction = self._map_values(value_direction)
+        change = np.einsum("hab,shbm->sam", kernel_direction, mapped, optimize=True)
+        change = change + np.einsum("hab,shbm->sam", kernel, mapped_direction, optimize=True)
         moment_change = self.statistics.query_moments() @ change
         weights = self.weights[:, None, None]
         moment_change, residual = moment_change * weights, residual * weights
@@ -169,16 +178,13 @@ class SequenceForm:
                 self.statistics.gram, np.tensordot(left, block, (1, 0)), ((0, 2), (0, 2))
             )
 
-        kernel_part = [
-            np.tensordot(moment_change, u, ((0, 2), (0, 2)))
-            + np.tensordot(residual, w, ((0, 2), (0, 2)))
-            for u, w in zip(mapped, mapped_direction, strict=True)
-        ]
+        kernel_part = np.tensordot(moment_change, mapped, ((0, 2), (0, 3)))
+        kernel_part = kernel_part + np.tensordot(residual, mapped_direction, ((0, 2), (0, 3)))
         value_part = [
             pull(moment_change, b) + pull(residual, d)
             for b, d in zip(kernel, kernel_direction, strict=True)
         ]
-        return np.stack(kernel_part), np.stack(value_part)
+        return kernel_part.transpose(1, 0, 2), np.stack(value_part)
 
 
     def tensor_gradient(self, kernel: Array, value: Array) -> Array:

@@ -9,6 +9,7 @@ import scipy.optimize
 
 from linattn._checks import positive_int
 from linattn._typing import Array
+from linattn.objectives.forms import MAX_MOMENT_ENTRIES, DataForm, MomentForm
 from linattn.objectives.joint import check_fits
 from linattn.objectives.population import Population, population
 from linattn.objectives.starts import random_blocks
@@ -16,6 +17,8 @@ from linattn.streams import stream
 from linattn.types import Params, Problem
 
 CERTIFIED_GAP = 1e-6
+# Per number of heads: the bound is valid wherever the fit stops, so this limits only its tightness.
+WIDE_ITERATIONS = 1000
 
 
 @dataclass(frozen=True)
@@ -90,15 +93,17 @@ def reference_value(
             "the same, so the profile need not have a minimizer."
         )
     held = population(problem)
-    wide = wide_fit(held, problem, float(np.sqrt(problem.value_ridge * problem.kernel_ridge)))
     starts = [_kernel_part(like)]
-    if like.kernel is not None and num_starts > 1:
+    wide = None
+    if not like.is_factored:
+        threshold = float(np.sqrt(problem.value_ridge * problem.kernel_ridge))
+        wide = wide_fit(held, problem, threshold)
         starts.append(_truncate(wide, like, problem))
     for index in range(len(starts), num_starts):
         starts.append(_random_start(problem, held, like, stream(seed, "reference", index)))
     found = [_minimize_profile(held, like, start) for start in starts[:num_starts]]
     value, gradient_norm, params = min(found, key=lambda item: item[0])
-    lower = _lower_bound(held, problem, like, wide, value)
+    lower = _lower_bound(held, problem, wide, value)
     scale = max(abs(value), 1e-300)
     certified = lower is not None and value - lower <= CERTIFIED_GAP * scale
     return Reference(value, params, gradient_norm, num_starts, lower, certified)
@@ -192,6 +197,7 @@ def wide_fit(held: Population, problem: Problem, threshold: float) -> WideFit:
     dim, outputs = problem.dim, problem.num_outputs
     limit = min(dim**2, dim * outputs)
     heads = min(limit, 4)
+    held = Population(problem, wide_form(held, problem))
     generator = stream(0, "wide fit")
     kernel = generator.normal(size=(heads, dim, dim)) / dim
     value = generator.normal(size=(heads, dim, outputs)) / dim
@@ -205,6 +211,13 @@ def wide_fit(held: Population, problem: Problem, threshold: float) -> WideFit:
         kernel = np.concatenate([kernel, scale * generator.normal(size=(extra, dim, dim))])
         value = np.concatenate([value, scale * generator.normal(size=(extra, dim, outputs))])
         heads += extra
+
+
+def wide_form(held: Population, problem: Problem) -> DataForm:
+    """The form that is cheaper for many heads: moments wherever they fit, f² m for any width."""
+    if isinstance(held.form, MomentForm) or problem.dim**6 > MAX_MOMENT_ENTRIES:
+        return held.form
+    return MomentForm(problem.statistics, problem.sequence_weights)
 
 
 def _fit_heads(
@@ -223,7 +236,7 @@ def _fit_heads(
         np.concatenate([kernel.reshape(-1), value.reshape(-1)]),
         jac=True,
         method="L-BFGS-B",
-        options={"maxiter": 3000, "maxfun": 6000, "ftol": 1e-14, "gtol": 1e-8, "maxcor": 20},
+        options={"maxiter": WIDE_ITERATIONS, "ftol": 1e-14, "gtol": 1e-8, "maxcor": 20},
     )
     return result.x[:split].reshape(kernel.shape), result.x[split:].reshape(value.shape)
 
@@ -268,14 +281,15 @@ def dual_lower_bound(held: Population, kernel: Array, value: Array, threshold: f
 
 
 def _lower_bound(
-    held: Population, problem: Problem, like: Params, wide: WideFit, best: float
+    held: Population, problem: Problem, wide: WideFit | None, best: float
 ) -> float | None:
     """C15: (a) for merged kernels; for factored ones (c), clipped at the best known value."""
-    if not like.is_factored:
+    if wide is not None:
         return dual_lower_bound(held, wide.kernel, wide.value, wide.threshold)
-    plain = least_squares_bound(held)
-    if plain is None:
+    form = wide_form(held, problem)
+    if not isinstance(form, MomentForm):
         return None
+    plain = form.solve_least_squares()
     unit = 1.5 * (problem.kernel_ridge**2 * problem.value_ridge) ** (1 / 3)
     reach = ((best - plain) / unit) ** 1.5
     if reach <= 0.0:
@@ -284,11 +298,3 @@ def _lower_bound(
     fit = wide_fit(held, problem, threshold)
     dual = dual_lower_bound(held, fit.kernel, fit.value, threshold)
     return max(plain, min(best, dual))
-
-
-def least_squares_bound(held: Population) -> float | None:
-    """Return min_W data(W), the plain lower bound of C15(c), or None where it is not computed."""
-    solve = getattr(held.form, "solve_least_squares", None)
-    return None if solve is None else float(solve())
-
-

@@ -1,0 +1,49 @@
+"""C13: when to freeze without knowing the answer. Heuristics, reported and never judged."""
+
+import numpy as np
+
+from linattn.analysis.bias_drift import bias_drift
+from linattn.claims.record import Claim, Condition, Instance, Measurement, refused
+from linattn.federated import fed_frozen, freeze_rule, run
+
+
+def _measure(instance: Instance, rule: str) -> Measurement:
+    rounds = max(4, instance.rounds)
+    settings = {
+        "rounds": rounds,
+        "local_steps": instance.local_steps,
+        "local_lr": instance.local_lr,
+    }
+    result = run(
+        fed_frozen(warmup_rounds=freeze_rule(rule)),
+        instance.problem,
+        instance.params,
+        metrics=("objective",),
+        **settings,
+    )
+    table = bias_drift(
+        instance.problem,
+        instance.params,
+        warmup_lengths=range(rounds + 1),
+        reference=0.0,
+        **settings,
+    )
+    finite = result.outcome.status == "completed" and table.attrs["warmup_star"] is not None
+    condition = Condition("finite trajectory", 0.0 if finite else -1.0)
+    if not finite:
+        return refused(condition)
+    oracle = float(np.min(np.where(table["stable"], table["objective"], np.inf)))
+    measured = float(result.columns["objective"][-1])
+    return Measurement(measured, oracle, abs(measured), conditions=(condition,))
+
+
+CLAIMS = tuple(
+    Claim(
+        f"C13 {rule}",
+        f"objective when freezing by the {rule} rule, beside the oracle T*",
+        "report",
+        "theory section 6",
+        lambda instance, rule=rule: _measure(instance, rule),
+    )
+    for rule in ("profile", "observable", "certified")
+)

@@ -1,0 +1,227 @@
+"""What a claim is, and how a measurement becomes a verdict.
+
+To add a claim, write one file ``linattn/claims/cXX_name.py`` that ends in ``CLAIMS = (Claim(...),)``
+and measures two numbers by different routes (`linattn/claims/c01_gap.py` is the shortest example).
+The registry finds it by its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from linattn.types import Params, Problem
+
+KINDS = ("identity", "upper", "lower", "report")
+# Fixed before any run. Identities that hold by algebra get the first, statements that compare two
+# long computations (many rounds, differences) the second.
+ROUNDING_BUDGET = 1e-12
+LONG_BUDGET = 1e-10
+UNDEFINED_BELOW = 1e-12
+
+
+class Instance(NamedTuple):
+    """A problem with everything a claim may need to run it.
+
+    Attributes
+    ----------
+    problem : Problem
+    params : Params
+    rounds, local_steps : int
+    local_lr : float
+    batch_size : int or None
+    participation : float
+    seed : int
+    """
+
+    problem: Problem
+    params: Params
+    rounds: int = 3
+    local_steps: int = 5
+    local_lr: float = 0.01
+    batch_size: int | None = None
+    participation: float = 1.0
+    seed: int = 0
+
+
+class Constant(NamedTuple):
+    """A constant of a bound and how it was obtained: exact, safe upper bound, secant, ..."""
+
+    name: str
+    value: float
+    how: str
+
+
+class Condition(NamedTuple):
+    """An assumption and its slack: met where the slack is ≥ 0."""
+
+    name: str
+    slack: float
+
+
+class Measurement(NamedTuple):
+    """The two numbers of a claim, by different routes.
+
+    Attributes
+    ----------
+    measured, bound : float
+        What was measured, and the analytical quantity.
+    scale : float
+        Sum of the absolute values of the terms, in which the rounding budget is counted.
+    residual : float or None
+        |measured − bound| where both are norms of arrays: the norm of the difference.
+    conditions, constants : tuple
+    budget : float
+        Rounding budget relative to `scale`, at most 1e-10.
+    """
+
+    measured: float
+    bound: float
+    scale: float
+    residual: float | None = None
+    conditions: tuple[Condition, ...] = ()
+    constants: tuple[Constant, ...] = ()
+    budget: float = ROUNDING_BUDGET
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement of the theory with a measurement.
+
+    Attributes
+    ----------
+    id : str
+        Name in `paper_notes.md`, such as "C3".
+    statement : str
+        One line.
+    kind : {"identity", "upper", "lower", "report"}
+        How measured and bound compare; a report is never an exit status.
+    source : str
+    provenance : {"ours", "paper", "recalled"}
+    assumptions : tuple of str
+    measure : (Instance) -> Measurement
+    share : float
+        Share of the instances to check, below 1 for claims that take long.
+    """
+
+    id: str
+    statement: str
+    kind: str
+    source: str
+    measure: Callable[[Instance], Measurement]
+    provenance: str = "ours"
+    assumptions: tuple[str, ...] = ()
+    share: float = 1.0
+
+    def __repr__(self) -> str:
+        return f"Claim({self.id}: {self.statement})"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a claim held on an instance, and how tightly.
+
+    Attributes
+    ----------
+    claim : str
+    status : {"holds", "refused", "violated", "reported"}
+    measured, bound : float
+    tightness : float
+        bound/measured for upper bounds, measured/bound for lower ones (1 is tight), NaN where
+        undefined; for identities the residual relative to the sum of |terms|.
+    unmet : tuple of Condition
+        Conditions that failed, with (negative) slack.
+    conditions, constants : tuple
+    budget : float
+    """
+
+    claim: str
+    kind: str
+    status: str
+    measured: float
+    bound: float
+    tightness: float
+    unmet: tuple[Condition, ...]
+    conditions: tuple[Condition, ...]
+    constants: tuple[Constant, ...]
+    budget: float
+
+    def __repr__(self) -> str:
+        why = ", ".join(f"{c.name} (slack {c.slack:.2g})" for c in self.unmet)
+        reason = f": {why}" if why else ""
+        return (
+            f"Verdict({self.claim} {self.status}{reason}; measured {self.measured:.6g}, "
+            f"bound {self.bound:.6g}, tightness {self.tightness:.3g})"
+        )
+
+
+def judge(claim: Claim, measurement: Measurement, *, force: bool = False) -> Verdict:
+    """Compare the two numbers of a measurement.
+
+    Parameters
+    ----------
+    claim : Claim
+    measurement : Measurement
+    force : bool
+        Judge even where a condition is unmet, to show that the condition is needed.
+    """
+    unmet = tuple(c for c in measurement.conditions if not c.slack >= 0.0)
+    excess = _excess(claim.kind, measurement)
+    allowed = measurement.budget * measurement.scale
+    if unmet and not force:
+        status = "refused"
+    elif claim.kind == "report":
+        status = "reported"
+    else:
+        status = "holds" if excess <= allowed else "violated"
+    return Verdict(
+        claim.id,
+        claim.kind,
+        status,
+        measurement.measured,
+        measurement.bound,
+        _tightness(claim.kind, measurement),
+        unmet,
+        measurement.conditions,
+        measurement.constants,
+        measurement.budget,
+    )
+
+
+def _excess(kind: str, m: Measurement) -> float:
+    """How far the claim fails, in the units of the measurement; NaN compares as failing."""
+    if kind == "upper":
+        return m.measured - m.bound
+    if kind == "lower":
+        return m.bound - m.measured
+    return abs(m.measured - m.bound) if m.residual is None else m.residual
+
+
+def _tightness(kind: str, m: Measurement) -> float:
+    if kind == "identity":
+        return _excess(kind, m) / m.scale if m.scale > 0.0 else 0.0
+    small = UNDEFINED_BELOW * m.scale
+    if kind == "report" or abs(m.measured) <= small or not np.isfinite(m.bound):
+        return float("nan")
+    if kind == "upper":
+        return m.bound / m.measured
+    return m.measured / m.bound if m.bound > 0.0 else float("nan")
+
+
+def refused(*conditions: Condition) -> Measurement:
+    """A measurement that was not made because a condition is unmet."""
+    nan = float("nan")
+    return Measurement(nan, nan, nan, conditions=conditions)
+
+
+def merged_condition(params: Params) -> Condition:
+    """The claim is about merged kernels."""
+    return Condition("merged kernel", -1.0 if params.is_factored else 0.0)
+
+
+def factored_condition(params: Params) -> Condition:
+    """The claim is about factored kernels."""
+    return Condition("factored kernel", 0.0 if params.is_factored else -1.0)
