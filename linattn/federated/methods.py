@@ -15,9 +15,7 @@ def fed_avg() -> Method:
     return Method("fed_avg")
 
 
-def fed_frozen(
-    *, warmup_rounds: int | FreezeRule, frozen_lr: float | str | None = None
-) -> Method:
+def fed_frozen(*, warmup_rounds: int | FreezeRule, frozen_lr: float | str | None = None) -> Method:
     """Return FedFrozen: FedAvg on everything for a warm-up, then the kernel stays frozen.
 
     Parameters

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -128,7 +129,7 @@ class StatisticsOracle:
             )
         )
         assert trace is not None
-        return trace.gradients[0, 0]
+        return np.asarray(trace.gradients[0, 0])
 
     def train(self, task: LocalTask) -> tuple[Array, LocalTrace | None]:
         """Local training in compiled code."""
@@ -139,8 +140,8 @@ class StatisticsOracle:
     def _trains_value_only(self, task: LocalTask) -> bool:
         kernel_part = slice(0, self._value.start)
         shared = bool((task.starts[:, kernel_part] == task.starts[:1, kernel_part]).all())
-        return shared and not task.mask[:, kernel_part].any() and bool(
-            task.mask[:, self._value].all()
+        return (
+            shared and not task.mask[:, kernel_part].any() and bool(task.mask[:, self._value].all())
         )
 
     def _client_systems(self, flat: Array) -> tuple[Array, Array]:
@@ -237,7 +238,7 @@ class StatisticsOracle:
         dim, outputs = self.problem.dim, self.problem.num_outputs
         rank_one = data.rank_one
         return data._replace(
-            gram=np.empty((size * dim, dim)),
+            gram=np.empty((size, dim * (dim + 1) // 2) if rank_one else (size * dim, dim)),
             cross=np.empty((0 if rank_one else size, outputs, dim)),
             query=np.empty((size if rank_one else 0, dim)),
             target=np.empty((size if rank_one else 0, outputs)),
@@ -263,17 +264,38 @@ def local_data(problem: Problem) -> LocalData:
     from linattn._kernels.local import LocalData
 
     held, dim, outputs = problem.statistics, problem.dim, problem.num_outputs
-    empty = np.zeros
+    offsets = np.array(problem.offsets)
+    if held.query is None:
+        return LocalData(
+            np.array(held.gram.reshape(-1, dim)),
+            np.array(held.cross_moments().transpose(0, 2, 1), order="C"),
+            np.zeros((0, dim)),
+            np.zeros((0, outputs)),
+            offsets,
+            False,
+        )
+    assert held.target is not None
+    low = np.tril_indices(dim)
     return LocalData(
-        np.array(held.gram.reshape(-1, dim)),
-        empty((0, outputs, dim))
-        if held.cross is None
-        else np.array(held.cross.transpose(0, 2, 1), order="C"),
-        empty((0, dim)) if held.query is None else np.array(held.query),
-        empty((0, outputs)) if held.target is None else np.array(held.target),
-        np.array(problem.offsets),
-        held.query is not None,
+        _transposed_blocks(held.gram[:, low[0], low[1]], offsets),
+        np.zeros((0, outputs, dim)),
+        _transposed_blocks(held.query, offsets),
+        _transposed_blocks(held.target, offsets),
+        offsets,
+        True,
     )
+
+
+def _transposed_blocks(rows: Array, offsets: IntArray) -> Array:
+    """Rows of every sequence, each block of a client transposed in its place (`LocalData`)."""
+    from linattn._kernels.local import BLOCK_SEQUENCES
+
+    out = np.empty(rows.shape)
+    for first, last in pairwise(offsets.tolist()):
+        for start in range(first, last, BLOCK_SEQUENCES):
+            part = rows[start : min(start + BLOCK_SEQUENCES, last)]
+            out[start : start + len(part)] = part.T.reshape(part.shape)
+    return out
 
 
 def _flatten_batches(task: LocalTask) -> tuple[IntArray, IntArray, int]:
@@ -283,4 +305,3 @@ def _flatten_batches(task: LocalTask) -> tuple[IntArray, IntArray, int]:
     flat = [np.ascontiguousarray(b, dtype=np.int64).reshape(-1) for b in task.batches]
     offsets = np.cumsum([0, *[b.size for b in flat]]).astype(np.int64)
     return np.concatenate(flat), offsets, max(b.shape[-1] for b in task.batches)
-

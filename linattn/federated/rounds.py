@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from linattn._checks import one_of, positive_int, real
-from linattn._typing import Array, BoolArray, IntArray
 from linattn._threads import one_blas_thread
+from linattn._typing import Array, BoolArray, IntArray
 from linattn.federated.accounting import Traffic
 from linattn.federated.method import Method, Plan, Proposal, RoundContext
 from linattn.federated.oracle import METRICS, LocalTask, LocalTrace, Oracle, StatisticsOracle
@@ -171,14 +171,18 @@ def check_settings(
     """Validate the arguments that all runs share."""
     if batch_size is not None:
         batch_size = positive_int("batch_size", batch_size)
+    rounds = positive_int("rounds", rounds, minimum=0)
+    start_round = positive_int("start_round", start_round, minimum=0)
+    if start_round > rounds:
+        raise ValueError(f"start_round must be <= rounds = {rounds}, got {start_round}.")
     return Settings(
-        positive_int("rounds", rounds, minimum=0),
+        rounds,
         positive_int("local_steps", local_steps),
         real("local_lr", local_lr, above=0.0),
         batch_size,
         real("participation", participation, above=0.0, maximum=1.0),
         positive_int("seed", seed, minimum=0),
-        positive_int("start_round", start_round, minimum=0),
+        start_round,
     )
 
 
@@ -193,28 +197,23 @@ def _observe(
     history.start(params)
     path = [params]
     outcome = Outcome("completed", settings.rounds, "")
-    freeze_round: int | None = None
-    last = params
-    for done in driver:
-        t = done.context.round
-        reached = Params(params.layout, done.flat)
-        problem_found = history.add(done, reached)
-        if problem_found:
-            outcome = Outcome("diverged", t, problem_found)
+    for t in range(settings.start_round, settings.rounds):
+        try:
+            done = driver.step(t)
+            trouble = history.add(done, driver.params)
+        except FloatingPointError as error:
+            trouble = str(error)
+        if trouble:
+            outcome = Outcome("diverged", t, trouble)
             break
-        last = reached
+        params = driver.params
         if record_params:
-            path.append(reached)
-        kernel_trained = bool(done.plan.trained & params.layout.kernel_blocks)
-        if kernel_trained:
-            freeze_round = None
-        elif freeze_round is None:
-            freeze_round = t
+            path.append(params)
     return Result(
-        params=last,
+        params=params,
         path=path if record_params else [],
         outcome=outcome,
-        freeze_round=freeze_round,
+        freeze_round=driver.freeze_round,
         start_round=settings.start_round,
         columns=history.columns(),
         memory=driver.memory,
@@ -248,15 +247,16 @@ class RoundDriver:
         self.traffic = Traffic(params.layout)
         self.server: Any = None
         self.clients: dict[int, Any] = {}
+        self.freeze_round: int | None = None
         self._begun = False
         if memory is not None:
-            self.server, self.clients, self.traffic = memory.restore()
+            self.server, self.clients, self.traffic, self.freeze_round = memory.restore()
             self._begun = True
 
     @property
     def memory(self) -> Memory:
         """Everything a continued run needs besides parameters and round."""
-        return Memory(self.server, dict(self.clients), self.traffic.copy())
+        return Memory(self.server, dict(self.clients), self.traffic.copy(), self.freeze_round)
 
     def __iter__(self) -> Iterator[Round]:
         for t in range(self.settings.start_round, self.settings.rounds):
@@ -269,6 +269,8 @@ class RoundDriver:
             self._begun = True
             if self.method.server_memory is not None:
                 self.server = self.method.server_memory(context)
+        for i in context.participants.tolist():
+            self._client(context, i)
         up = down = 0
         while True:
             plan = self.method.plan(context, self.server)
@@ -285,6 +287,10 @@ class RoundDriver:
             self.server = verdict
         flat = self._aggregate(context, proposal)
         self.traffic.publish(plan.trained)
+        if plan.trained & self.params.layout.kernel_blocks:
+            self.freeze_round = None
+        elif self.freeze_round is None:
+            self.freeze_round = t
         self.params = Params(self.params.layout, flat)
         return Round(context, plan, ends, flat, trace, up, down, self.server)
 
@@ -386,15 +392,16 @@ class RoundDriver:
 
 
 class Memory(NamedTuple):
-    """What a continued run needs: server memory, client memories, what clients already hold."""
+    """What a continued run needs: server and client memories, what clients hold, the freezing."""
 
     server: Any
     clients: dict[int, Any]
     traffic: Traffic
+    freeze_round: int | None
 
-    def restore(self) -> tuple[Any, dict[int, Any], Traffic]:
+    def restore(self) -> Memory:
         """Independent copies, so that one memory may start several runs."""
-        return self.server, dict(self.clients), self.traffic.copy()
+        return self._replace(clients=dict(self.clients), traffic=self.traffic.copy())
 
 
 def choose_participants(num_clients: int, participation: float, seed: int, t: int) -> IntArray:
@@ -460,7 +467,15 @@ class _History:
 
     def start(self, params: Params) -> None:
         """Entry 0: the start, before any training."""
-        row = self._global(params)
+        try:
+            row = self._global(params)
+        except FloatingPointError as error:
+            raise ValueError(
+                f"params must have a finite objective at the start: {error}."
+            ) from None
+        bad = _not_finite(row)
+        if bad:
+            raise ValueError(f"params must have a finite objective at the start, got a {bad}.")
         nothing = {"kernel_trained": False, "floats_up": 0, "floats_down": 0}
         for name in DRIVER_METRICS:
             if name in self.names:
@@ -477,13 +492,10 @@ class _History:
         """Append the entry after a round; return why it diverged, or nothing."""
         if not np.isfinite(done.flat).all():
             return "non-finite parameters"
-        try:
-            row = self._global(params)
-        except FloatingPointError as error:
-            return str(error)
-        bad = [name for name in METRICS if not np.isfinite(row.get(name, 0.0))]
+        row = self._global(params)
+        bad = _not_finite(row)
         if bad:
-            return f"non-finite {bad[0]}"
+            return bad
         row.update(self._local(done))
         self.rows.append(row)
         return ""
@@ -505,6 +517,12 @@ class _History:
     def columns(self) -> dict[str, Array | BoolArray | IntArray]:
         """The history as arrays."""
         return {name: np.array([row[name] for row in self.rows]) for name in self.rows[0]}
+
+
+def _not_finite(row: Mapping[str, float]) -> str:
+    """The first global quantity that is NaN or infinite, if any."""
+    bad = [name for name in METRICS if not np.isfinite(row.get(name, 0.0))]
+    return f"non-finite {bad[0]}" if bad else ""
 
 
 def weighted_norm(weights: Array, rows: Array) -> float:
