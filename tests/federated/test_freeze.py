@@ -1,0 +1,136 @@
+"""Freeze rules (C13): when they fire, what the run equals then, and what probing costs."""
+
+import functools
+
+import numpy as np
+import pytest
+import reference as ref
+from bridge import from_instance, relative_error, same_bits, to_params, to_theta
+
+import linattn as la
+from linattn.federated import FreezeRule
+from linattn.streams import stream
+
+RULES, KINDS = ("profile", "observable", "certified"), ("merged", "factored")
+ROUNDS, STEPS, NOISE = 25, 8, {"batch_size": 2, "participation": 0.5, "seed": 4}
+
+
+@functools.cache
+def drifting(kind):
+    """Few sequences, strong heterogeneity, many local steps: warm-up stops paying early."""
+    rng = np.random.default_rng({"merged": 7, "factored": 14}[kind])
+    inst = ref.random_instance(
+        rng, dim=3, num_outputs=2, num_clients=4, sequences=(3, 4), tokens=(4, 5), noise=0.2,
+        value_ridge=0.05, kernel_ridge=0.02, heterogeneity=(0.6, 0.3, 2.0), readout="token",
+    )  # fmt: skip
+    theta, V = ref.random_params(rng, inst, kind, 1)
+    options = {"rounds": ROUNDS, "local_steps": STEPS, "local_lr": ref.safe_step(inst, theta)}
+    twin = ref.fedavg(inst, theta, 0 * V, trace=False, **options)
+    return inst, from_instance(inst), to_params(theta, 0 * V), options, twin
+
+
+def run(method, kind, **changes):
+    _, problem, params, options, _ = drifting(kind)
+    return la.run(method, problem, params, record_params=True, **(options | changes))
+
+
+def rule_method(rule, frozen_lr=None):
+    return la.fed_frozen(warmup_rounds=la.freeze_rule(rule), frozen_lr=frozen_lr)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rule", RULES)
+def test_the_rule_fires_where_the_twin_says(rule, kind):
+    inst, *_, twin = drifting(kind)
+    result = run(rule_method(rule), kind)
+    assert result.freeze_round == ref.freeze_round(inst, twin.path, rule)
+
+
+def test_the_cases_are_not_empty():
+    """Every rule fires in both cases, and not all at the same round."""
+    fired = [run(rule_method(rule), kind).freeze_round for rule in RULES for kind in KINDS]
+    assert all(1 <= t < ROUNDS for t in fired)
+    assert len(set(fired)) >= 4
+
+
+@pytest.mark.parametrize("frozen_lr", [None, "safe"])
+@pytest.mark.parametrize("noise", [{}, NOISE])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rule", RULES)
+def test_the_run_equals_fed_frozen_to_the_bit(rule, kind, noise, frozen_lr):
+    found = run(rule_method(rule, frozen_lr), kind, **noise)
+    length = ROUNDS if found.freeze_round is None else found.freeze_round
+    fixed = run(la.fed_frozen(warmup_rounds=length, frozen_lr=frozen_lr), kind, **noise)
+    assert all(same_bits(a, b) for a, b in zip(found.path, fixed.path, strict=True))
+    for name, column in found.columns.items():
+        if name != "floats_up":
+            assert same_bits(column, fixed.columns[name]), name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rule", RULES)
+def test_probing_is_counted(rule, kind):
+    _, problem, params, *_ = drifting(kind)
+    found = run(rule_method(rule), kind)
+    kernel, value = params.layout.size - params.value.size, params.value.size
+    size, outputs = params.num_heads * problem.dim, problem.num_outputs
+    probe = {
+        "profile": 0,
+        "observable": kernel,
+        "certified": size * (size + 1) // 2 + size * outputs + 1,
+    }[rule]
+    t = found.freeze_round
+    per_client = [kernel + value] + [kernel + value + probe] * (t - 1)
+    per_client += [kernel + value + probe + value] + [value] * (ROUNDS - t - 1)
+    assert found.columns["floats_up"].tolist() == [0, *(4 * x for x in per_client)]
+
+
+def test_a_rule_that_never_fires_is_fed_avg():
+    never = la.Method("never", review=lambda context, memory, proposal: None)
+    plain = run(la.fed_avg(), "merged")
+    assert all(same_bits(a, b) for a, b in zip(plain.path, run(never, "merged").path, strict=True))
+
+
+def test_certified_warmup_rounds_lower_the_profile():
+    result = run(rule_method("certified"), "merged")
+    profile = result.columns["profile"]
+    assert result.freeze_round is not None
+    assert (np.diff(profile[1 : result.freeze_round + 1]) < 0).all()
+
+
+def test_the_probe_uses_the_applied_weights():
+    """Observable rule under sampling: Σ w_i g_i⁰ over the participants, by hand."""
+    inst, *_ = drifting("merged")
+    plain = run(la.fed_avg(), "merged", **NOISE)
+    found = run(rule_method("observable"), "merged", **NOISE).freeze_round
+    for t in range(1, ROUNDS if found is None else found + 1):
+        chosen = np.sort(stream(4, "participation", t).choice(4, 2, replace=False)).tolist()
+        theta, V = to_theta(plain.path[t])
+        slopes = {}
+        for i in chosen:
+            batch = stream(4, "batch", i, t).choice(
+                len(inst.clients[i]), min(2, len(inst.clients[i])), replace=False
+            )
+            slopes[i] = ref.client_gradient(inst, i, theta, V, batch)
+        slope, _ = ref.average(ref.applied_weights(inst, chosen), slopes)
+        move = ref.add(theta, to_theta(plain.path[t + 1])[0], -1)
+        assert (ref.dot(slope, move) <= 0) == (t == found)
+
+
+def test_rules_are_named():
+    assert repr(la.freeze_rule("profile")) == "freeze_rule('profile')"
+    assert isinstance(la.freeze_rule("observable"), FreezeRule)
+    with pytest.raises(ValueError, match="one of 'profile', 'observable', 'certified', got 'prof"):
+        la.freeze_rule("profil")
+
+
+def test_the_frozen_stage_of_a_rule_is_the_frozen_stage():
+    """Value block after the rule fired: explicit rounds on A_i and C_i from the recorded path."""
+    inst, _, _, options, _ = drifting("merged")
+    result = run(rule_method("profile"), "merged")
+    t = result.freeze_round
+    theta, V = to_theta(result.path[t])
+    values = ref.frozen_rounds(
+        inst, theta, V, rounds=ROUNDS - t, local_steps=STEPS, step_size=options["local_lr"]
+    )
+    assert relative_error(result.params.value, values[-1]) < 1e-10
