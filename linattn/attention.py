@@ -69,8 +69,19 @@ def sequence_statistics(tokens: Array, targets: Array, readout: str) -> Statisti
 
 def stack_statistics(parts: Iterable[Statistics]) -> Statistics:
     """Join statistics of the same readout, in order."""
-    columns = zip(*parts, strict=True)
-    return Statistics(*(None if part[0] is None else np.concatenate(part) for part in columns))
+    held = list(parts)
+
+    def joined(arrays: list[Array | None]) -> Array | None:
+        present = [a for a in arrays if a is not None]
+        return np.concatenate(present) if present else None
+
+    return Statistics(
+        np.concatenate([part.gram for part in held]),
+        joined([part.cross for part in held]),
+        joined([part.query for part in held]),
+        joined([part.target for part in held]),
+        np.concatenate([part.energy for part in held]),
+    )
 
 
 def by_length(lengths: Sequence[int]) -> list[AnyArray]:

@@ -310,7 +310,17 @@ class Statistics(NamedTuple):
 
     def take(self, index: IntArray | slice) -> Statistics:
         """Statistics of some of the sequences."""
-        return Statistics(*(None if a is None else np.ascontiguousarray(a[index]) for a in self))
+
+        def part(array: Array) -> Array:
+            return np.ascontiguousarray(array[index])
+
+        return Statistics(
+            part(self.gram),
+            None if self.cross is None else part(self.cross),
+            None if self.query is None else part(self.query),
+            None if self.target is None else part(self.target),
+            part(self.energy),
+        )
 
 
 @dataclass(frozen=True, eq=False)

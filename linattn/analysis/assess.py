@@ -176,8 +176,9 @@ def assess(
         checks.append(
             _check_frozen_stage(problem, start, table, best, local_steps, local_lr, frozen_lr)
         )
-    checks.append(_check_certificate(problem, start, min(rounds, CERTIFICATE_ROUNDS), local_steps,
-                                     local_lr))
+    checks.append(
+        _check_certificate(problem, start, min(rounds, CERTIFICATE_ROUNDS), local_steps, local_lr)
+    )
     if reference.lower_bound is not None:
         checks.append(_check_reference(reference))
     objective = table["objective"]

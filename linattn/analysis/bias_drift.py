@@ -9,6 +9,7 @@ import numpy as np
 
 from linattn._checks import positive_int, real
 from linattn._threads import one_blas_thread
+from linattn._typing import Array
 from linattn.analysis.centralized import centralized_path
 from linattn.federated.methods import fed_avg
 from linattn.federated.oracle import StatisticsOracle
@@ -108,9 +109,7 @@ def bias_drift(
     with one_blas_thread():
         path = warmup_path(problem, params, lengths, settings.local_steps, settings.local_lr)
         steps = [settings.local_steps * t for t in lengths]
-        synchronized = centralized_path(
-            problem, params, marks=steps, step_size=settings.local_lr
-        )
+        synchronized = centralized_path(problem, params, marks=steps, step_size=settings.local_lr)
         rows = [
             _row(problem, reached, smooth, settings.rounds - t, settings, frozen_lr, target)
             for t, reached, smooth in zip(lengths, path, synchronized, strict=True)
@@ -136,13 +135,12 @@ def _table(
         )
         for name in Row._fields
     }
-    known = isinstance(found, Reference)
-    bound = found.lower_bound if known else None
+    bound = found.lower_bound if isinstance(found, Reference) else None
     attributes = {
         "rounds": settings.rounds,
         "reference": target,
         "lower_bound": float("nan") if bound is None else bound,
-        "certified": known and found.certified,
+        "certified": isinstance(found, Reference) and found.certified,
         "warmup_star": warmup_star(lengths, rows),
     }
     return xr.Dataset(variables, coords={"warmup": lengths}, attrs=attributes)

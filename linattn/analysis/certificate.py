@@ -333,4 +333,3 @@ class Ledger:
 
 _SUBTRACTED = ("descent_paid", "step_term")
 _IDENTITY_OF = {"track": "tracking", "drift": "drift", "noise": "noise", "sampling": "sampling"}
-

@@ -41,6 +41,4 @@ def _measure(instance: Instance) -> Measurement:
     return Measurement(measured, float(slope), scale, budget=LONG_BUDGET)
 
 
-CLAIMS = (
-    Claim("C2", "∇P(B) = ∂_B F(B, V*(B))", "identity", "theory section 2", _measure),
-)
+CLAIMS = (Claim("C2", "∇P(B) = ∂_B F(B, V*(B))", "identity", "theory section 2", _measure),)

@@ -1,6 +1,8 @@
 """C4 and C4f: the warm-up is inexact descent on the profile."""
 
-import xarray as xr
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from linattn.analysis.certificate import IDENTITY, LEDGER, descent_certificate
 from linattn.claims.record import (
@@ -13,6 +15,9 @@ from linattn.claims.record import (
     merged_condition,
     refused,
 )
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 def _certificate(instance: Instance) -> xr.Dataset:

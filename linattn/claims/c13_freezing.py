@@ -1,5 +1,7 @@
 """C13: when to freeze without knowing the answer. Heuristics, reported and never judged."""
 
+from functools import partial
+
 import numpy as np
 
 from linattn.analysis.bias_drift import bias_drift
@@ -9,24 +11,23 @@ from linattn.federated import fed_frozen, freeze_rule, run
 
 def _measure(instance: Instance, rule: str) -> Measurement:
     rounds = max(4, instance.rounds)
-    settings = {
-        "rounds": rounds,
-        "local_steps": instance.local_steps,
-        "local_lr": instance.local_lr,
-    }
     result = run(
         fed_frozen(warmup_rounds=freeze_rule(rule)),
         instance.problem,
         instance.params,
+        rounds=rounds,
+        local_steps=instance.local_steps,
+        local_lr=instance.local_lr,
         metrics=("objective",),
-        **settings,
     )
     table = bias_drift(
         instance.problem,
         instance.params,
         warmup_lengths=range(rounds + 1),
+        rounds=rounds,
+        local_steps=instance.local_steps,
+        local_lr=instance.local_lr,
         reference=0.0,
-        **settings,
     )
     finite = result.outcome.status == "completed" and table.attrs["warmup_star"] is not None
     condition = Condition("finite trajectory", 0.0 if finite else -1.0)
@@ -43,7 +44,7 @@ CLAIMS = tuple(
         f"objective when freezing by the {rule} rule, beside the oracle T*",
         "report",
         "theory section 6",
-        lambda instance, rule=rule: _measure(instance, rule),
+        partial(_measure, rule=rule),
     )
     for rule in ("profile", "observable", "certified")
 )

@@ -160,5 +160,3 @@ def summarize(
         if progress is not None:
             progress(claim.id)
     return out
-
-

@@ -121,9 +121,7 @@ def _ledger_measurements(ledger: xr.Dataset) -> Iterator[tuple[str, Measurement]
 
     kind = CURVATURE_KINDS[int(ledger["curvature_kind"])]
     ended = int(ledger["diverged_round"])
-    named = ledger.assign_attrs(
-        curvature_kind=kind, diverged_round=None if ended < 0 else ended
-    )
+    named = ledger.assign_attrs(curvature_kind=kind, diverged_round=None if ended < 0 else ended)
     yield "C4f" if kind == "remainder" else "C4", upper_measurement(named)
     yield "C4 additive", additive_measurement(named)
 
@@ -159,4 +157,3 @@ def stage_measurement(dataset: xr.Dataset) -> Measurement:
     return Measurement(
         float(simulated[worst]), float(closed[worst]), float(scale[worst]), conditions=(stable,)
     )
-

@@ -126,7 +126,7 @@ def _check_targets(name: str, targets: Any, sequences: list[Array], readout: str
         )
     if isinstance(targets, np.ndarray) and targets.dtype != object:
         as_float64(name, targets, ndim=(2, 3))
-    answers = []
+    answers: list[Array] = []
     for s, (x, y) in enumerate(zip(sequences, targets, strict=True)):
         answer = as_float64(f"{name}[{s}]", y, ndim=(1, 2))
         num_queries = len(x) if readout == "token" else 1

@@ -85,11 +85,10 @@ class SequenceForm:
         rows = np.ascontiguousarray(weighted.transpose(0, 2, 1)).reshape(-1, dim)
         columns = np.ascontiguousarray(mapped.transpose(0, 3, 1, 2)).reshape(-1, heads * dim)
         kernel_gradient = (rows.T @ columns).reshape(dim, heads, dim).transpose(1, 0, 2)
-        pulled = (rows @ kernel.transpose(1, 0, 2).reshape(dim, -1)).reshape(
-            -1, outputs, heads, dim
-        )
-        pulled = np.ascontiguousarray(pulled.transpose(0, 3, 2, 1)).reshape(-1, heads * outputs)
-        value_gradient = self.statistics.gram.reshape(-1, dim).T @ pulled
+        pulled = rows @ kernel.transpose(1, 0, 2).reshape(dim, -1)
+        by_channel = pulled.reshape(-1, outputs, heads, dim).transpose(0, 3, 2, 1)
+        stacked = np.ascontiguousarray(by_channel).reshape(-1, heads * outputs)
+        value_gradient = self.statistics.gram.reshape(-1, dim).T @ stacked
         value_gradient = value_gradient.reshape(dim, heads, outputs).transpose(1, 0, 2)
         return LossGradient(loss, kernel_gradient, value_gradient)
 
@@ -135,6 +134,7 @@ class SequenceForm:
         """H block (h, k) = Σ w G B_hᵀ M B_k G and C block h = Σ w G B_hᵀ K."""
         heads, dim = kernel.shape[:2]
         if self.statistics.query is not None:
+            assert self.statistics.target is not None
             features = self._features(kernel)
             weighted = features * self.weights[:, None]
             hessian, linear = weighted.T @ features, weighted.T @ self.statistics.target
@@ -185,7 +185,6 @@ class SequenceForm:
             for b, d in zip(kernel, kernel_direction, strict=True)
         ]
         return kernel_part.transpose(1, 0, 2), np.stack(value_part)
-
 
     def tensor_gradient(self, kernel: Array, value: Array) -> Array:
         """𝒢 = Σ w R ⊗ G with entry ((i, j), (k, o)) = R_io G_jk (C15)."""
@@ -282,7 +281,7 @@ class MomentForm:
         heads, dim = left.shape[:2]
         outer = np.einsum("hkc,glc->hgkl", left, right).reshape(heads**2, dim**2)
         blocks = (outer @ self._by_value).reshape(heads, heads, dim**2, dim**2)
-        return blocks.transpose(0, 2, 1, 3).reshape(heads * dim**2, heads * dim**2)
+        return np.asarray(blocks.transpose(0, 2, 1, 3).reshape(heads * dim**2, heads * dim**2))
 
     def _value_form(self, left: Array, right: Array) -> Array:
         """Contract the moments with B_h ⊗ B'_k: the bilinear H, (Hd, Hd)."""
@@ -357,7 +356,7 @@ def prefers_moments(statistics: Statistics) -> bool:
     assert held is not None
     outputs = held.shape[-1]
     per_sequence = 4 * dim**2 if statistics.query is not None else 6 * dim**2 * outputs
-    return 2 * dim**6 < count * per_sequence
+    return bool(2 * dim**6 < count * per_sequence)
 
 
 def data_form(statistics: Statistics, weights: Array) -> DataForm:

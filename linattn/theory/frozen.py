@@ -127,8 +127,10 @@ class FrozenStage:
     def _function(self, of_eigenvalues: Array) -> Array:
         """Σ p_i f(A_i) from f of the eigenvalues."""
         vectors = self._spectra[1]
-        return np.einsum(
-            "i,iab,ib,icb->ac", self.weights, vectors, of_eigenvalues, vectors, optimize=True
+        return np.asarray(
+            np.einsum(
+                "i,iab,ib,icb->ac", self.weights, vectors, of_eigenvalues, vectors, optimize=True
+            )
         )
 
     @cached_property

@@ -23,7 +23,8 @@ def contraction(x: Array, steps: int) -> Array:
         near_two = np.log1p(np.clip(x, 1.0, 2.0) - 2.0)
         log_size = np.where((x > 1.0) & (x <= 2.0), near_two, log_size)
         negative = (x > 1.0) & (steps % 2 == 1)
-        return np.where(negative, 1.0 + np.exp(steps * log_size), -np.expm1(steps * log_size))
+        grown, kept = 1.0 + np.exp(steps * log_size), -np.expm1(steps * log_size)
+        return np.asarray(np.where(negative, grown, kept))
 
 
 def weighted_sum(x: Array, steps: int) -> Array:
