@@ -6,6 +6,10 @@ sequences that fits the caches. Then, with stacked Gram matrices,
     U_h = V_hᵀ [G_1 … G_S],   Zᵀ = Σ_h U_h B_hᵀ,   ∂B_h = Rᵀ U_h,   ∂V_hᵀ = (R B_h) [G_1; …; G_S]
 
 are plain matrix products on contiguous memory, and only R = M Z − K is a loop over sequences.
+
+With one query per sequence (mean and last) everything is kept as (channel a, sequence s) instead,
+and of every Gram matrix the lower half: g_ab holds the entry (a, b) of all sequences of a block,
+and G_s x_s for all of them is a sum over a ≥ b of long products of rows.
 """
 
 from typing import NamedTuple
@@ -17,12 +21,19 @@ from linattn._typing import Array, IntArray
 
 # Doubles per block of one per-sequence quantity: a few such arrays stay in a level-2 cache.
 BLOCK_ENTRIES = 4096
+# Sequences per block of the one-query layout: rows long enough to vectorize, few enough to cache.
+BLOCK_SEQUENCES = 128
 
 
 class LocalData(NamedTuple):
-    """Statistics in the order the compiled solver reads them; unused arrays have size zero."""
+    """Statistics in the order the compiled solver reads them; unused arrays have size zero.
 
-    gram: Array  # (S·d, d)
+    With one query per sequence, every block of `BLOCK_SEQUENCES` sequences of a client is stored
+    transposed in its place: its n rows of `gram`, `query` and `target` hold arrays (f, n), (d, n)
+    and (m, n), f = d(d + 1)/2.
+    """
+
+    gram: Array  # (S·d, d), token readout; (S, f), mean and last
     cross: Array  # (S, m, d), token readout
     query: Array  # (S, d), mean and last
     target: Array  # (S, m), mean and last
@@ -40,7 +51,7 @@ class LocalShape(NamedTuple):
 
 
 class LocalRule(NamedTuple):
-    """What a local step does with the gradient: w -= lr · mask · (g + prox (w − anchor) + shift)."""
+    """What a local step does: w -= lr · mask · (g + prox (w − anchor) + shift)."""
 
     value_ridge: float
     kernel_ridge: float
@@ -144,46 +155,53 @@ def _rank_one_block(
     scratch: Array,
     need_kernel: bool,
 ) -> None:
-    """Add the gradient sums of one block of sequences, one query per sequence (M = u uᵀ)."""
+    """Add the gradient sums of one block of sequences, one query per sequence (M = u uᵀ).
+
+    gram (f, n), query (d, n) and target (m, n) have sequences along the last axis.
+    """
     heads, outputs, dim = value_t.shape
-    count = query.shape[0]
-    pulled = scratch[heads + 2, : count * dim].reshape(count, dim)
-    error = scratch[heads, : count * outputs].reshape(count, outputs)
-    for s in range(count):
-        for c in range(outputs):
-            error[s, c] = -target[s, c]
-    part = scratch[heads + 1, : count * outputs].reshape(count, outputs)
+    count = query.shape[1]
+    pulled = scratch[heads + 2, : dim * count].reshape(dim, count)
+    error = scratch[heads, : outputs * count].reshape(outputs, count)
+    for c in range(outputs):
+        for s in range(count):
+            error[c, s] = -target[c, s]
+    part = scratch[heads + 1, : outputs * count].reshape(outputs, count)
     for h in range(heads):
-        features = scratch[h, : count * dim].reshape(count, dim)
-        np.dot(query, kernels[h], pulled)
+        features = scratch[h, : dim * count].reshape(dim, count)
+        np.dot(kernels[h].T, query, pulled)
         _multiply_grams(gram, pulled, features)
-        np.dot(features, value_t[h].T, part)
+        np.dot(value_t[h], features, part)
         _add(part, error)
     small = scratch[heads + 3, : dim * dim].reshape(dim, dim)
     small_value = scratch[heads + 3, : outputs * dim].reshape(outputs, dim)
-    back = scratch[heads + 1, : count * dim].reshape(count, dim)
+    back = scratch[heads + 1, : dim * count].reshape(dim, count)
     for h in range(heads):
-        features = scratch[h, : count * dim].reshape(count, dim)
-        np.dot(error.T, features, small_value)
+        features = scratch[h, : dim * count].reshape(dim, count)
+        np.dot(error, features.T, small_value)
         _add(small_value, value_gradient_t[h])
         if need_kernel:
-            np.dot(error, value_t[h], pulled)
+            np.dot(value_t[h].T, error, pulled)
             _multiply_grams(gram, pulled, back)
-            np.dot(query.T, back, small)
+            np.dot(query, back.T, small)
             _add(small, kernel_gradient[h])
 
 
 @njit(cache=True)
 def _multiply_grams(gram: Array, rows: Array, out: Array) -> None:
-    """out_s = G_s rows_s for every sequence."""
-    count, dim = rows.shape
-    for s in range(count):
-        for a in range(dim):
-            out[s, a] = 0.0
-        for b in range(dim):
-            x = rows[s, b]
-            for a in range(dim):
-                out[s, a] += x * gram[s * dim + b, a]
+    """out_s = G_s rows_s for every sequence s, the last axis of all arrays; gram is (f, n)."""
+    dim, count = rows.shape
+    k = 0
+    for a in range(dim):
+        row, total, entry = rows[a], out[a], gram[k + a]
+        for s in range(count):
+            total[s] = entry[s] * row[s]
+        for b in range(a):
+            other, other_total, entry = rows[b], out[b], gram[k + b]
+            for s in range(count):
+                total[s] += entry[s] * other[s]
+                other_total[s] += entry[s] * row[s]
+        k += a + 1
 
 
 @njit(cache=True)
@@ -200,17 +218,17 @@ def _data_gradient(
     need_kernel: bool,
 ) -> None:
     """Mean data gradient over the sequences first:last, in B and Vᵀ."""
-    dim = data.gram.shape[1]
+    _, outputs, dim = value_gradient_t.shape
     _scale(kernel_gradient.reshape(-1), 0.0)
     _scale(value_gradient_t.reshape(-1), 0.0)
     for start in range(first, last, block):
         stop = min(start + block, last)
-        gram = data.gram[start * dim : stop * dim]
         if data.rank_one:
+            count = stop - start
             _rank_one_block(
-                gram,
-                data.query[start:stop],
-                data.target[start:stop],
+                data.gram[start:stop].reshape(data.gram.shape[1], count),
+                data.query[start:stop].reshape(dim, count),
+                data.target[start:stop].reshape(outputs, count),
                 kernels,
                 value_t,
                 kernel_gradient,
@@ -220,7 +238,7 @@ def _data_gradient(
             )
         else:
             _token_block(
-                gram,
+                data.gram[start * dim : stop * dim],
                 data.cross[start:stop],
                 kernels,
                 value_t,
@@ -314,23 +332,37 @@ def _gradient(
 
 
 @njit(cache=True)
-def _gather(data: LocalData, index: IntArray, out: LocalData) -> None:
-    """Copy the sequences of a minibatch into contiguous buffers."""
+def _gather(data: LocalData, first: int, last: int, index: IntArray, out: LocalData) -> None:
+    """Copy the sequences of a minibatch of the client that owns first:last into a buffer."""
+    if data.rank_one:
+        for k in range(index.size):
+            s = index[k] - first
+            _copy_column(data.gram, first, last, s, out.gram, index.size, k)
+            _copy_column(data.query, first, last, s, out.query, index.size, k)
+            _copy_column(data.target, first, last, s, out.target, index.size, k)
+        return
     dim = data.gram.shape[1]
     for k in range(index.size):
         s = index[k]
         for a in range(dim):
             for b in range(dim):
                 out.gram[k * dim + a, b] = data.gram[s * dim + a, b]
-        if data.rank_one:
+        for c in range(data.cross.shape[1]):
             for a in range(dim):
-                out.query[k, a] = data.query[s, a]
-            for c in range(data.target.shape[1]):
-                out.target[k, c] = data.target[s, c]
-        else:
-            for c in range(data.cross.shape[1]):
-                for a in range(dim):
-                    out.cross[k, c, a] = data.cross[s, c, a]
+                out.cross[k, c, a] = data.cross[s, c, a]
+
+
+@njit(cache=True)
+def _copy_column(held: Array, first: int, last: int, s: int, out: Array, size: int, k: int) -> None:
+    """Copy sequence s of a client's transposed blocks to place k of `size` in a buffer's blocks."""
+    width = held.shape[1]
+    start, place = s - s % BLOCK_SEQUENCES, k - k % BLOCK_SEQUENCES
+    count = min(BLOCK_SEQUENCES, last - first - start)
+    room = min(BLOCK_SEQUENCES, size - place)
+    source = held[first + start : first + start + count].reshape(width, count)
+    target = out[place : place + room].reshape(width, room)
+    for a in range(width):
+        target[a, k - place] = source[a, s - start]
 
 
 @njit(cache=True)
@@ -368,8 +400,9 @@ def local_round(
         shift), and the full-batch gradient there.
     """
     heads, dim, outputs = shape.heads, shape.dim, shape.outputs
-    block = max(1, BLOCK_ENTRIES // (dim * outputs))
-    width = max(block * dim * max(outputs, 1), dim * dim, dim * outputs)
+    block = BLOCK_SEQUENCES if data.rank_one else max(1, BLOCK_ENTRIES // (dim * outputs))
+    entries = max(dim, outputs) if data.rank_one else dim * outputs
+    width = max(block * entries, dim * dim, dim * outputs) + 8
     scratch = np.empty((heads + 4, width))
     kernels = np.empty((heads, dim, dim))
     value_t = np.empty((heads, outputs, dim))
@@ -387,7 +420,7 @@ def local_round(
         for e in range(local_steps):
             if minibatch:
                 at = batch_offsets[k] + e * batch_size
-                _gather(data, batches[at : at + batch_size], buffer)
+                _gather(data, first, last, batches[at : at + batch_size], buffer)
             # One call site: a second pass over the full data only where it is recorded.
             for full in range(passes):
                 on_batch = minibatch and full == 0
