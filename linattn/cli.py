@@ -7,11 +7,14 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from linattn.experiments.sweep import Sweep, parse_override
+
+if TYPE_CHECKING:
+    from linattn.experiments.stages import Drawn
 
 T = TypeVar("T")
 
@@ -25,6 +28,8 @@ Sets = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Set a field of the spec; repeatable."),
 ]
 RESULTS = Path("results")
+INSTANCES = {"tiny": 2, "quick": 4, "paper": 20}
+"""Random instances per claim that `reproduce` checks at each preset."""
 
 app = typer.Typer(
     help="Validate theory for two-stage federated training of linear attention.",
@@ -66,17 +71,22 @@ def list_command(output: Output = RESULTS) -> None:
 
 @app.command("figures")
 def figures_command(output: Output = RESULTS) -> None:
-    """Draw every figure from the stored results."""
-    from linattn.experiments.stages import draw
-
-    for path in draw(output):
+    """Draw every figure whose results are stored; exit status 1 if some are not."""
+    drawn = _draw(output)
+    for path in drawn.made:
         print(path)
+    raise typer.Exit(int(bool(drawn.lacking)))
 
 
 @app.command("verify")
-def verify_command(output: Output = RESULTS) -> None:
+def verify_command(
+    output: Output = RESULTS,
+    instances: Annotated[int, typer.Option(help="Random instances per claim.")] = 10,
+    seed: Annotated[int, typer.Option(help="Seed of the instances.")] = 0,
+    workers: Workers = None,
+) -> None:
     """Compare the two numbers of every claim; exit status 1 if a claim is violated."""
-    raise typer.Exit(_verify(output))
+    raise typer.Exit(_verify(output, instances=instances, seed=seed, workers=workers))
 
 
 @app.command("reproduce")
@@ -88,7 +98,6 @@ def reproduce_command(
 ) -> None:
     """Run every simulation, draw every figure, verify every claim."""
     from linattn.experiments.catalog import load_sweeps
-    from linattn.experiments.stages import draw
 
     began = perf_counter()
     sweeps = load_sweeps()
@@ -98,13 +107,14 @@ def reproduce_command(
             sweeps, preset=preset, sets=None, workers=workers, output=output, force=force
         ),
     )
-    made = _timed("figures", lambda: draw(output))
-    code = _timed("claims", lambda: _verify(output))
+    drawn = _timed("figures", lambda: _draw(output))
+    count = INSTANCES.get(preset, INSTANCES["quick"])
+    code = _timed("claims", lambda: _verify(output, instances=count, workers=workers))
     print(f"all: {perf_counter() - began:.1f} s")
-    for path in made:
+    for path in drawn.made:
         print(path)
     print(f"Results are in {output}, figures in {output / 'figures'}.")
-    raise typer.Exit(code)
+    raise typer.Exit(code or int(bool(drawn.lacking)))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -169,12 +179,24 @@ def _simulate(
         raise typer.Exit(1)
 
 
-def _verify(output: Path) -> int:
-    from linattn.experiments.stages import Checked, checked, verify, violated
+def _draw(output: Path) -> Drawn:
+    from linattn.experiments.stages import draw
 
-    verdicts = verify(output)
-    print(table([Checked._fields, *map(checked, verdicts)]))
-    return int(violated(verdicts))
+    drawn = draw(output)
+    for sentence in drawn.lacking:
+        print(sentence, file=sys.stderr)
+    return drawn
+
+
+def _verify(output: Path, *, instances: int, seed: int = 0, workers: int | None = None) -> int:
+    """Print the table of claims; return the exit status."""
+    from linattn.experiments.stages import Row, verify
+
+    verified = verify(output, instances=instances, seed=seed, workers=workers)
+    print(table([Row._fields, *verified.rows]))
+    if verified.violated:
+        print(f"violated: {', '.join(verified.violated)}", file=sys.stderr)
+    return int(bool(verified.violated))
 
 
 def _timed(stage: str, action: Callable[[], T]) -> T:

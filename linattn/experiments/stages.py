@@ -2,27 +2,47 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterable, Mapping, Sequence
+import multiprocessing
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from math import isnan
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from linattn.experiments.catalog import find_scripts, load_script
 from linattn.experiments.files import open_folder
+from linattn.experiments.pool import single_threaded
 from linattn.experiments.progress import reporter
-from linattn.experiments.runner import SweepReport, run_sweep
+from linattn.experiments.runner import SweepReport, available_workers, run_sweep
 from linattn.experiments.store import write_manifest
 from linattn.experiments.sweep import Sweep
 
+if TYPE_CHECKING:
+    from linattn.claims import Summary, Verdict
 
-class Checked(NamedTuple):
-    """A verdict in words: one row of the table of claims."""
+
+class Row(NamedTuple):
+    """A row of the table of claims."""
 
     claim: str
     measured: str
     analytical: str
     tightness: str
     verdict: str
+
+
+class Verified(NamedTuple):
+    """The table of claims and the names of those that are violated."""
+
+    rows: list[Row]
+    violated: list[str]
+
+
+class Drawn(NamedTuple):
+    """Files of the figures that were drawn, and a sentence for each that lacks its results."""
+
+    made: list[Path]
+    lacking: list[str]
 
 
 def simulate(
@@ -49,44 +69,88 @@ def simulate(
     return run_sweep(every, folder, workers=workers, force=force, observe=reporter)
 
 
-def draw(output: Path) -> list[Path]:
-    """Draw every figure from the store; return the files made.
+def draw(output: Path) -> Drawn:
+    """Draw every figure whose results are stored.
 
     Raises
     ------
     ValueError
         If the folder ``figures/`` cannot be found.
+    OSError
+        If the output cannot be written.
     """
+    scripts = find_scripts("figures")
     target = open_folder(output / "figures")
-    made: list[Path] = []
-    for path in find_scripts("figures"):
+    drawn = Drawn([], [])
+    for path in scripts:
         module = load_script(path)
-        if hasattr(module, "draw"):
-            made += module.draw(output, target)
-    return made
+        if not hasattr(module, "draw"):
+            continue  # a module that figures share
+        try:
+            drawn.made.extend(module.draw(output, target))
+        except FileNotFoundError as error:
+            drawn.lacking.append(str(error))
+    return drawn
 
 
-def verify(output: Path) -> list[Any]:
-    """Return the verdict of every claim on the stored results."""
-    claims: Any = importlib.import_module("linattn.claims")
-    return list(claims.verify(output))
+def verify(output: Path, *, instances: int, seed: int = 0, workers: int | None = None) -> Verified:
+    """Check every claim on random instances, and on the stored results.
+
+    Parameters
+    ----------
+    output : Path
+        The store; it may be missing.
+    instances : int
+        Random instances per claim, from the streams (seed, "instance").
+    workers : int, optional
+        Processes; default one per available processor.
+
+    Raises
+    ------
+    ValueError
+        If `instances` is not positive.
+    """
+    from linattn.experiments.checks import verdicts
+
+    count = available_workers() if workers is None else workers
+    summaries, stored = _summaries(instances, seed, count), verdicts(output)
+    rows = [_summary_row(summary) for summary in summaries] + [_row(v, v.status) for v in stored]
+    states = [summary.status for summary in summaries] + [verdict.status for verdict in stored]
+    pairs = zip(rows, states, strict=True)
+    return Verified(rows, [row.claim for row, state in pairs if state == "violated"])
 
 
-def checked(verdict: Any) -> Checked:
-    """Put a verdict into words."""
-    return Checked(
-        str(verdict.claim),
-        _number(verdict.measured),
-        _number(verdict.analytical),
-        _number(verdict.tightness),
-        str(verdict.status),
-    )
+def summarize_claim(name: str, instances: int, seed: int) -> Summary:
+    """Check one claim, in a worker process."""
+    from linattn.claims import get_claim, summarize
+
+    (summary,) = summarize(instances=instances, seed=seed, chosen=[get_claim(name)])
+    return summary
 
 
-def violated(verdicts: Sequence[Any]) -> bool:
-    """Whether a claim is violated; refused and reported ones are not."""
-    return any(verdict.status == "violated" for verdict in verdicts)
+def _summaries(instances: int, seed: int, workers: int) -> list[Summary]:
+    """Every claim on the same instances, claims side by side in single-threaded processes."""
+    from linattn.claims import claims
+
+    names = [claim.id for claim in claims()]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as executor:
+        with single_threaded():  # submitting starts the processes
+            futures = [executor.submit(summarize_claim, name, instances, seed) for name in names]
+        return [future.result() for future in futures]
 
 
-def _number(value: Any) -> str:
-    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+def _summary_row(summary: Summary) -> Row:
+    held = f"{summary.status} ({len(summary.verdicts)} instances"
+    refused = summary.count("refused")
+    note = f"{held}, {refused} refused)" if refused else f"{held})"
+    worst = summary.worst
+    return Row(summary.claim.id, "", "", "", note) if worst is None else _row(worst, note)
+
+
+def _row(verdict: Verdict, note: str) -> Row:
+    """The two numbers of a verdict; for identities the tightness is the relative residual."""
+    exact = verdict.kind == "identity"
+    tightness = f"residual {verdict.tightness:.1e}" if exact else f"{verdict.tightness:.4g}"
+    clear = "" if isnan(verdict.tightness) else tightness
+    return Row(verdict.claim, f"{verdict.measured:.8g}", f"{verdict.bound:.8g}", clear, note)
