@@ -298,6 +298,9 @@ def synchronized_control(
                 empty,
                 empty,
             )
-            last = reached.replace(value=value) if np.isfinite(value).all() else None
-            out.append(INF if last is None else held.value_and_gradient(last)[0])
+            if not np.isfinite(value).all():
+                out.append(INF)
+                continue
+            last = reached.replace(value=value.reshape(reached.value.shape))
+            out.append(held.value_and_gradient(last)[0])
     return np.array(out)
