@@ -2,7 +2,6 @@
 
 from linattn.claims.record import Claim, Condition, Constant, Instance, Measurement, Verdict
 from linattn.claims.table import Summary, check, claims, get_claim, summarize
-from linattn.claims.verify import verify
 
 __all__ = [
     "Claim",
@@ -16,5 +15,4 @@ __all__ = [
     "claims",
     "get_claim",
     "summarize",
-    "verify",
 ]
