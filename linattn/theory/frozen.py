@@ -137,7 +137,13 @@ class FrozenStage:
     def _one_minus_mean_power(self) -> Array:
         """I − M̂ = η Σ p_i S_i A_i, formed without subtraction."""
         x = self.local_lr * self._spectra[0]
-        return self._function(contraction(x, self.local_steps))
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self._function(contraction(x, self.local_steps))
+
+    @cached_property
+    def _overflows(self) -> bool:
+        """Whether (I − ηA_i)^E is beyond the range of floating-point numbers."""
+        return not bool(np.isfinite(self._one_minus_mean_power).all())
 
     @cached_property
     def _mean_power_spectrum(self) -> tuple[Array, Array]:
@@ -148,7 +154,7 @@ class FrozenStage:
     @cached_property
     def rate(self) -> float:
         """ρ(M̂) = ‖M̂‖₂, the contraction per round; inf after overflow."""
-        if not np.isfinite(self._one_minus_mean_power).all():
+        if self._overflows:
             return float("inf")
         return float(np.abs(1.0 - self._mean_power_spectrum[0]).max())
 
@@ -159,7 +165,9 @@ class FrozenStage:
 
     @cached_property
     def _bias(self) -> Array:
-        """V_∞ − V* = η (Σ p S_i A_i)⁻¹ Σ p T_i A_i g_i*, exactly zero at E = 1."""
+        """V_∞ − V* = η (Σ p S_i A_i)⁻¹ Σ p T_i A_i g_i*, exactly zero at E = 1; inf at overflow."""
+        if self._overflows:
+            return np.full_like(self._star, np.inf)
         values, vectors = self._spectra
         x = self.local_lr * values
         weighted = weighted_sum(x, self.local_steps) * x  # η T_i A_i in the eigenbasis
@@ -180,7 +188,9 @@ class FrozenStage:
 
     @property
     def floor(self) -> float:
-        """½‖V_∞ − V*‖²_A, units of loss."""
+        """½‖V_∞ − V*‖²_A, units of loss; inf at overflow."""
+        if self._overflows:
+            return float("inf")
         return 0.5 * self._norm_sq(self._bias)
 
     def _norm_sq(self, stacked: Array) -> float:
@@ -194,18 +204,23 @@ class FrozenStage:
     def _lag(self, rounds: int) -> Array:
         """M̂ᵗ(V_0 − V_∞)."""
         values, vectors = self._mean_power_spectrum
-        with np.errstate(over="ignore", divide="ignore"):
+        start = stack_heads(self.start) - self._star - self._bias
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             decay = (1.0 - values) ** rounds
             small = np.exp(rounds * np.log1p(-np.minimum(values, 0.5)))
-        powers = np.where(values < 0.5, small, decay)
-        start = stack_heads(self.start) - self._star - self._bias
-        return np.asarray(vectors @ (powers[:, None] * (vectors.T @ start)))
+            powers = np.where(values < 0.5, small, decay)
+            return np.asarray(vectors @ (powers[:, None] * (vectors.T @ start)))
 
     def after(self, rounds: int) -> Array:
-        """Return V after `rounds` rounds, (H, d, m), without simulating them (C7)."""
+        """Return V after `rounds` rounds, (H, d, m), without simulating them (C7).
+
+        Not finite where an unstable stage has left the range of floating-point numbers.
+        """
         positive_int("rounds", rounds, minimum=0)
         if rounds == 0:
             return self.start
+        if self._overflows:
+            return np.full_like(self.start, np.inf)
         return self._heads(self._star + self._bias + self._lag(rounds))
 
     def drift_parts(self, rounds: int) -> tuple[float, float, float]:

@@ -1,0 +1,264 @@
+"""The frozen stage in closed form: naive dense powers, explicit rounds, controls, bounds."""
+
+import numpy as np
+import pytest
+import reference as ref
+from bridge import make, relative_error
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import linattn as la
+from linattn.theory import FrozenStage, frozen_stage
+
+few = settings(max_examples=30, deadline=None, derandomize=True)
+seeds = st.integers(0, 10**6)
+kinds = st.sampled_from(["merged", "factored"])
+readouts = st.sampled_from(ref.READOUTS)
+steps = st.sampled_from([1, 2, 3, 10, 40])
+# η as a share of 2/max λ_max(A_i), the limit of stability.
+shares = st.sampled_from([0.01, 0.3, 0.5, 0.9, 0.99])
+
+
+def case(seed, kind, readout, count, share):
+    _, inst, theta, V, problem, params = make(
+        seed, kind, readout=readout, value_ridge=0.2, heterogeneity=(0.5, 0.5, 1.0)
+    )
+    tops = [np.linalg.norm(ref.client_matrix(inst, i, theta), 2) for i in range(len(inst.weights))]
+    eta = share * 2 / max(tops)
+    stage = frozen_stage(problem, params, local_steps=count, local_lr=eta)
+    naive = ref.frozen_quantities(inst, theta, local_steps=count, step_size=eta)
+    return inst, theta, V, problem, params, eta, stage, naive
+
+
+def condition(stage):
+    return np.linalg.cond(stage.hessian)
+
+
+@few
+@given(seeds, kinds, readouts, steps, shares)
+def test_against_dense_matrix_powers(seed, kind, readout, count, share):
+    *_, stage, naive = case(seed, kind, readout, count, share)
+    assume(condition(stage) <= 1e4)
+    for i, (hessian, linear) in enumerate(zip(naive.matrices, naive.linears, strict=True)):
+        assert relative_error(stage.hessians[i], hessian) < 1e-10
+        assert relative_error(stage.linears[i], linear) < 1e-10
+    scale = np.abs(naive.fixed_point).max()
+    assert relative_error(ref.stack(stage.fixed_point), naive.fixed_point, scale) < 1e-8
+    assert relative_error(ref.stack(stage.minimizer), naive.minimizer, scale) < 1e-8
+    assert relative_error(ref.stack(stage.bias), naive.bias, scale) < 1e-9
+    assert relative_error(ref.stack(stage.first_order_bias), naive.bias_first_order, scale) < 1e-9
+    assert stage.rate == pytest.approx(naive.rate, abs=1e-11)
+    assert stage.floor == pytest.approx(naive.floor, rel=1e-7, abs=1e-16 * scale**2)
+    assert stage.largest_step_curvature == pytest.approx(eta_times(naive, stage), rel=1e-10)
+    assert stage.crude_bias_bound == pytest.approx(naive.bound, rel=1e-7, abs=1e-300)
+    if stage.largest_step_curvature <= 1.0:
+        assert stage.bias_bound == pytest.approx(naive.bound_small_step, rel=1e-7, abs=1e-300)
+    else:
+        assert stage.bias_bound == stage.crude_bias_bound
+
+
+def eta_times(naive, stage):
+    return naive.largest * stage.local_lr
+
+
+@few
+@given(seeds, kinds, readouts, steps, shares)
+def test_the_fixed_point_is_fixed(seed, kind, readout, count, share):
+    """One explicit round of the twin from V_∞ stays at V_∞."""
+    inst, theta, _, _, _, eta, stage, _ = case(seed, kind, readout, count, share)
+    assume(condition(stage) <= 1e4)
+    start = stage.fixed_point
+    _, after = ref.frozen_rounds(inst, theta, start, rounds=1, local_steps=count, step_size=eta)
+    assert relative_error(after, start) < 1e-11
+
+
+@few
+@given(seeds, kinds, readouts, steps, shares, st.sampled_from([1, 2, 7, 60]))
+def test_closed_form_against_explicit_rounds(seed, kind, readout, count, share, rounds):
+    *_, problem, params, eta, stage, _ = case(seed, kind, readout, count, share)
+    assume(condition(stage) <= 1e4)
+    assert stage.rate < 1
+    size = np.linalg.norm(params.value - stage.fixed_point) + np.linalg.norm(stage.fixed_point)
+    options = {"rounds": rounds, "local_steps": count, "local_lr": eta, "metrics": ["gap"]}
+    method = la.fed_frozen(warmup_rounds=0)
+    # The second run goes through the sequences, step by step, and never forms A_i.
+    for batch_size in (None, 10**6):
+        result = la.run(method, problem, params, batch_size=batch_size, **options)
+        difference = np.linalg.norm(result.params.value - stage.after(rounds))
+        assert difference <= 1e-12 * size
+    final = result.columns["gap"][-1]
+    parts = stage.drift_parts(rounds)
+    assert sum(parts) == pytest.approx(final, rel=1e-7, abs=1e-13 * size**2)
+
+
+@few
+@given(seeds, kinds, readouts, steps, shares)
+def test_explicit_rounds_of_the_twin(seed, kind, readout, count, share):
+    inst, theta, V, _, _, eta, stage, _ = case(seed, kind, readout, count, share)
+    assume(condition(stage) <= 1e4)
+    values = ref.frozen_rounds(inst, theta, V, rounds=3, local_steps=count, step_size=eta)
+    size = np.linalg.norm(V - stage.fixed_point) + np.linalg.norm(stage.fixed_point)
+    for t, value in enumerate(values):
+        assert np.linalg.norm(value - stage.after(t)) <= 1e-11 * size
+    assert np.array_equal(stage.after(0), V)
+
+
+@few
+@given(seeds, kinds, readouts, steps, shares)
+def test_bounds_hold_and_are_ordered(seed, kind, readout, count, share):
+    *_, stage, _ = case(seed, kind, readout, count, share)
+    measured = np.linalg.norm(stage.bias)
+    assert measured <= stage.bias_bound * (1 + 1e-10)
+    assert stage.bias_bound <= stage.crude_bias_bound * (1 + 1e-10)
+
+
+@pytest.mark.parametrize("share", [1.0, 1.001, 3.0])
+def test_bounds_are_refused_at_large_steps(share):
+    *_, stage, _ = case(1, "merged", "token", 5, share * (1 + 1e-12))
+    assert stage.largest_step_curvature >= 2
+    assert stage.bias_bound is None
+    assert stage.crude_bias_bound is None
+
+
+@few
+@given(seeds, kinds)
+def test_the_bias_to_first_order(seed, kind):
+    """‖bias − first order‖ falls like η² and the bias like η."""
+    stages = [case(seed, kind, "token", 4, share)[-2] for share in (2e-2, 2e-3, 2e-4)]
+    bias = [np.linalg.norm(stage.bias) for stage in stages]
+    rest = [np.linalg.norm(stage.bias - stage.first_order_bias) for stage in stages]
+    assert 0.8 < np.log10(bias[1] / bias[2]) < 1.2
+    assert 1.8 < np.log10(rest[1] / rest[2]) < 2.2
+    # Richardson: 2V_∞(η) − V_∞(2η) has no first-order bias.
+    double = case(seed, kind, "token", 4, 4e-3)[-2]
+    left = 2 * stages[1].fixed_point - double.fixed_point - double.minimizer
+    assert np.linalg.norm(left) < 0.1 * bias[1] + 1e-12 * np.linalg.norm(double.minimizer)
+
+
+def test_many_local_steps_reach_the_mean_of_the_client_minimizers():
+    inst, theta, _, problem, params, eta, _, _ = case(3, "merged", "token", 1, 0.5)
+    stage = frozen_stage(problem, params, local_steps=4000, local_lr=eta)
+    own = [p * ref.client_minimizer(inst, i, theta) for i, p in enumerate(inst.weights)]
+    assert relative_error(stage.fixed_point, sum(own)) < 1e-9
+    assert np.linalg.norm(stage.bias) <= stage.bias_bound
+
+
+# ------------------------------------------------------------------------ null controls
+
+
+@few
+@given(seeds, kinds, readouts, shares)
+def test_one_local_step_has_no_bias_at_all(seed, kind, readout, share):
+    *_, stage, _ = case(seed, kind, readout, 1, share)
+    assert not stage.bias.any()
+    assert not stage.first_order_bias.any()
+    assert stage.floor == stage.bias_bound == 0.0
+    assert np.array_equal(stage.fixed_point, stage.minimizer)
+
+
+def test_equal_hessians_have_no_bias_whatever_the_targets():
+    problem = la.synthetic_problem(
+        num_clients=4, sequences_per_client=5, num_tokens=6, dim=3, num_outputs=2, noise=0.3,
+        value_heterogeneity=2.0, shared_tokens=True, value_ridge=0.1, kernel_ridge=0.1,
+    )  # fmt: skip
+    params = la.initial_params(problem, num_heads=2)
+    stage = frozen_stage(problem, params, local_steps=30, local_lr=la.safe_step(problem, params))
+    scale = np.linalg.norm(stage.minimizer)
+    assert np.linalg.norm(stage.gradients_at_minimizer) > 0.1 * scale
+    assert np.linalg.norm(stage.bias) < 1e-12 * scale
+    assert np.linalg.norm(stage.first_order_bias) < 1e-12 * scale
+    assert stage.bias_bound < 1e-10 * scale
+
+
+def quadratics(linear_of, start=None, count=20, step=0.1):
+    """A stage of random client quadratics, without data."""
+    rng = np.random.default_rng(5)
+    roots = rng.standard_normal((3, 4, 6))
+    hessians = roots @ roots.transpose(0, 2, 1) / 6 + 0.1 * np.eye(4)
+    star = rng.standard_normal((4, 2))
+    linears = np.array([linear_of(rng, a, star) for a in hessians])
+    start = np.zeros((2, 2, 2)) if start is None else start
+    return FrozenStage(np.array([0.5, 0.3, 0.2]), hessians, linears, start, count, step), star
+
+
+def test_clients_that_agree_on_the_minimizer_have_no_bias():
+    stage, star = quadratics(lambda rng, a, star: a @ star)
+    assert relative_error(ref.stack(stage.minimizer), star) < 1e-12
+    assert np.linalg.norm(stage.bias) < 1e-12 * np.linalg.norm(star)
+
+
+def test_the_bias_is_there_when_no_control_holds():
+    stage, star = quadratics(lambda rng, a, star: a @ star + rng.standard_normal(star.shape))
+    assert np.linalg.norm(stage.bias) > 1e-2 * np.linalg.norm(star)
+
+
+def test_identical_clients_have_no_bias(small_problem, small_params):
+    stage = frozen_stage(la.pool(small_problem), small_params, local_steps=25, local_lr=0.05)
+    assert np.linalg.norm(stage.bias) < 1e-12 * np.linalg.norm(stage.minimizer)
+
+
+# ------------------------------------------------------------------------ steps and stability
+
+
+def test_frozen_lr_as_in_fed_frozen(small_problem, small_params):
+    tops = [
+        np.linalg.eigvalsh(la.ValueBlock(small_problem.subset([i]), small_params).hessian)[-1]
+        for i in range(4)
+    ]
+    options = {"local_steps": 5, "local_lr": 10.0}
+    for frozen_lr, expected in ((None, 10.0), (0.02, 0.02), ("safe", 1 / max(tops))):
+        stage = frozen_stage(small_problem, small_params, frozen_lr=frozen_lr, **options)
+        assert stage.local_lr == pytest.approx(expected, rel=1e-12)
+        if frozen_lr == "safe":
+            run = la.run(
+                la.fed_frozen(warmup_rounds=0, frozen_lr="safe"), small_problem, small_params,
+                rounds=6, **options,
+            )  # fmt: skip
+            assert relative_error(run.params.value, stage.after(6)) < 1e-12
+    small = frozen_stage(
+        small_problem, small_params, local_steps=5, local_lr=1e-3, frozen_lr="safe"
+    )
+    assert small.local_lr == 1e-3
+
+
+@pytest.mark.parametrize(("count", "share"), [(3, 6.0), (40, 4.0), (1000, 5.0), (3000, 40.0)])
+def test_an_unstable_stage_says_so_without_nan_or_warning(count, share):
+    *_, stage, _ = case(2, "merged", "token", 1, share)
+    stage = FrozenStage(
+        stage.weights, stage.hessians, stage.linears, stage.start, count, stage.local_lr
+    )
+    assert not stage.stable
+    assert stage.rate > 1
+    assert stage.drift_parts(4) == (np.inf,) * 3
+    assert stage.bias_bound is None
+    assert "unstable" in repr(stage)
+    assert not np.isnan(stage.floor)
+    assert not np.isnan(stage.rate)
+    stage.after(5000)
+
+
+def test_an_unstable_stage_follows_the_explicit_rounds_while_it_can():
+    inst, theta, V, *_, eta, stage, _ = case(2, "merged", "token", 2, 3.0)
+    assert not stage.stable
+    values = ref.frozen_rounds(inst, theta, V, rounds=6, local_steps=2, step_size=eta)
+    assert relative_error(stage.after(6), values[6]) < 1e-9
+
+
+def test_representation_and_refusals(small_problem, small_params):
+    stage = frozen_stage(small_problem, small_params, local_steps=5, local_lr=0.01)
+    assert repr(stage).startswith("FrozenStage(stable, rate 0.")
+    with pytest.raises(ValueError, match="rounds must be an integer >= 0"):
+        stage.after(-1)
+    cases = [
+        ({"local_steps": 0, "local_lr": 0.1}, "local_steps must be an integer >= 1"),
+        ({"local_steps": 1, "local_lr": -0.1}, "local_lr must be > 0"),
+        ({"local_steps": 1, "local_lr": 0.1, "frozen_lr": "slow"}, "frozen_lr must be one of"),
+        ({"local_steps": 1, "local_lr": 0.1, "frozen_lr": 0}, "frozen_lr must be > 0"),
+    ]
+    for options, message in cases:
+        with pytest.raises(ValueError, match=message):
+            frozen_stage(small_problem, small_params, **options)
+    with pytest.raises(ValueError, match="params must have a value block"):
+        frozen_stage(
+            small_problem, la.Params.merged(np.eye(2), np.ones((2, 2))), local_steps=1, local_lr=1
+        )
