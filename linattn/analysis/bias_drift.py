@@ -18,7 +18,7 @@ from linattn.objectives.joint import check_fits
 from linattn.objectives.population import population
 from linattn.objectives.reference import Reference, reference_value
 from linattn.objectives.steps import check_frozen_lr
-from linattn.theory.frozen import frozen_stage
+from linattn.theory.frozen import FrozenStage, frozen_stage
 from linattn.types import Params, Problem
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def bias_drift(
     local_lr: float,
     frozen_lr: float | str | None = None,
     reference: float | Reference | None = None,
+    path: Sequence[Params] | None = None,
 ) -> xr.Dataset:
     """Return the objective after T warm-up and R − T frozen rounds for many T, with its parts.
 
@@ -82,6 +83,9 @@ def bias_drift(
         Step size of the frozen stage, as in `fed_frozen`.
     reference : float or Reference, optional
         P_ref; default `reference_value(problem, like=params)`.
+    path : sequence of Params, optional
+        Warm-up parameters after 0, 1, 2, … rounds, like the ``path`` of a run of `fed_avg`,
+        so that a warm-up that was run already is not run again.
 
     Returns
     -------
@@ -93,7 +97,8 @@ def bias_drift(
     Raises
     ------
     ValueError
-        If a warm-up length is negative or exceeds `rounds`, or another argument is out of range.
+        If a warm-up length is negative or exceeds `rounds`, `path` does not start at `params` or is
+        too short, or another argument is out of range.
 
     Notes
     -----
@@ -107,12 +112,14 @@ def bias_drift(
     found = reference_value(problem, like=params) if reference is None else reference
     target = found.value if isinstance(found, Reference) else real("reference", found)
     with one_blas_thread():
-        path = warmup_path(problem, params, lengths, settings.local_steps, settings.local_lr)
+        reached = _recorded(path, params, lengths) or warmup_path(
+            problem, params, lengths, settings.local_steps, settings.local_lr
+        )
         steps = [settings.local_steps * t for t in lengths]
         synchronized = centralized_path(problem, params, marks=steps, step_size=settings.local_lr)
         rows = [
-            _row(problem, reached, smooth, settings.rounds - t, settings, frozen_lr, target)
-            for t, reached, smooth in zip(lengths, path, synchronized, strict=True)
+            _row(problem, warm, smooth, settings.rounds - t, settings, frozen_lr, target)
+            for t, warm, smooth in zip(lengths, reached, synchronized, strict=True)
         ]
     return _table(lengths, rows, settings, target, found)
 
@@ -165,6 +172,20 @@ def check_lengths(warmup_lengths: Sequence[int], rounds: int) -> list[int]:
     return lengths
 
 
+def _recorded(
+    path: Sequence[Params] | None, start: Params, lengths: Sequence[int]
+) -> list[Params] | None:
+    """The entries of a recorded path at each warm-up length, after checking that it fits."""
+    if path is None:
+        return None
+    if len(path) <= lengths[-1] or not np.array_equal(path[0].flat, start.flat):
+        raise ValueError(
+            f"path must start at params and hold {lengths[-1] + 1} entries, rounds 0 to "
+            f"{lengths[-1]}, got {len(path)}."
+        )
+    return [path[t] for t in lengths]
+
+
 def warmup_path(
     problem: Problem, params: Params, lengths: Sequence[int], local_steps: int, local_lr: float
 ) -> list[Params]:
@@ -209,35 +230,37 @@ def _row(
     smooth = finite_profile(problem, synchronized)
     if not np.isfinite(profile):
         return Row(INF, INF, smooth, INF, INF, INF, INF, INF, INF, False, settings.local_lr)
-    with np.errstate(over="ignore", invalid="ignore"):
-        stage = frozen_stage(
-            problem,
-            params,
-            local_steps=settings.local_steps,
-            local_lr=settings.local_lr,
-            frozen_lr=frozen_lr,
-        )
-        rate = stage.rate
-        usable = rate < 1.0 or (remaining == 0 and np.isfinite(rate))
-        if not usable:
-            parts = (INF, INF, INF) if remaining else (stage.gap, 0.0, 0.0)
-            objective = INF if remaining else profile + stage.gap
-        else:
-            parts = stage.drift_parts(remaining)
-            last = params.replace(value=stage.after(remaining))
-            objective = population(problem).value_and_gradient(last)[0]
-    residual = objective - profile - sum(parts) if np.isfinite(objective) else INF
-    return Row(
-        objective,
-        profile,
-        smooth,
-        *parts,
-        profile - reference,
-        residual,
-        rate,
-        bool(usable or remaining == 0),
-        stage.local_lr,
+    stage = frozen_stage(
+        problem,
+        params,
+        local_steps=settings.local_steps,
+        local_lr=settings.local_lr,
+        frozen_lr=frozen_lr,
     )
+    stable = stage.stable or remaining == 0
+    objective = _final_objective(problem, params, stage, remaining)
+    parts = _drift_parts(stage, remaining)
+    residual = objective - profile - sum(parts) if stable else INF
+    bias = profile - reference
+    return Row(
+        objective, profile, smooth, *parts, bias, residual, stage.rate, stable, stage.local_lr
+    )
+
+
+def _final_objective(problem: Problem, params: Params, stage: FrozenStage, remaining: int) -> float:
+    """F(B_T, V_R) on the statistics, +inf where the frozen stage overflowed."""
+    value = stage.after(remaining)
+    if not np.isfinite(value).all():
+        return INF
+    objective = population(problem).value_and_gradient(params.replace(value=value))[0]
+    return objective if np.isfinite(objective) else INF
+
+
+def _drift_parts(stage: FrozenStage, remaining: int) -> tuple[float, float, float]:
+    parts = stage.drift_parts(remaining)
+    if remaining == 0 and not np.isfinite(parts).all():
+        return stage.gap, 0.0, 0.0  # V_∞ has overflowed, but no frozen round is left to need it
+    return parts
 
 
 def synchronized_control(

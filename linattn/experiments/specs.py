@@ -193,7 +193,7 @@ class RealDataSpec(
     kernel_ridge: Positive = 1e-4
     rounds: Count = 200
     local_steps: tuple[Count, ...] = (1, 20)
-    step_factor: Positive = 4.0
+    step_factor: Positive = 2.0
     frozen_lr: Positive | Literal["safe"] | None = None
     num_lengths: Annotated[int, Meta(ge=2)] = 8
     warmup_lengths: tuple[Index, ...] = ()

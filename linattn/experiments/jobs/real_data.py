@@ -133,6 +133,7 @@ def _panel(
         local_lr=local_lr,
         frozen_lr=spec.frozen_lr,
         reference=reference,
+        path=path,
     )
     curves = {c.warmup: c for c in final.curves if c.local_steps == local_steps}
     ordered = [curves[length] for length in spec.lengths()]

@@ -15,6 +15,8 @@ from linattn.data.splits import FederatedData
 from linattn.experiments.specs import RealDataSpec
 
 MOST_HALVINGS = 60
+RISING = 1e-9
+"""Relative rise per round that is growth, not rounding or the last bit of settling."""
 
 
 class HeldOut(NamedTuple):
@@ -206,12 +208,12 @@ def _curve(
 ) -> Curve:
     """A curve over all rounds, NaN after divergence.
 
-    A run that ends above its start has diverged as well: its numbers are finite only because it
-    ran out of rounds.
+    A run that still rises at its end, above its start, has diverged as well: its numbers are finite
+    only because it ran out of rounds.
     """
     objective = columns["objective"]
     diverged = result.outcome.round if result.outcome.status == "diverged" else -1
-    if diverged < 0 and objective[-1] > objective[0]:
+    if diverged < 0 and objective[-1] > max(objective[0], objective[-2] * (1.0 + RISING)):
         diverged = spec.rounds
     missing = spec.rounds + 1 - len(objective)
     padded = {
