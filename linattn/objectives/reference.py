@@ -35,7 +35,8 @@ class Reference:
         ‖∇P‖ there.
     num_starts : int
     lower_bound : float or None
-        C15 lower bound of inf P over every number of heads (merged kernels); None if factored.
+        Lower bound of inf P over every number of heads: C15(a) for merged kernels, C15(c) for
+        factored ones; None where the moments that (c) needs are too large.
     certified : bool
         Whether the point is globally optimal: lower_bound within 1e-6 relative of value.
     """
@@ -87,6 +88,7 @@ def reference_value(
     """
     check_fits(problem, like)
     positive_int("num_starts", num_starts)
+    positive_int("seed", seed, minimum=0)
     if problem.kernel_ridge <= 0.0:
         raise ValueError(
             "problem must have kernel_ridge > 0 for a reference value, got 0: (aB, V/a) predicts "
@@ -291,9 +293,9 @@ def _lower_bound(
         return None
     plain = form.solve_least_squares()
     unit = 1.5 * (problem.kernel_ridge**2 * problem.value_ridge) ** (1 / 3)
+    if best <= plain:  # nothing to gain over no model, up to rounding
+        return best
     reach = ((best - plain) / unit) ** 1.5
-    if reach <= 0.0:
-        return plain
     threshold = unit * reach ** (-1 / 3)
     fit = wide_fit(held, problem, threshold)
     dual = dual_lower_bound(held, fit.kernel, fit.value, threshold)

@@ -68,6 +68,7 @@ def initial_params(
         If an argument is out of range; the sentence names it.
     """
     positive_int("num_heads", num_heads)
+    positive_int("seed", seed, minimum=0)
     one_of("kernel", kernel, ("merged", "factored"))
     one_of("value", value, ("zeros", "normal", "minimizer"))
     scale = real("scale", scale, above=0.0)

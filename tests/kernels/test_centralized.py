@@ -1,0 +1,65 @@
+"""Compiled centralized descent on moments against explicit gradient descent on F."""
+
+import numpy as np
+import pytest
+import reference as ref
+from bridge import make, moved, relative_error
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import linattn as la
+from linattn._kernels.centralized import moment_descent
+from linattn._kernels.local import LocalShape
+from linattn.objectives.forms import MomentForm
+
+few = settings(max_examples=20, deadline=None, derandomize=True)
+
+
+def descend(problem, params, step_size, steps):
+    """Parameters after compiled descent."""
+    form = MomentForm(problem.statistics, problem.sequence_weights)
+    moments, linear, low, high = form.folded
+    pair = np.empty((problem.dim,) * 2, dtype=np.int64)
+    pair[low, high] = pair[high, low] = np.arange(len(low))
+    rank = params.query.shape[-1] if params.is_factored else 0
+    shape = LocalShape(params.num_heads, problem.dim, problem.num_outputs, rank)
+    ridges, flat = (problem.value_ridge, problem.kernel_ridge), params.flat.copy()
+    moment_descent(moments, linear, pair, shape, flat, *ridges, step_size, steps)
+    return flat
+
+
+@few
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from(["merged", "factored"]),
+    st.sampled_from(ref.READOUTS),
+    st.integers(0, 4),
+)
+def test_against_explicit_descent(seed, kind, readout, steps):
+    _, inst, theta, V, problem, params = make(seed, kind, readout=readout)
+    step_size = 0.2 * la.safe_step(problem, params)
+    flat, joint, at = descend(problem, params, step_size, steps), la.Joint(problem), params
+    for _ in range(steps):
+        at = moved(at, joint.gradient(at), -step_size)
+    assert relative_error(flat, at.flat) < 1e-9
+    twin = ref.centralized(inst, theta, V, steps=steps, step_size=step_size)
+    assert relative_error(flat, ref.flatten(*twin)) < 1e-9
+
+
+@pytest.mark.parametrize("rank", [1, 3, 5])
+def test_a_large_step_shows_that_all_blocks_move_from_the_old_point(rank):
+    """With one big step a block that saw its neighbour's new value would be far off."""
+    problem = la.synthetic_problem(
+        num_clients=2, sequences_per_client=3, num_tokens=4, dim=3, num_outputs=2,
+        value_ridge=0.3, kernel_ridge=0.2,
+    )  # fmt: skip
+    for options in ({"kernel": "merged"}, {"kernel": "factored", "rank": rank}):
+        params = la.initial_params(problem, num_heads=3, value="normal", **options)
+        expected = params.flat - 0.9 * la.Joint(problem).gradient(params).flat
+        assert relative_error(descend(problem, params, 0.9, 1), expected) < 1e-11
+
+
+def test_two_calls_continue_each_other_to_the_bit(small_problem, small_factored):
+    whole = descend(small_problem, small_factored, 0.01, 7)
+    first = la.Params(small_factored.layout, descend(small_problem, small_factored, 0.01, 3))
+    assert np.array_equal(descend(small_problem, first, 0.01, 4), whole)
