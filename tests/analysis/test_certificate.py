@@ -1,0 +1,131 @@
+"""The descent certificate against the token-level twin (C4, C4f, additive identity)."""
+
+import numpy as np
+import pytest
+import reference as ref
+from bridge import make, to_params
+
+import linattn as la
+from linattn.federated.rounds import choose_participants, draw_batches
+from linattn.streams import stream
+
+LEDGER = (*ref.COSTS, "descent_paid", "step_term", *ref.SIGNED)
+
+
+def twin_ledger(inst, theta, value, *, batch_size, participation, seed, **options):
+    """The twin's certificate with the library's participants and minibatches."""
+    rounds, steps = options["rounds"], options["local_steps"]
+    count = len(inst.clients)
+    participants = [
+        choose_participants(count, participation, seed, t).tolist() for t in range(rounds)
+    ]
+    batches = None
+    if batch_size is not None:
+        batches = [
+            {
+                i: draw_batches(
+                    len(inst.clients[i]), batch_size, steps, stream(seed, "batch", i, t)
+                )
+                for i in participants[t]
+            }
+            for t in range(rounds)
+        ]
+    run = ref.fedavg(inst, theta, value, participants=participants, batches=batches, **options)
+    return ref.certificate(inst, run, options["local_lr"])
+
+
+@pytest.mark.parametrize("kind", ["merged", "factored"])
+@pytest.mark.parametrize("readout", ["token", "mean", "last"])
+@pytest.mark.parametrize(("batch_size", "participation"), [(None, 1.0), (2, 0.5)])
+def test_ledger_is_the_twins(kind, readout, batch_size, participation):
+    seed = 11 + len(readout)
+    _, inst, theta, value, problem, params = make(seed, kind, readout=readout)
+    options = {"rounds": 3, "local_steps": 4, "local_lr": 0.3 * ref.safe_step(inst, theta)}
+    extra = {"batch_size": batch_size, "participation": participation, "seed": 5}
+    ours = la.descent_certificate(problem, params, **options, **extra)
+    theirs = twin_ledger(inst, theta, value, **options, **extra)
+    scale = abs(theirs["profile"][0]) + sum(np.abs(theirs[name][-1]) for name in LEDGER)
+    for name in ("profile", "certificate", *LEDGER):
+        np.testing.assert_allclose(ours[name], theirs[name], atol=1e-11 * scale, err_msg=name)
+    assert np.abs(ours["residual"]).max() <= 1e-12 * scale
+    assert int(ours["violations"].sum()) == 0
+    assert (ours["certificate"].values >= ours["profile"].values - 1e-12 * scale).all()
+
+
+def test_terms_add_up_to_the_certificate(small_problem, small_params):
+    ledger = la.descent_certificate(
+        small_problem, small_params, rounds=4, local_steps=3, local_lr=0.02, batch_size=2,
+        participation=0.5,
+    )  # fmt: skip
+    costs = sum(ledger[name] for name in ref.COSTS)
+    total = ledger["profile"][0] - ledger["descent_paid"] + costs - ledger["step_term"]
+    costs_only = ("noise_cost", "sampling_cost")
+    np.testing.assert_allclose(ledger["certificate"], total, rtol=1e-12)
+    assert all(float(ledger[name][-1]) > 0 for name in costs_only)
+    assert ledger.sizes["round"] == 5
+    assert float(ledger["certificate"][0]) == float(ledger["profile"][0])
+
+
+def test_no_drift_with_one_local_step(small_problem, small_params):
+    ledger = la.descent_certificate(
+        small_problem, small_params, rounds=5, local_steps=1, local_lr=0.05
+    )
+    assert float(ledger["drift_cost"][-1]) <= 1e-28
+    assert float(ledger["tracking_cost"][-1]) > 1e-6
+
+
+def test_cheap_curvature_bound_is_used_above_256_and_says_so():
+    problem = la.synthetic_problem(
+        num_clients=2, sequences_per_client=3, num_tokens=4, dim=17, num_outputs=2,
+        value_ridge=0.1, kernel_ridge=0.1,
+    )  # fmt: skip
+    params = la.initial_params(problem, scale=0.3)
+    ledger = la.descent_certificate(problem, params, rounds=2, local_steps=2, local_lr=0.01)
+    assert ledger.attrs["curvature_kind"] == "cheap bound"
+    exact = 0.01 * la.KernelProfile(problem).curvature(params)
+    assert float(ledger["eta_L"][1]) >= exact * (1 - 1e-12)
+    assert int(ledger["violations"].sum()) == 0
+
+
+def test_halved_curvature_would_be_violated():
+    """The constant L_K is needed: at large steps the right side with L_K/2 falls below P."""
+    found = 0
+    for seed in range(30):
+        _, inst, theta, value, _, _ = make(seed, "merged", num_heads=1)
+        rate = 1.9 / ref.curvature(inst, theta)
+        run = ref.fedavg(inst, theta, value, rounds=1, local_steps=1, local_lr=rate)
+        step = run.steps[0]
+        sides = ref.descent_step(inst, step, rate)
+        loose = 0.25 * rate**2 * ref.curvature(inst, step.theta) * ref.norm_sq(step.update)
+        found += sides["left"] > sides["upper"] - loose
+    assert found > 0
+
+
+def test_divergence_is_reported(small_problem, small_params):
+    ledger = la.descent_certificate(
+        small_problem, small_params, rounds=30, local_steps=5, local_lr=50.0
+    )
+    ended = ledger.attrs["diverged_round"]
+    assert ended is not None
+    assert np.isinf(ledger["certificate"].values[ended + 1 :]).all()
+    assert np.isfinite(ledger["certificate"].values[: ended + 1]).all()
+
+
+def test_looseness_is_relative_to_the_fall(small_problem, small_params):
+    ledger = la.descent_certificate(
+        small_problem, small_params, rounds=10, local_steps=2, local_lr=0.02
+    )
+    profile, bound = ledger["profile"].values, ledger["certificate"].values
+    t = profile.argmin()
+    assert la.looseness(ledger) == pytest.approx(
+        (bound[t] - profile[t]) / (profile[0] - profile[t])
+    )
+    assert np.isnan(la.looseness(ledger.isel(round=[0])))
+
+
+def test_start_does_not_need_a_value(small_problem):
+    params = la.initial_params(small_problem)
+    assert not params.value.any()
+    ledger = la.descent_certificate(small_problem, params, rounds=2, local_steps=2, local_lr=0.01)
+    assert int(ledger["violations"].sum()) == 0
+    assert to_params((params.kernel,), params.value).flat.size == params.flat.size
