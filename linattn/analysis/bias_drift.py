@@ -111,7 +111,7 @@ def bias_drift(
     lengths = check_lengths(warmup_lengths, settings.rounds)
     found = reference_value(problem, like=params) if reference is None else reference
     target = found.value if isinstance(found, Reference) else real("reference", found)
-    with one_blas_thread():
+    with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
         reached = _recorded(path, params, lengths) or warmup_path(
             problem, params, lengths, settings.local_steps, settings.local_lr
         )

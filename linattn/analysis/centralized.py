@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from linattn._typing import Array
-from linattn.objectives.forms import MomentForm
+from linattn.federated.oracle import LocalTask, StatisticsOracle
+from linattn.objectives.forms import MomentForm, SequenceForm
 from linattn.objectives.population import Population, population
 from linattn.types import Params, Problem
 
@@ -35,27 +36,71 @@ def centralized_path(
     Notes
     -----
     Cost: marks[-1] gradients, each f² m multiply-adds on moments (compiled) or one pass over all
-    sequences.
+    sequences (compiled for the mean and last readout).
     """
-    held = population(problem)
+    advance = _descent(population(problem), params, step_size)
     flat = params.flat.copy()
     out, done = [], 0
     with np.errstate(over="ignore", invalid="ignore"):
         for mark in marks:
             if np.isfinite(flat).all():
-                flat = _advance(held, params, flat, mark - done, step_size)
+                flat = advance(flat, mark - done)
             done = mark
             out.append(Params(params.layout, flat))
     return out
 
 
-def _advance(held: Population, like: Params, flat: Array, steps: int, step_size: float) -> Array:
-    if isinstance(held.form, MomentForm):
-        return _advance_on_moments(held, held.form, like, flat, steps, step_size)
-    for _ in range(steps):
-        _, gradient = held.value_and_gradient(Params(like.layout, flat))
-        flat = flat - step_size * gradient
-    return flat
+def _descent(held: Population, like: Params, step_size: float) -> Callable[[Array, int], Array]:
+    """Return the function (flat parameters, number of steps) -> flat parameters."""
+    form = held.form
+    if isinstance(form, MomentForm):
+        return lambda flat, steps: _advance_on_moments(held, form, like, flat, steps, step_size)
+    if isinstance(form, SequenceForm) and form.statistics.query is not None:
+        return _one_query_descent(held, form, like, step_size)
+
+    def advance(flat: Array, steps: int) -> Array:
+        for _ in range(steps):
+            flat = flat - step_size * held.value_and_gradient(Params(like.layout, flat))[1]
+        return flat
+
+    return advance
+
+
+def _one_query_descent(
+    held: Population, form: SequenceForm, like: Params, step_size: float
+) -> Callable[[Array, int], Array]:
+    """Descent in the compiled local solver, on one client that holds all sequences.
+
+    A sequence of weight w with one query u and target y counts in a plain mean of S like the
+    sequence (√(wS) u, √(wS) y): its loss is ½‖Vᵀ G Bᵀ u − y‖².
+    """
+    kept, count = form.statistics, len(form.weights)
+    assert kept.query is not None
+    assert kept.target is not None
+    root = np.sqrt(form.weights * count)[:, None]
+    scaled = kept._replace(query=root * kept.query, target=root * kept.target)
+    offsets = np.array([0, count], dtype=np.int64)
+    ridges = (held.value_ridge, held.kernel_ridge)
+    oracle = StatisticsOracle(Problem(scaled, offsets, np.ones(1), *ridges, "mean"), like.layout)
+    size = like.layout.size
+
+    def advance(flat: Array, steps: int) -> Array:
+        task = LocalTask(
+            participants=np.zeros(1, dtype=np.int64),
+            starts=flat[None],
+            anchor=flat,
+            mask=np.ones((1, size), dtype=bool),
+            local_steps=steps,
+            local_lr=step_size,
+            prox=0.0,
+            shift=np.zeros((0, size)),
+            batches=None,
+            record=False,
+        )
+        ends, _ = oracle.train(task)
+        return np.asarray(ends[0])
+
+    return advance
 
 
 def _advance_on_moments(

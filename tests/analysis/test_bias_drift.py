@@ -15,12 +15,13 @@ PARTS = ("kernel_bias", "value_transient", "value_floor", "value_cross")
 def test_table_is_the_twins(kind, readout):
     _, inst, theta, value, problem, params = make(3 + len(readout), kind, readout=readout)
     options = {"rounds": 6, "local_steps": 3, "local_lr": 0.05 * ref.safe_step(inst, theta)}
+    frozen = 0.5 * options["local_lr"]
     table = la.bias_drift(
-        problem, params, warmup_lengths=[0, 2, 6], reference=0.25, frozen_lr=0.01, **options
+        problem, params, warmup_lengths=[0, 2, 6], reference=0.25, frozen_lr=frozen, **options
     )
     for warmup in (0, 2, 6):
         theirs = ref.bias_drift(
-            inst, theta, value, warmup_rounds=warmup, reference=0.25, frozen_lr=0.01, **options
+            inst, theta, value, warmup_rounds=warmup, reference=0.25, frozen_lr=frozen, **options
         )
         row = table.sel(warmup=warmup)
         for name, number in theirs.items():
