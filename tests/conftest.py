@@ -1,11 +1,19 @@
-"""Shared fixtures: two small federations that most tests can use as they are."""
+"""Shared fixtures: a small federation, and one BLAS thread for many small products."""
 
 import pytest
 
 import linattn as la
+from linattn._threads import one_blas_thread
 
 BASE = {"num_clients": 4, "sequences_per_client": 6, "num_tokens": 5, "dim": 3, "num_outputs": 2,
         "value_ridge": 0.05, "kernel_ridge": 0.01, "noise": 0.1, "seed": 3}  # fmt: skip
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_blas_thread():
+    """Tests multiply small matrices; threads would only get in each other's way."""
+    with one_blas_thread():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import numpy as np
 import scipy.optimize
 
 from linattn._checks import positive_int
+from linattn._threads import one_blas_thread
 from linattn._typing import Array
 from linattn.objectives.forms import MAX_MOMENT_ENTRIES, DataForm, MomentForm
 from linattn.objectives.joint import check_fits
@@ -94,6 +95,12 @@ def reference_value(
             "problem must have kernel_ridge > 0 for a reference value, got 0: (aB, V/a) predicts "
             "the same, so the profile need not have a minimizer."
         )
+    # Many products of small matrices: BLAS threads would cost ten times what they gain.
+    with one_blas_thread():
+        return _search(problem, like, num_starts, seed)
+
+
+def _search(problem: Problem, like: Params, num_starts: int, seed: int) -> Reference:
     held = population(problem)
     starts = [_kernel_part(like)]
     wide = None
