@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -94,6 +95,7 @@ def describe(kind: inspect.Type) -> str:
     return words.get(type(kind), "another type")
 
 
+@cache
 def _fields(cls: type[msgspec.Struct]) -> tuple[inspect.Field, ...]:
     info = inspect.type_info(cls)
     assert isinstance(info, inspect.StructType)

@@ -9,9 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
-from experiments.toy_runs import ToySpec, run
+from experiments.toy_runs import SWEEP, ToySpec, run
 
-from linattn.experiments.store import scan, write_result
+from linattn.experiments.provenance import provenance
+from linattn.experiments.store import encode, result_path, scan, write_result
+from linattn.experiments.worker import compute
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -55,12 +57,21 @@ def wait_for_results(folder, number):
         time.sleep(0.005)
 
 
-def test_kill_loses_only_the_runs_in_flight(tmp_path):
-    whole, store = tmp_path / "whole", tmp_path / "store"
-    assert finish(start(whole, "--preset", "real"))[0] == 0
-    expected = results(whole)
+@pytest.fixture
+def single_threaded_provenance(monkeypatch):
+    """Say of results made in this process what a worker says of its own: one thread."""
+    provenance.cache_clear()
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
+    yield
+    provenance.cache_clear()
+
+
+def test_kill_loses_only_the_runs_in_flight(tmp_path, single_threaded_provenance):
+    store = tmp_path / "store"
+    specs = SWEEP.specs("real")
+    expected = {result_path(store, spec).name: encode(spec, compute(spec)) for spec in specs}
     moments = random.Random(7)
-    for workers in "21211":
+    for workers in "12111":
         before = results(store)
         process = start(store, "--preset", "real", "--workers", workers)
         wait_for_results(store, len(before) + 1)

@@ -187,7 +187,7 @@ def test_one_identical_client_stands_for_all():
     np.testing.assert_allclose(*ends, rtol=1e-12, atol=1e-13)
 
 
-@pytest.mark.parametrize("cls", [BiasDriftSpec, CertificateSpec, FrozenStageSpec])
+@pytest.mark.parametrize("cls", [BiasDriftSpec, CertificateSpec, FreezeRuleSpec, FrozenStageSpec])
 def test_divergence_is_a_result(cls, tmp_path):
     spec, found = made(cls, local_lr=5.0)
     path = write_result(tmp_path, spec, found)

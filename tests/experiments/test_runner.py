@@ -55,17 +55,15 @@ def test_what_is_stored_is_not_computed_again(whole):
     assert "6 of 6 runs stored" in str(report)
 
 
-def test_force_and_damage_compute_again(whole):
+def test_a_damaged_file_is_kept_and_computed_again(whole):
     content = stored(whole[0])
     path = result_path(whole[0], SPECS[0])
     path.write_bytes(b"CDF")
     report = run_sweep(SPECS, whole[0], workers=1)
-    assert report.computed == 1
+    assert (report.reused, report.computed) == (5, 1)
     assert report.damaged == [
         f"{path.name} is damaged; it is kept as {path.name}.damaged and computed again."
     ]
-    forced = run_sweep(SPECS[:2], whole[0], workers=1, force=True)
-    assert (forced.reused, forced.computed) == (0, 2)
     assert stored(whole[0]) == content
 
 
@@ -75,52 +73,47 @@ def test_wall_times_lie_beside_the_results(whole):
     assert b"seconds" not in b"".join(stored(whole[0]).values())
 
 
-def test_crashes_and_deaths_do_not_end_the_sweep(tmp_path):
-    lines = io.StringIO()
-    specs = SWEEP.specs("bad")
-    report = run_sweep(
-        [*specs, *SPECS],
-        tmp_path,
-        workers=2,
-        observe=lambda total, reused: reporter(total, reused, stream=lines),
-    )
-    assert {failure.sentence for failure in report.failures} == {
+def test_crashes_and_deaths_do_not_end_the_sweep(tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        simulation_main(SWEEP, [*["--preset", "bad", "--workers", "1", "--output"], str(tmp_path)])
+    assert end.value.code == 1
+    shown = capsys.readouterr()
+    lines = shown.err.splitlines()
+    assert lines[-2:] == [
         "toy crashed: ArithmeticError: seven is not a square",
         "toy crashed: its worker process was killed by signal 9, perhaps out of memory.",
-    }
-    assert any("ArithmeticError" in failure.trace for failure in report.failures)
-    assert len(load_results(tmp_path)) == report.computed == 6  # ToySpec() is SPECS[0]
-    assert not report.complete
-    text = lines.getvalue().splitlines()
-    assert len(text) == report.total == 8
-    assert text[-1].startswith("[8/8] toy ")
-    assert text[-1].endswith("runs/s, 0:00 left")
+    ]
+    assert [line.partition(" ")[0] for line in lines[:-2]] == [
+        "[1/5]",
+        "[2/5]",
+        "[3/5]",
+        "[4/5]",
+        "[5/5]",
+    ]
+    assert lines[4].endswith("runs/s, 0:00 left")
+    assert shown.out.startswith(
+        f"3 of 5 runs stored in {tmp_path} (3 computed, 0 there before, 2 cr"
+    )
+    assert len(load_results(tmp_path)) == 3
     assert not list(tmp_path.glob(".*"))
 
 
-def test_a_crash_is_a_sentence_and_an_exit_status(tmp_path, capsys):
-    with pytest.raises(SystemExit) as end:
-        simulation_main(
-            SWEEP, ["--preset", "bad", "--set", "mode=raise", "--output", str(tmp_path)]
-        )
-    assert end.value.code == 1
-    shown = capsys.readouterr()
-    assert "toy crashed: ArithmeticError: seven is not a square" in shown.err
-    assert "Traceback" not in shown.err
-    assert shown.out.startswith("0 of 1 runs stored")
-
-
-def test_workers_have_one_thread_and_the_parent_keeps_its_own(tmp_path, monkeypatch):
+def test_workers_have_one_thread_and_the_parent_keeps_its_own(whole, monkeypatch):
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "7")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    content = stored(whole[0])
     spec = ToySpec(mode="threads")
-    run_sweep([spec], tmp_path, workers=1)
-    found = read_result(result_path(tmp_path, spec))
+    report = run_sweep([spec, SPECS[1]], whole[0], workers=1, force=True)
+    assert (report.reused, report.computed) == (0, 2)
+    path = result_path(whole[0], spec)
+    found = read_result(path)
     assert found.dataset.draws.size
     np.testing.assert_array_equal(found.dataset.draws, 1)
     assert found.provenance["threads"] == "1"
     assert os.environ["OPENBLAS_NUM_THREADS"] == "7"
     assert "OMP_NUM_THREADS" not in os.environ
+    path.unlink()
+    assert stored(whole[0]) == content
 
 
 def test_the_environment_is_restored_after_an_error(monkeypatch):

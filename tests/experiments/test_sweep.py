@@ -58,7 +58,7 @@ def test_an_override_needs_key_and_value(text):
 
 def test_unknown_keys_and_presets_teach():
     with pytest.raises(
-        ValueError, match="preset of toy must be one of quick, real, kinds, bad, got 'big'"
+        ValueError, match="preset of toy must be one of quick, real, kinds, few, bad, got 'big'"
     ):
         SWEEP.specs("big")
     with pytest.raises(ValueError, match="unknown key 'sized'; did you mean size"):

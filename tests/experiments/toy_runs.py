@@ -81,7 +81,11 @@ SWEEP = Sweep(
                 )
             ),
         ],
-        "bad": [Grid(ToySpec(), {"mode": ["draw", "raise", "die"]})],
+        "few": [Grid(ToySpec(), {"seed": range(2)})],
+        "bad": [
+            Grid(ToySpec(), {"mode": ["draw", "raise", "die"]}),
+            Grid(ToySpec(), {"seed": [1, 2]}),
+        ],
     },
 )
 
