@@ -37,20 +37,36 @@ SWEEP = Sweep(
                 split,
                 heads=heads,
                 seeds=range(5),
-                rounds=400,
+                rounds=300,
                 local_steps=(1, 5, 20),
-                num_lengths=10,
+                warmup_lengths=(0, 3, 10, 30, 60, 100, 150, 200, 250, 300),
+                # The bound C15 takes seconds on the watch recordings and minutes on the digits.
+                reference="multi_start" if split["data"] == "watch" else "descent",
                 reference_iterations=1000,
             )
             for split in SPLITS
             for heads in (1, 4)
         ],
         "quick": [
-            grid(split, heads=1, seeds=range(3), rounds=100, local_steps=(1, 20), num_lengths=7)
+            grid(
+                split,
+                heads=1,
+                seeds=range(3),
+                rounds=100,
+                local_steps=(1, 20),
+                warmup_lengths=(0, 3, 10, 30, 60, 100),
+            )
             for split in (SPLITS[1], SPLITS[4])
         ],
         "tiny": [
-            grid(split, heads=1, seeds=range(1), rounds=20, local_steps=(1, 5), num_lengths=5)
+            grid(
+                split,
+                heads=1,
+                seeds=range(1),
+                rounds=20,
+                local_steps=(1, 5),
+                warmup_lengths=(0, 2, 5, 10, 20),
+            )
             for split in (SPLITS[1], SPLITS[4])
         ],
     },
