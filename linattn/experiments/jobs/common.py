@@ -40,7 +40,9 @@ def stacked(parts: Sequence[xr.Dataset], local_steps: Sequence[int]) -> xr.Datas
     import xarray as xr
 
     coordinate = xr.DataArray(np.array(local_steps), dims="local_steps", name="local_steps")
-    return xr.concat(parts, dim=coordinate, combine_attrs="drop", join="exact")
+    # Attributes of the parts differ, but every variable keeps its unit.
+    bare = [xr.Dataset(part.data_vars, part.coords) for part in parts]
+    return xr.concat(bare, dim=coordinate, combine_attrs="override", join="exact")
 
 
 def along(dim: str, rows: Sequence[Mapping[str, Any]], units: Mapping[str, str]) -> Variables:
