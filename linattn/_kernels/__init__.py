@@ -11,12 +11,16 @@ def warm() -> None:
 
     def data(rank_one: bool) -> local.LocalData:
         return local.LocalData(
-            np.ones((1, 1)),
-            np.ones((1, 1, 1)),
-            np.ones((1, 1)),
-            np.ones((1, 1)),
-            np.array([0, 1], dtype=np.int64),
-            rank_one,
+            gram=np.ones((1, 1)),
+            columns=np.ones((1, 1)),
+            cross=np.ones((1, 1, 1)),
+            query=np.ones((1, 1)),
+            target=np.ones((1, 1)),
+            moments=np.zeros((0, 0, 0)),
+            moment_linear=np.zeros((0, 0, 0)),
+            pair=index.reshape(0, 0),
+            offsets=np.array([0, 1], dtype=np.int64),
+            rank_one=rank_one,
         )
 
     rule = local.LocalRule(1.0, 1.0, 0.1, 0.0, np.ones((1, 2)), np.zeros((0, 2)))

@@ -5,11 +5,16 @@ sequences that fits the caches. Then, with stacked Gram matrices,
 
     U_h = V_hᵀ [G_1 … G_S],   Zᵀ = Σ_h U_h B_hᵀ,   ∂B_h = Rᵀ U_h,   ∂V_hᵀ = (R B_h) [G_1; …; G_S]
 
-are plain matrix products on contiguous memory, and only R = M Z − K is a loop over sequences.
+are plain matrix products on contiguous memory, and only R = M Z − K is a loop over sequences (with
+one product per sequence where it is large enough). The Gram matrices are kept twice, side by side
+and stacked, because the library that multiplies is twice as fast on untransposed operands.
 
 With one query per sequence (mean and last) everything is kept as (channel a, sequence s) instead,
 and of every Gram matrix the lower half: g_ab holds the entry (a, b) of all sequences of a block,
 and G_s x_s for all of them is a sum over a ≥ b of long products of rows.
+
+Where clients have many sequences of few channels, full batches run on the client's moments: the
+loss is a quadratic in W = Σ_h B_h ⊗ V_h, folded because G is symmetric (theory section 8).
 """
 
 from typing import NamedTuple
@@ -23,6 +28,8 @@ from linattn._typing import Array, IntArray
 BLOCK_ENTRIES = 4096
 # Sequences per block of the one-query layout: rows long enough to vectorize, few enough to cache.
 BLOCK_SEQUENCES = 128
+# From this many channels on a matrix product per sequence beats a loop.
+PRODUCT_CHANNELS = 12
 
 
 class LocalData(NamedTuple):
@@ -34,9 +41,13 @@ class LocalData(NamedTuple):
     """
 
     gram: Array  # (S·d, d), token readout; (S, f), mean and last
+    columns: Array  # (S·d, d), token readout: every block of n sequences as (d, n·d) in its place
     cross: Array  # (S, m, d), token readout
     query: Array  # (S, d), mean and last
     target: Array  # (S, m), mean and last
+    moments: Array  # (C, f', f'), f' = d·d(d + 1)/2; (0, 0, 0) where sequences are cheaper
+    moment_linear: Array  # (C, f', m)
+    pair: IntArray  # (d, d): index of the unordered pair (b, k) in the upper half of G
     offsets: IntArray  # (C + 1,)
     rank_one: bool
 
@@ -97,8 +108,10 @@ def _kernels_of(flat: Array, shape: LocalShape, kernels: Array) -> None:
 @njit(cache=True)
 def _token_block(
     gram: Array,
+    columns: Array,
     cross: Array,
     kernels: Array,
+    kernels_t: Array,
     value_t: Array,
     kernel_gradient: Array,
     value_gradient_t: Array,
@@ -113,14 +126,44 @@ def _token_block(
     residual = scratch[heads + 1, :size].reshape(outputs * count, dim)
     pulled = scratch[heads + 2, :size].reshape(outputs * count, dim)
     for h in range(heads):
-        mapped = scratch[h, :size].reshape(outputs, count * dim)
-        np.dot(value_t[h], gram.T, mapped)
+        np.dot(value_t[h], columns, scratch[h, :size].reshape(outputs, count * dim))
         rows = scratch[h, :size].reshape(outputs * count, dim)
         if h == 0:
-            np.dot(rows, kernels[h].T, product)
+            np.dot(rows, kernels_t[h], product)
         else:
-            np.dot(rows, kernels[h].T, pulled)
+            np.dot(rows, kernels_t[h], pulled)
             _add(pulled, product)
+    small = scratch[heads + 3, : dim * dim].reshape(dim, dim)
+    small_value = scratch[heads + 3, : outputs * dim].reshape(outputs, dim)
+    _residual(gram, cross, product, residual, scratch[heads + 2], small_value)
+    wide = scratch[heads + 2, :size].reshape(outputs, count * dim)
+    for h in range(heads):
+        if need_kernel:
+            rows = scratch[h, :size].reshape(outputs * count, dim)
+            np.dot(residual.T, rows, small)
+            _add(small, kernel_gradient[h])
+        np.dot(residual, kernels[h], pulled)
+        np.dot(wide, gram, small_value)
+        _add(small_value, value_gradient_t[h])
+
+
+@njit(cache=True)
+def _residual(
+    gram: Array, cross: Array, product: Array, residual: Array, room: Array, image: Array
+) -> None:
+    """R = G Z − K of every sequence, rows (output, sequence)."""
+    count, outputs, dim = cross.shape
+    if dim >= PRODUCT_CHANNELS:
+        here = room[: outputs * dim].reshape(outputs, dim)
+        for s in range(count):
+            for c in range(outputs):
+                for a in range(dim):
+                    here[c, a] = product[c * count + s, a]
+            np.dot(here, gram[s * dim : (s + 1) * dim], image)
+            for c in range(outputs):
+                for a in range(dim):
+                    residual[c * count + s, a] = image[c, a] - cross[s, c, a]
+        return
     for c in range(outputs):
         for s in range(count):
             row = c * count + s
@@ -130,17 +173,51 @@ def _token_block(
                 z = product[row, b]
                 for a in range(dim):
                     residual[row, a] += z * gram[s * dim + b, a]
-    wide = scratch[heads + 2, :size].reshape(outputs, count * dim)
-    small = scratch[heads + 3, : dim * dim].reshape(dim, dim)
-    small_value = scratch[heads + 3, : outputs * dim].reshape(outputs, dim)
+
+
+@njit(cache=True)
+def _moment_gradient(
+    moments: Array,
+    linear: Array,
+    pair: IntArray,
+    kernels: Array,
+    value_t: Array,
+    kernel_gradient: Array,
+    value_gradient_t: Array,
+    tensor: Array,
+    slope: Array,
+    need_kernel: bool,
+) -> None:
+    """Mean data gradient from folded moments: slope = Φ w − κ, contracted with V and B."""
+    heads, outputs, dim = value_t.shape
+    half = moments.shape[0] // dim
+    for j in range(tensor.shape[0]):
+        for c in range(outputs):
+            tensor[j, c] = 0.0
     for h in range(heads):
-        if need_kernel:
-            rows = scratch[h, :size].reshape(outputs * count, dim)
-            np.dot(residual.T, rows, small)
-            _add(small, kernel_gradient[h])
-        np.dot(residual, kernels[h], pulled)
-        np.dot(wide, gram, small_value)
-        _add(small_value, value_gradient_t[h])
+        for a in range(dim):
+            for b in range(dim):
+                x = kernels[h, a, b]
+                for k in range(dim):
+                    row = a * half + pair[b, k]
+                    for c in range(outputs):
+                        tensor[row, c] += x * value_t[h, c, k]
+    np.dot(moments, tensor, slope)
+    for j in range(tensor.shape[0]):
+        for c in range(outputs):
+            slope[j, c] -= linear[j, c]
+    _scale(value_gradient_t.reshape(-1), 0.0)
+    for h in range(heads):
+        for a in range(dim):
+            for b in range(dim):
+                x, total = kernels[h, a, b], 0.0
+                for k in range(dim):
+                    row = a * half + pair[b, k]
+                    for c in range(outputs):
+                        total += slope[row, c] * value_t[h, c, k]
+                        value_gradient_t[h, c, k] += slope[row, c] * x
+                if need_kernel:
+                    kernel_gradient[h, a, b] = total
 
 
 @njit(cache=True)
@@ -210,6 +287,7 @@ def _data_gradient(
     first: int,
     last: int,
     kernels: Array,
+    kernels_t: Array,
     value_t: Array,
     kernel_gradient: Array,
     value_gradient_t: Array,
@@ -239,8 +317,10 @@ def _data_gradient(
         else:
             _token_block(
                 data.gram[start * dim : stop * dim],
+                data.columns[start * dim : stop * dim].reshape(dim, (stop - start) * dim),
                 data.cross[start:stop],
                 kernels,
+                kernels_t,
                 value_t,
                 kernel_gradient,
                 value_gradient_t,
@@ -295,20 +375,27 @@ def _flat_gradient(
 def _gradient(
     flat: Array,
     data: LocalData,
+    client: int,
     first: int,
     last: int,
     shape: LocalShape,
     rule: LocalRule,
     kernels: Array,
+    kernels_t: Array,
     value_t: Array,
     kernel_gradient: Array,
     value_gradient_t: Array,
     scratch: Array,
+    tensor: Array,
+    slope: Array,
     block: int,
     need_kernel: bool,
     out: Array,
 ) -> None:
-    """Gradient of the mean loss over first:last plus ridges, at flat parameters."""
+    """Gradient of the mean loss over first:last plus ridges, at flat parameters.
+
+    With moments, of the whole client instead.
+    """
     heads, dim, outputs = shape.heads, shape.dim, shape.outputs
     _kernels_of(flat, shape, kernels)
     value = flat[flat.size - heads * dim * outputs :].reshape(heads, dim, outputs)
@@ -316,18 +403,36 @@ def _gradient(
         for a in range(dim):
             for c in range(outputs):
                 value_t[h, c, a] = value[h, a, c]
-    _data_gradient(
-        data,
-        first,
-        last,
-        kernels,
-        value_t,
-        kernel_gradient,
-        value_gradient_t,
-        scratch,
-        block,
-        need_kernel,
-    )
+        for a in range(dim):
+            for b in range(dim):
+                kernels_t[h, b, a] = kernels[h, a, b]
+    if client >= 0:
+        _moment_gradient(
+            data.moments[client],
+            data.moment_linear[client],
+            data.pair,
+            kernels,
+            value_t,
+            kernel_gradient,
+            value_gradient_t,
+            tensor,
+            slope,
+            need_kernel,
+        )
+    else:
+        _data_gradient(
+            data,
+            first,
+            last,
+            kernels,
+            kernels_t,
+            value_t,
+            kernel_gradient,
+            value_gradient_t,
+            scratch,
+            block,
+            need_kernel,
+        )
     _flat_gradient(flat, shape, rule, kernel_gradient, value_gradient_t, need_kernel, out)
 
 
@@ -350,6 +455,37 @@ def _gather(data: LocalData, first: int, last: int, index: IntArray, out: LocalD
         for c in range(data.cross.shape[1]):
             for a in range(dim):
                 out.cross[k, c, a] = data.cross[s, c, a]
+    block = token_block_size(dim, data.cross.shape[1])
+    for start in range(0, index.size, block):
+        _side_by_side(out.gram, out.columns, start, min(start + block, index.size))
+
+
+@njit(cache=True)
+def token_block_size(dim: int, outputs: int) -> int:
+    """Sequences per block of the token readout."""
+    return max(1, BLOCK_ENTRIES // (dim * outputs))
+
+
+@njit(cache=True)
+def _side_by_side(gram: Array, columns: Array, start: int, stop: int) -> None:
+    """Write [G_start … G_stop] as (d, n·d) into the place of these sequences."""
+    dim, count = gram.shape[1], stop - start
+    block = columns[start * dim : stop * dim].reshape(dim, count * dim)
+    for s in range(count):
+        for a in range(dim):
+            for b in range(dim):
+                block[a, s * dim + b] = gram[(start + s) * dim + a, b]
+
+
+@njit(cache=True)
+def side_by_side(gram: Array, offsets: IntArray, outputs: int) -> Array:
+    """All Gram matrices (S·d, d), every block of a client side by side in its place."""
+    columns = np.empty(gram.shape)
+    block = token_block_size(gram.shape[1], outputs)
+    for i in range(offsets.size - 1):
+        for start in range(offsets[i], offsets[i + 1], block):
+            _side_by_side(gram, columns, start, min(start + block, offsets[i + 1]))
+    return columns
 
 
 @njit(cache=True)
@@ -400,11 +536,13 @@ def local_round(
         shift), and the full-batch gradient there.
     """
     heads, dim, outputs = shape.heads, shape.dim, shape.outputs
-    block = BLOCK_SEQUENCES if data.rank_one else max(1, BLOCK_ENTRIES // (dim * outputs))
+    block = BLOCK_SEQUENCES if data.rank_one else token_block_size(dim, outputs)
     entries = max(dim, outputs) if data.rank_one else dim * outputs
     width = max(block * entries, dim * dim, dim * outputs) + 8
     scratch = np.empty((heads + 4, width))
-    kernels = np.empty((heads, dim, dim))
+    tensor = np.empty((data.moments.shape[1], outputs))
+    slope = np.empty((data.moments.shape[1], outputs))
+    kernels, kernels_t = np.empty((heads, dim, dim)), np.empty((heads, dim, dim))
     value_t = np.empty((heads, outputs, dim))
     kernel_gradient = np.empty((heads, dim, dim))
     value_gradient_t = np.empty((heads, outputs, dim))
@@ -412,6 +550,7 @@ def local_round(
     ends = starts.copy()
     recorded, minibatch = iterates.shape[0] > 0, batches.size > 0
     passes = 2 if full_gradients.shape[0] > 0 else 1
+    on_moments = data.moments.shape[0] > 0
     for k in range(participants.size):
         flat = ends[k]
         first = data.offsets[participants[k]]
@@ -427,15 +566,19 @@ def local_round(
                 _gradient(
                     flat,
                     buffer if on_batch else data,
+                    participants[k] if on_moments and not on_batch else -1,
                     0 if on_batch else first,
                     batch_size if on_batch else last,
                     shape,
                     rule,
                     kernels,
+                    kernels_t,
                     value_t,
                     kernel_gradient,
                     value_gradient_t,
                     scratch,
+                    tensor,
+                    slope,
                     block,
                     need_kernel,
                     full_step if full == 1 else step,

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
 from linattn._typing import Array, BoolArray, IntArray
+from linattn.federated.local_data import (
+    batch_buffer,
+    moment_data,
+    prefers_client_moments,
+    sequence_data,
+)
 from linattn.objectives.population import client_normal_equations, population
 from linattn.types import Layout, Params, Problem
 
@@ -106,7 +111,7 @@ class StatisticsOracle:
         self.num_clients = problem.num_clients
         self._value = layout.slices["value"]
         self._systems: tuple[bytes, Array, Array] | None = None
-        self._data: LocalData | None = None
+        self._data: dict[bool, LocalData] = {}
 
     def batch_limit(self, client: int) -> int:
         """Number of sequences of a client."""
@@ -201,8 +206,9 @@ class StatisticsOracle:
             task.mask.astype(np.float64),
             np.ascontiguousarray(task.shift),
         )
+        data = self._local_data(minibatch)
         ends = local_round(
-            self._local_data(),
+            data,
             self._local_shape(),
             rule,
             np.ascontiguousarray(task.participants, dtype=np.int64),
@@ -212,7 +218,7 @@ class StatisticsOracle:
             bool(task.record or task.mask[:, : self._value.start].any()),
             batches,
             offsets,
-            self._buffer(largest),
+            batch_buffer(data, largest),
             iterates,
             gradients,
             full,
@@ -228,21 +234,12 @@ class StatisticsOracle:
         rank = self.layout.shapes["query"][-1] if "query" in self.layout.shapes else 0
         return LocalShape(heads, dim, outputs, rank)
 
-    def _local_data(self) -> LocalData:
-        if self._data is None:
-            self._data = local_data(self.problem)
-        return self._data
-
-    def _buffer(self, size: int) -> LocalData:
-        data = self._local_data()
-        dim, outputs = self.problem.dim, self.problem.num_outputs
-        rank_one = data.rank_one
-        return data._replace(
-            gram=np.empty((size, dim * (dim + 1) // 2) if rank_one else (size * dim, dim)),
-            cross=np.empty((0 if rank_one else size, outputs, dim)),
-            query=np.empty((size if rank_one else 0, dim)),
-            target=np.empty((size if rank_one else 0, outputs)),
-        )
+    def _local_data(self, minibatch: bool) -> LocalData:
+        moments = not minibatch and prefers_client_moments(self.problem, self._local_shape().heads)
+        if moments not in self._data:
+            build = moment_data if moments else sequence_data
+            self._data[moments] = build(self.problem)
+        return self._data[moments]
 
     def metrics(self, params: Params, names: tuple[str, ...]) -> dict[str, float]:
         """Those of `METRICS` that are asked for; gaps by C1, never by subtraction."""
@@ -257,45 +254,6 @@ class StatisticsOracle:
             out["profile"] = held.profile_value(params, system)
             out["gap"] = held.gap(params, system)
         return {name: out[name] for name in names if name in out}
-
-
-def local_data(problem: Problem) -> LocalData:
-    """Copy the statistics into the compiled solver's order (writable, so one specialization)."""
-    from linattn._kernels.local import LocalData
-
-    held, dim, outputs = problem.statistics, problem.dim, problem.num_outputs
-    offsets = np.array(problem.offsets)
-    if held.query is None:
-        return LocalData(
-            np.array(held.gram.reshape(-1, dim)),
-            np.array(held.cross_moments().transpose(0, 2, 1), order="C"),
-            np.zeros((0, dim)),
-            np.zeros((0, outputs)),
-            offsets,
-            False,
-        )
-    assert held.target is not None
-    low = np.tril_indices(dim)
-    return LocalData(
-        _transposed_blocks(held.gram[:, low[0], low[1]], offsets),
-        np.zeros((0, outputs, dim)),
-        _transposed_blocks(held.query, offsets),
-        _transposed_blocks(held.target, offsets),
-        offsets,
-        True,
-    )
-
-
-def _transposed_blocks(rows: Array, offsets: IntArray) -> Array:
-    """Rows of every sequence, each block of a client transposed in its place (`LocalData`)."""
-    from linattn._kernels.local import BLOCK_SEQUENCES
-
-    out = np.empty(rows.shape)
-    for first, last in pairwise(offsets.tolist()):
-        for start in range(first, last, BLOCK_SEQUENCES):
-            part = rows[start : min(start + BLOCK_SEQUENCES, last)]
-            out[start : start + len(part)] = part.T.reshape(part.shape)
-    return out
 
 
 def _flatten_batches(task: LocalTask) -> tuple[IntArray, IntArray, int]:
