@@ -31,12 +31,12 @@ def run(spec: BiasDriftSpec) -> xr.Dataset:
     reference = la.reference_value(problem, like=params, num_starts=spec.num_starts, seed=spec.seed)
     alone = one_of_identical(problem)
     tables = {
-        steps: _table(spec, problem, params, reference, steps)
+        steps: _table(spec, problem, params, reference=reference, local_steps=steps)
         for steps in sorted({1, *spec.local_steps})
     }
     parts = []
     for steps in spec.local_steps:
-        identical = _table(spec, alone, params, reference, steps)
+        identical = _table(spec, alone, params, reference=reference, local_steps=steps)
         synchronized = la.synchronized_control(
             problem,
             params,
@@ -61,6 +61,7 @@ def _table(
     spec: BiasDriftSpec,
     clients: la.Problem,
     params: la.Params,
+    *,
     reference: la.Reference,
     local_steps: int,
 ) -> xr.Dataset:

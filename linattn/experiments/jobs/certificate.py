@@ -36,7 +36,10 @@ def run(spec: CertificateSpec) -> xr.Dataset:
     """
     problem, params = prepared(spec)
     reference = la.reference_value(problem, like=params, num_starts=spec.num_starts, seed=spec.seed)
-    parts = [_panel(spec, problem, params, reference, steps) for steps in spec.local_steps]
+    parts = [
+        _panel(spec, problem, params, reference=reference, local_steps=steps)
+        for steps in spec.local_steps
+    ]
     return stacked(parts, spec.local_steps).assign(reference_variables(reference))
 
 
@@ -44,6 +47,7 @@ def _panel(
     spec: CertificateSpec,
     problem: la.Problem,
     params: la.Params,
+    *,
     reference: la.Reference,
     local_steps: int,
 ) -> xr.Dataset:

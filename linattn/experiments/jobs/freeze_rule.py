@@ -41,12 +41,12 @@ def run(spec: FreezeRuleSpec) -> xr.Dataset:
     ``rule_excess`` is F(T̂)/F(T*) − 1. The floats are those of the whole run.
     """
     problem, params = prepared(spec)
-    parts = [_panel(spec, problem, params, steps) for steps in spec.local_steps]
+    parts = [_panel(spec, problem, params, local_steps=steps) for steps in spec.local_steps]
     return stacked(parts, spec.local_steps)
 
 
 def _panel(
-    spec: FreezeRuleSpec, problem: la.Problem, params: la.Params, local_steps: int
+    spec: FreezeRuleSpec, problem: la.Problem, params: la.Params, *, local_steps: int
 ) -> xr.Dataset:
     table = la.bias_drift(
         problem,
@@ -59,8 +59,11 @@ def _panel(
         reference=0.0,  # only the objective is used
     )
 
-    rows = [_row(spec, problem, params, table, local_steps, name) for name in spec.rules]
-    never = _trained(spec, problem, params, la.fed_avg(), 1)  # E does not change the floats
+    rows = [
+        _row(spec, problem, params, table=table, local_steps=local_steps, rule=name)
+        for name in spec.rules
+    ]
+    never = _trained(spec, problem, params, method=la.fed_avg(), local_steps=1)  # any E
     values = {
         "warmup_star": best_length(table),
         "tradeoff": has_tradeoff(table),
@@ -75,12 +78,13 @@ def _row(
     spec: FreezeRuleSpec,
     problem: la.Problem,
     params: la.Params,
+    *,
     table: xr.Dataset,
     local_steps: int,
     rule: str,
 ) -> dict[str, float]:
     method = la.fed_frozen(warmup_rounds=la.freeze_rule(rule), frozen_lr=spec.frozen_lr)
-    result = _trained(spec, problem, params, method, local_steps)
+    result = _trained(spec, problem, params, method=method, local_steps=local_steps)
     completed = result.outcome.status == "completed"
     objective = la.Joint(problem).value(result.params) if completed else np.inf
     star = table.attrs["warmup_star"]
@@ -99,6 +103,7 @@ def _trained(
     spec: FreezeRuleSpec,
     problem: la.Problem,
     params: la.Params,
+    *,
     method: la.Method,
     local_steps: int,
 ) -> la.Result:

@@ -54,7 +54,10 @@ def run(spec: FrozenStageSpec) -> xr.Dataset:
         "identical_clients": one_of_identical(problem),
         "consistent_targets": consistent_targets(problem, params),
     }
-    parts = [_panel(spec, problem, params, steps, controls) for steps in spec.local_steps]
+    parts = [
+        _panel(spec, problem, params, local_steps=steps, controls=controls)
+        for steps in spec.local_steps
+    ]
     return stacked(parts, spec.local_steps)
 
 
@@ -99,6 +102,7 @@ def _panel(
     spec: FrozenStageSpec,
     problem: la.Problem,
     params: la.Params,
+    *,
     local_steps: int,
     controls: dict[str, la.Problem],
 ) -> xr.Dataset:
@@ -115,24 +119,24 @@ def _panel(
         "condition": float(np.linalg.cond(stage.hessian)),
         "minimizer_norm": _norm(stage.minimizer),
         "bias": _norm(bias),
-        **_settled(spec, problem, params, local_steps),
+        **_settled(spec, problem, params, local_steps=local_steps),
         "bias_first_order": _norm(first),
         "first_order_error": _norm(bias - first),
         "bias_bound": np.nan if stage.bias_bound is None else stage.bias_bound,
     }
     data = single(values, UNITS)
-    data |= along("round", _rounds(spec, problem, params, local_steps), UNITS)
-    nulls = [_null(spec, controls[name], params, local_steps) for name in CONTROLS]
+    data |= along("round", _rounds(spec, problem, params, local_steps=local_steps), UNITS)
+    nulls = [_null(spec, controls[name], params, local_steps=local_steps) for name in CONTROLS]
     data |= along("control", nulls, {})
     return xr.Dataset(data, coords={"round": np.arange(spec.rounds + 1), "control": list(CONTROLS)})
 
 
 def _rounds(
-    spec: FrozenStageSpec, problem: la.Problem, params: la.Params, local_steps: int
+    spec: FrozenStageSpec, problem: la.Problem, params: la.Params, *, local_steps: int
 ) -> list[dict[str, float]]:
     """Simulated and closed-form value blocks of every round, and how far they are apart."""
     stage = la.frozen_stage(problem, params, local_steps=local_steps, local_lr=spec.local_lr)
-    path = _simulated(spec, problem, params, local_steps, spec.rounds)
+    path = _simulated(spec, problem, params, local_steps=local_steps, rounds=spec.rounds)
     block = la.ValueBlock(problem, params)
     limit = stage.fixed_point
     scale = _norm(params.value - limit) + _norm(limit)
@@ -153,26 +157,27 @@ def _rounds(
 
 
 def _null(
-    spec: FrozenStageSpec, problem: la.Problem, params: la.Params, local_steps: int
+    spec: FrozenStageSpec, problem: la.Problem, params: la.Params, *, local_steps: int
 ) -> dict[str, float]:
     """Bias of a control relative to ‖V*‖: by the formula and by simulation from V*."""
     start = _at_minimizer(problem, params)
     stage = la.frozen_stage(problem, start, local_steps=local_steps, local_lr=spec.local_lr)
-    path = _simulated(spec, problem, start, local_steps, spec.rounds)
+    path = _simulated(spec, problem, start, local_steps=local_steps, rounds=spec.rounds)
     scale = _norm(start.value)
     moved = _norm(path[-1].value - start.value)
     return {"null_bias": _norm(stage.bias) / scale, "null_simulated": moved / scale}
 
 
 def _settled(
-    spec: FrozenStageSpec, problem: la.Problem, params: la.Params, local_steps: int
+    spec: FrozenStageSpec, problem: la.Problem, params: la.Params, *, local_steps: int
 ) -> dict[str, float]:
     """Distance from V* after settling from V*, where a stage without bias would stay: simulated
     and in closed form.
     """
     start = _at_minimizer(problem, params)
     stage = la.frozen_stage(problem, start, local_steps=local_steps, local_lr=spec.local_lr)
-    path = _simulated(spec, problem, start, local_steps, spec.settle_rounds)
+    rounds = spec.settle_rounds
+    path = _simulated(spec, problem, start, local_steps=local_steps, rounds=rounds)
     diverged = len(path) <= spec.settle_rounds
     return {
         "bias_simulated": np.nan if diverged else _norm(path[-1].value - start.value),
@@ -185,7 +190,7 @@ def _at_minimizer(problem: la.Problem, params: la.Params) -> la.Params:
 
 
 def _simulated(
-    spec: FrozenStageSpec, problem: la.Problem, params: la.Params, local_steps: int, rounds: int
+    spec: FrozenStageSpec, problem: la.Problem, params: la.Params, *, local_steps: int, rounds: int
 ) -> list[la.Params]:
     """Frozen rounds by explicit local gradient steps; the path ends where it diverges."""
     result = la.run(
