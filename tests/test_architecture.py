@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "linattn"
 # A room is a module or folder directly below linattn/.
 FLOORS = {
     "_checks": 0, "_threads": 0, "_typing": 0, "types": 0, "streams": 0, "linalg": 0,
-    "attention": 1, "deep": 1, "_kernels": 1,
+    "attention": 1, "_kernels": 1, "deep": 1.5,  # stacks the layers of attention
     "objectives": 2, "data": 2,
     "federated": 3, "theory": 3,
     "analysis": 4,
