@@ -18,6 +18,7 @@ from linattn._typing import AnyArray, Array
 from linattn.types import READOUTS, Params, Statistics
 
 Tokens = Array | Sequence[Array]
+Predictions = Array | Sequence[Array]
 
 
 def queries(tokens: Array, readout: str) -> Array:
@@ -152,8 +153,7 @@ def predict(params: Params, tokens: Tokens, *, readout: str = "token") -> Array 
     return np.stack(out) if same else out
 
 
-def _paired_targets(params: Params, tokens: Tokens, targets: Any, readout: str) -> list[Any]:
-    predictions = predict(params, tokens, readout=readout)
+def _pairs(predictions: Predictions, targets: Any) -> list[Any]:
     if len(targets) != len(predictions):
         raise ValueError(
             f"targets must hold {len(predictions)} entries, one per sequence, got {len(targets)}."
@@ -180,8 +180,13 @@ def loss(params: Params, tokens: Tokens, targets: Any, *, readout: str = "token"
     -----
     Source: theory section 1.
     """
+    return mean_loss(predict(params, tokens, readout=readout), targets)
+
+
+def mean_loss(predictions: Predictions, targets: Any) -> float:
+    """Return the mean over sequences of (1/2q)‖Ŷ − Y‖² of given predictions; see `loss`."""
     total = 0.0
-    pairs = _paired_targets(params, tokens, targets, readout)
+    pairs = _pairs(predictions, targets)
     for s, (prediction, target) in enumerate(pairs):
         answer = as_float64(f"targets[{s}]", target)
         if answer.ndim == 1 and len(prediction) == 1:
@@ -211,8 +216,13 @@ def accuracy(params: Params, tokens: Tokens, labels: Any, *, readout: str = "mea
     ValueError
         If there is not one label (or one-hot row) per query.
     """
+    return share_right(predict(params, tokens, readout=readout), labels)
+
+
+def share_right(predictions: Predictions, labels: Any) -> float:
+    """Return the share of right queries of given predictions; see `accuracy`."""
     right = total = 0
-    for prediction, target in _paired_targets(params, tokens, labels, readout):
+    for prediction, target in _pairs(predictions, labels):
         answer = np.asarray(target)
         classes = answer.reshape(-1) if answer.size == len(prediction) else answer.argmax(axis=-1)
         guess = prediction.argmax(axis=-1)

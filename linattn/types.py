@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -411,19 +411,18 @@ class Problem:
         ValueError
             If the list is empty, repeats a client or names one that does not exist.
         """
-        chosen = list(clients)
-        valid = len(set(chosen)) == len(chosen) > 0
-        if not valid or not all(i in range(self.num_clients) for i in chosen):
-            raise ValueError(
-                f"clients must be distinct numbers in 0..{self.num_clients - 1}, got {chosen}."
-            )
-        chosen = [int(i) for i in chosen]
+        chosen = check_clients(clients, self.num_clients)
         index = np.concatenate([np.arange(self.offsets[i], self.offsets[i + 1]) for i in chosen])
         weights = self.weights[chosen]
+        offsets = np.cumsum([0, *self.client_sizes[chosen]]).astype(np.int64)
+        return self.rearranged(index, offsets, weights / weights.sum())
+
+    def rearranged(self, index: IntArray, offsets: IntArray, weights: Array) -> Problem:
+        """Return the problem whose clients hold the sequences `index`, cut at `offsets`."""
         return Problem(
             self.statistics.take(index),
-            np.cumsum([0, *self.client_sizes[chosen]]).astype(np.int64),
-            weights / weights.sum(),
+            offsets,
+            weights,
             self.value_ridge,
             self.kernel_ridge,
             self.readout,
@@ -435,6 +434,21 @@ class Problem:
             f"{self.num_outputs} outputs, readout {self.readout!r}, "
             f"value_ridge {self.value_ridge:g}, kernel_ridge {self.kernel_ridge:g})"
         )
+
+
+def check_clients(clients: Sequence[int], num_clients: int) -> list[int]:
+    """Return the clients of a subset as a list.
+
+    Raises
+    ------
+    ValueError
+        If the list is empty, repeats a client or names one that does not exist.
+    """
+    chosen = list(clients)
+    valid = len(set(chosen)) == len(chosen) > 0
+    if not valid or not all(i in range(num_clients) for i in chosen):
+        raise ValueError(f"clients must be distinct numbers in 0..{num_clients - 1}, got {chosen}.")
+    return [int(i) for i in chosen]
 
 
 def check_weights(weights: Any, sizes: IntArray) -> Array:
@@ -464,7 +478,33 @@ def check_weights(weights: Any, sizes: IntArray) -> Array:
     return array
 
 
-def pool(problem: Problem) -> Problem:
+class Federation(Protocol):
+    """What every federated problem has, whatever its model: clients, weights, sequences."""
+
+    @property
+    def weights(self) -> Array:
+        """p_i > 0, summing to one, (C,)."""
+
+    @property
+    def num_clients(self) -> int:
+        """Number of clients C."""
+
+    @property
+    def client_sizes(self) -> IntArray:
+        """Number of sequences of each client, (C,)."""
+
+    @property
+    def num_sequences(self) -> int:
+        """Number of sequences S of all clients."""
+
+    def rearranged(self, index: IntArray, offsets: IntArray, weights: Array) -> Self:
+        """Return the problem whose clients hold the sequences `index`, cut at `offsets`."""
+
+
+Held = TypeVar("Held", bound=Federation)
+
+
+def pool(problem: Held) -> Held:
     """Return the *identical clients* control: every client holds all sequences of all clients.
 
     Weights stay. Each F_i becomes the plain mean over all sequences, which equals F of the original
@@ -472,16 +512,9 @@ def pool(problem: Problem) -> Problem:
 
     Notes
     -----
-    Memory and cost of a round grow C-fold. Identical clients move identically, so
+    Source: the null control of C9 (theory section 5). Memory and cost of a round grow C-fold. Identical clients move identically, so
     ``pool(problem).subset([0])`` runs the same trajectory at the cost of one client.
     """
     copies = np.tile(np.arange(problem.num_sequences), problem.num_clients)
     steps = np.arange(problem.num_clients + 1, dtype=np.int64)
-    return Problem(
-        problem.statistics.take(copies),
-        steps * problem.num_sequences,
-        problem.weights.copy(),
-        problem.value_ridge,
-        problem.kernel_ridge,
-        problem.readout,
-    )
+    return problem.rearranged(copies, steps * problem.num_sequences, problem.weights.copy())

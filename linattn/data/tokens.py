@@ -69,11 +69,7 @@ def problem_from_tokens(
     parts: list[Statistics] = []
     shape: tuple[int, int] | None = None
     for i, client in enumerate(clients):
-        if not isinstance(client, (tuple, list)) or len(client) != 2:
-            raise ValueError(
-                f"clients[{i}] must be a pair (tokens, targets), got {type(client).__name__}."
-            )
-        held = _client_statistics(f"clients[{i}]", *client, readout)
+        held = _client_statistics(*read_client(f"clients[{i}]", client, readout), readout)
         dim, outputs = held.gram.shape[1], held.cross_moments().shape[2]
         if shape is not None and (dim, outputs) != shape:
             raise ValueError(
@@ -95,15 +91,28 @@ def problem_from_tokens(
     )
 
 
-def _client_statistics(name: str, tokens: Any, targets: Any, readout: str) -> Statistics:
-    """Statistics of one client, sequences in their order."""
+def read_client(name: str, client: Any, readout: str) -> tuple[list[Array], list[Array]]:
+    """Return the sequences (n_s, d) and targets (q, m) of one client, checked.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the client is not a pair, is empty, or its data is not finite float64 of fitting shapes.
+    """
+    if not isinstance(client, (tuple, list)) or len(client) != 2:
+        raise ValueError(f"{name} must be a pair (tokens, targets), got {type(client).__name__}.")
+    tokens, targets = client
     for part, data in (("tokens", tokens), ("targets", targets)):
         if not hasattr(data, "__len__"):
             raise ValueError(f"{name} {part} must be an array or a list of arrays, got {data!r}.")
     if len(tokens) == 0:
         raise ValueError(f"{name} must hold at least one sequence, got none.")
     sequences = check_tokens(f"{name} tokens", tokens)
-    answers = _check_targets(f"{name} targets", targets, sequences, readout)
+    return sequences, _check_targets(f"{name} targets", targets, sequences, readout)
+
+
+def _client_statistics(sequences: list[Array], answers: list[Array], readout: str) -> Statistics:
+    """Statistics of one client, sequences in their order."""
     groups = by_length([len(x) for x in sequences])
     parts = [
         sequence_statistics(
