@@ -129,6 +129,24 @@ def test_fed_frozen(seed, kind, readout, warmup, frozen_lr, batch_size):
     assert np.allclose(result.columns["local_lr"][1:], rates, rtol=1e-10)
 
 
+@pytest.mark.parametrize("kind", ["merged", "factored"])
+@pytest.mark.parametrize("readout", ref.READOUTS)
+def test_many_sequences_per_client(kind, readout):
+    """Enough sequences that full batches may run on moments; whole minibatches never do."""
+    many = {"dim": 2, "num_clients": 3, "sequences": (60, 80), "tokens": (1, 4)}
+    for num_heads in (1, 2):
+        _, inst, theta, V, problem, params = make(11, kind, num_heads, readout=readout, **many)
+        step = 0.1 * ref.safe_step(inst, theta)
+        options = {"rounds": 2, "local_steps": 3, "local_lr": step}
+        twin = ref.fedavg(inst, theta, V, trace=False, **options)
+        for batch_size in (None, 10**6):
+            result = la.run(
+                la.fed_avg(), problem, params, record_params=True, batch_size=batch_size,
+                **options,
+            )  # fmt: skip
+            check_path(result, twin)
+
+
 def test_recorded_gradients_are_the_clients_gradients():
     """The trace that certificates read: iterates, applied and full gradients of every step."""
     from linattn.federated.oracle import StatisticsOracle
