@@ -10,6 +10,7 @@ kernel_ridge 0.01)
 
 from linattn.analysis import (
     Assessment,
+    aggregation_mismatch,
     assess,
     bias_drift,
     descent_certificate,
@@ -43,7 +44,7 @@ from linattn.objectives import (
     reference_value,
     safe_step,
 )
-from linattn.theory import FrozenStage, frozen_stage
+from linattn.theory import FrozenStage, change_gauge, euler_identity, frozen_stage
 from linattn.types import Layout, Params, Problem, Statistics, pool
 
 __version__ = "0.1.0"
@@ -68,12 +69,15 @@ __all__ = [
     "Verdict",
     "__version__",
     "accuracy",
+    "aggregation_mismatch",
     "assess",
     "bias_drift",
+    "change_gauge",
     "check",
     "claims",
     "descent_certificate",
     "digits_split",
+    "euler_identity",
     "fed_avg",
     "fed_frozen",
     "freeze_rule",

@@ -512,8 +512,9 @@ def pool(problem: Held) -> Held:
 
     Notes
     -----
-    Source: the null control of C9 (theory section 5). Memory and cost of a round grow C-fold. Identical clients move identically, so
-    ``pool(problem).subset([0])`` runs the same trajectory at the cost of one client.
+    Source: the null control of C9 (theory section 5). Memory and cost of a round grow C-fold.
+    Identical clients move identically, so ``pool(problem).subset([0])`` runs the same trajectory at
+    the cost of one client.
     """
     copies = np.tile(np.arange(problem.num_sequences), problem.num_clients)
     steps = np.arange(problem.num_clients + 1, dtype=np.int64)

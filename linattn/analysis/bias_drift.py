@@ -288,7 +288,8 @@ def synchronized_control(
 
     Notes
     -----
-    Cost: E·R centralized steps once, and E·(R − T) steps of (Hd)² m per length.
+    Source: theory section 5. Cost: E·R centralized steps once, and E·(R − T) steps of (Hd)² m per
+    length.
     """
     from linattn._kernels.local import value_round
 

@@ -69,7 +69,7 @@ def _smoothness(instance: Instance) -> Measurement:
 
 
 def _stale_value(instance: Instance) -> Measurement:
-    start, moved = _moved(instance)
+    _, moved = _moved(instance)
     bound = Joint(instance.problem).value(moved)
     measured = KernelProfile(instance.problem).value(moved)
     return Measurement(measured, bound, abs(measured) + abs(bound))

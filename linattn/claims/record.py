@@ -1,7 +1,8 @@
 """What a claim is, and how a measurement becomes a verdict.
 
-To add a claim, write one file ``linattn/claims/cXX_name.py`` that ends in ``CLAIMS = (Claim(...),)``
-and measures two numbers by different routes (`linattn/claims/c01_gap.py` is the shortest example).
+To add a claim, write one file ``linattn/claims/cXX_name.py`` that ends in
+``CLAIMS = (Claim(...),)`` and measures two numbers by different routes
+(`linattn/claims/c01_gap.py` is the shortest example).
 The registry finds it by its name.
 """
 

@@ -66,8 +66,9 @@ def synthetic_problem(
 
     Notes
     -----
-    Every array comes from a stream (seed, name, client) with name in covariate, kernel, value,
-    tokens, noise, teacher; none depends on the method or on other clients.
+    Source: theory section 1 (model). Every array comes from a stream (seed, name, client) with name
+    in covariate, kernel, value, tokens, noise, teacher; none depends on the method or on other
+    clients.
     """
     sizes = [
         positive_int(name, value)

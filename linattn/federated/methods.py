@@ -31,6 +31,10 @@ def fed_frozen(*, warmup_rounds: int | FreezeRule, frozen_lr: float | str | None
     ------
     ValueError
         If warmup_rounds is negative or frozen_lr is not positive.
+
+    Notes
+    -----
+    Source: the two stages of FedFrozen (arXiv 2605.06446); theory sections 3 and 4.
     """
     check_frozen_lr(frozen_lr)
     if isinstance(warmup_rounds, FreezeRule):

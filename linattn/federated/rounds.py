@@ -135,8 +135,8 @@ def run(
 
     Notes
     -----
-    Cost: rounds · E · Σ_S n_i (5H + 1) d² m multiply-adds (token readout), plus one evaluation of
-    the metrics per round.
+    Source: theory section 3. Cost: rounds · E · Σ_S n_i (5H + 1) d² m multiply-adds (token
+    readout), plus one evaluation of the metrics per round.
     """
     check_fits(problem, params)
     settings = check_settings(

@@ -33,8 +33,8 @@ class Joint:
 
     Notes
     -----
-    Cost of every method: the cheaper of S (5H + 1) d² m (sequences, token readout) and 2 H² d⁶
-    (moments) multiply-adds.
+    Source: theory section 1, C1 (gap). Cost of every method: the cheaper of S (5H + 1) d² m
+    (sequences, token readout) and 2 H² d⁶ (moments) multiply-adds.
     """
 
     def __init__(self, problem: Problem) -> None:

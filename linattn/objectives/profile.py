@@ -22,6 +22,11 @@ class KernelProfile:
     ----------
     problem : Problem
         With value ridge λ > 0, so that the minimizer exists.
+
+    Notes
+    -----
+    Source: theory section 2, C2 (gradient), C3 (curvature). Cost: one normal matrix A, one
+    factorization (Hd)³, one gradient.
     """
 
     def __init__(self, problem: Problem) -> None:

@@ -66,6 +66,10 @@ def initial_params(
     ------
     ValueError
         If an argument is out of range; the sentence names it.
+
+    Notes
+    -----
+    Source: theory section 1. Small factored starts are trapped at the origin (theory section 2).
     """
     positive_int("num_heads", num_heads)
     positive_int("seed", seed, minimum=0)

@@ -30,7 +30,8 @@ def safe_step(problem: Problem, params: Params) -> float:
 
     Notes
     -----
-    A safe start, not a guarantee for later rounds: both constants move with B.
+    Source: C3 (L_K), theory section 4 (A_i). A safe start, not a guarantee for later rounds: both
+    constants move with B.
     """
     check_fits(problem, params)
     held = population(problem)

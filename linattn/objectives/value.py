@@ -27,6 +27,11 @@ class ValueBlock:
         A = H + λI, row index h·d + a.
     linear : array, shape (Hd, m)
         C.
+
+    Notes
+    -----
+    Source: theory section 2, C1 (gap). Cost: one normal matrix A and one factorization (Hd)³; then
+    (Hd)² m per call.
     """
 
     def __init__(self, problem: Problem, params: Params) -> None:

@@ -1,5 +1,6 @@
 """The analytical side: closed forms and bounds. Never imports `linattn.federated`."""
 
 from linattn.theory.frozen import FrozenStage, frozen_stage
+from linattn.theory.symmetry import change_gauge, euler_identity
 
-__all__ = ["FrozenStage", "frozen_stage"]
+__all__ = ["FrozenStage", "change_gauge", "euler_identity", "frozen_stage"]

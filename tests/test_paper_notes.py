@@ -1,0 +1,110 @@
+"""paper_notes.md against the code, both ways."""
+
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+import linattn as la
+
+ROOT = Path(__file__).parent.parent
+TABLE = "| id | statement | function | test | figure |"
+
+
+class Row(NamedTuple):
+    id: str
+    functions: list[str]
+    tests: list[str]
+    figures: list[str]
+
+
+def rows() -> list[Row]:
+    text = (ROOT / "paper_notes.md").read_text(encoding="utf-8")
+    lines = text[text.index(TABLE) :].splitlines()[2:]
+    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line]
+    return [Row(c[0], *(re.findall(r"`([^`]+)`", part) for part in c[2:5])) for c in cells]
+
+
+def resolve(name: str) -> Any:
+    module, _, attribute = name.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError:
+        return getattr(resolve(module), attribute)
+
+
+def source_line(thing: Any) -> str:
+    found = re.search(r"Source: (.+)", inspect.getdoc(thing) or "")
+    return found.group(1) if found else ""
+
+
+def figure_names() -> set[str]:
+    texts = [p.read_text(encoding="utf-8") for p in (ROOT / "figures").glob("*.py")]
+    found = [re.search(r'^NAME = "(\w+)"', text, re.M) for text in texts]
+    return {match.group(1) for match in found if match}
+
+
+@lru_cache(maxsize=1)
+def collected() -> set[str]:
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-o", "addopts=", "tests",
+               "--import-mode=importlib"]  # fmt: skip
+    out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    nodes = {re.sub(r"\[.*", "", line) for line in out.splitlines() if "::" in line}
+    return nodes | {node.split("::")[0] for node in nodes}
+
+
+def test_the_table_is_read():
+    table = rows()
+    assert len(table) > 30
+    assert len({row.id for row in table}) == len(table)
+    assert all(row.functions and row.tests for row in table)
+
+
+@pytest.mark.parametrize("row", rows(), ids=lambda row: row.id)
+def test_functions_exist_and_cite_their_source(row):
+    for name in row.functions:
+        assert source_line(resolve(name)), f"{name} has no Source: line"
+
+
+def test_claims_and_sources_agree():
+    """A claim's number stands on the Source: line of a function that its row names."""
+    for row in rows():
+        number = re.match(r"C\d+f?", row.id)
+        if number:
+            cited = " ".join(source_line(resolve(name)) for name in row.functions)
+            section = {"C3f": "theory section"}.get(number.group(), number.group())
+            assert section in cited or number.group().rstrip("f") in cited, row.id
+
+
+def test_tests_are_collected():
+    nodes = collected()
+    for row in rows():
+        assert set(row.tests) <= nodes, row.id
+
+
+def test_figures_exist():
+    names = figure_names()
+    for row in rows():
+        assert set(row.figures) <= names, row.id
+
+
+def test_every_claim_has_a_row():
+    assert {claim.id for claim in la.claims()} <= {row.id for row in rows()}
+
+
+def test_every_public_function_with_a_source_has_a_row():
+    named = {resolve(name) for row in rows() for name in row.functions}
+    for name in la.__all__:
+        thing = getattr(la, name)
+        if callable(thing) and source_line(thing):
+            assert thing in named, f"linattn.{name} cites a source but has no row"
+
+
+def test_every_figure_has_a_row():
+    assert figure_names() <= {name for row in rows() for name in row.figures}
