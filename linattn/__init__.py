@@ -20,10 +20,12 @@ from linattn.analysis import (
 from linattn.attention import accuracy, loss, predict
 from linattn.claims import Claim, Verdict, check, claims
 from linattn.data.datasets import load_dataset, save_dataset
+from linattn.data.deep_tokens import DeepProblem, deep_problem
 from linattn.data.partition import partition
 from linattn.data.splits import digits_split, watch_split
 from linattn.data.synthetic import synthetic_problem
 from linattn.data.tokens import problem_from_tokens
+from linattn.deep import DeepAttention
 from linattn.federated import (
     Direction,
     Method,
@@ -52,6 +54,8 @@ __version__ = "0.1.0"
 __all__ = [
     "Assessment",
     "Claim",
+    "DeepAttention",
+    "DeepProblem",
     "Direction",
     "FrozenStage",
     "Joint",
@@ -75,6 +79,7 @@ __all__ = [
     "change_gauge",
     "check",
     "claims",
+    "deep_problem",
     "descent_certificate",
     "digits_split",
     "euler_identity",

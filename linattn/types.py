@@ -436,6 +436,27 @@ class Problem:
         )
 
 
+def single_layer(problem: object, purpose: str = "kernel profile and value block") -> Problem:
+    """Return the problem if it is one of a single layer.
+
+    Parameters
+    ----------
+    problem : object
+    purpose : str
+        What needs it, for the sentence.
+
+    Raises
+    ------
+    TypeError
+        If it is any other problem: only one layer has a kernel profile and a value block.
+    """
+    if not isinstance(problem, Problem):
+        raise TypeError(
+            f"problem must be a single-layer Problem for {purpose}, got {type(problem).__name__}."
+        )
+    return problem
+
+
 def check_clients(clients: Sequence[int], num_clients: int) -> list[int]:
     """Return the clients of a subset as a list.
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from itertools import pairwise
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from linattn.deep import DeepAttention
 from linattn.types import check_clients, check_weights
 
 RIDGE_GROUPS = ("kernel", "value")
+# Where sequences lie: pairs of a group and rows in it.
+Rows: TypeAlias = list[tuple[int, IntArray | slice]]
 
 
 class SequenceGroup(NamedTuple):
@@ -107,7 +110,18 @@ class DeepProblem:
             out[group.numbers, 1] = np.arange(len(group.numbers))
         return out
 
-    def rows(self, client: int, batch: IntArray | None = None) -> list[tuple[int, IntArray]]:
+    @cached_property
+    def _client_rows(self) -> list[Rows]:
+        """Where all sequences of each client lie; numbers increase, so its rows are adjacent."""
+        out: list[Rows] = [[] for _ in range(self.num_clients)]
+        for k, group in enumerate(self.groups):
+            cuts = np.searchsorted(group.numbers, self.offsets).tolist()
+            for client, (start, stop) in enumerate(pairwise(cuts)):
+                if start < stop:
+                    out[client].append((k, slice(start, stop)))
+        return out
+
+    def rows(self, client: int, batch: IntArray | None = None) -> Rows:
         """Where the sequences of a client lie: (group, rows in it), groups increasing.
 
         Parameters
@@ -116,8 +130,9 @@ class DeepProblem:
         batch : array of int, optional
             Some of the client's sequences, counted from 0 within the client; default all.
         """
-        start, stop = self.offsets[client], self.offsets[client + 1]
-        place = self.places[start:stop] if batch is None else self.places[start + batch]
+        if batch is None:
+            return self._client_rows[client]
+        place = self.places[self.offsets[client] + batch]
         held = np.unique(place[:, 0]).tolist()
         return [(int(k), place[place[:, 0] == k, 1]) for k in held]
 

@@ -10,7 +10,7 @@ from linattn._checks import one_of
 from linattn._typing import Array
 from linattn.federated.method import Proposal, RoundContext
 from linattn.objectives.population import population
-from linattn.types import Params
+from linattn.types import Params, single_layer
 
 RULES = ("profile", "observable", "certified")
 
@@ -58,7 +58,7 @@ def kernel_entries(params: Params, flat: Array) -> Array:
 def rule_fires(rule: FreezeRule, context: RoundContext, proposal: Proposal) -> bool:
     """Whether the rule freezes before the round that made `proposal`."""
     params = context.params
-    held = population(context.problem)
+    held = population(single_layer(context.problem, "freeze_rule"))
     if rule.name == "observable":
         assert proposal.trace is not None
         slope = kernel_entries(params, context.weights @ proposal.trace.gradients[0])
@@ -83,6 +83,7 @@ def rule_uploads(rule: FreezeRule, context: RoundContext) -> int:
     if rule.name == "observable":
         layout = context.params.layout
         return int(layout.mask(layout.kernel_blocks).sum())
-    size, outputs = context.params.num_heads * context.problem.dim, context.problem.num_outputs
+    heads, dim, outputs = context.params.layout.shapes["value"]
+    size = heads * dim
     # The symmetric A_i, C_i, and the scalar F_i at the proposed kernel.
     return size * (size + 1) // 2 + size * outputs + 1

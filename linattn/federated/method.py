@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 from linattn._typing import Array, IntArray
 from linattn.federated.oracle import LocalTrace, Oracle
-from linattn.types import Params, Problem
+from linattn.types import Federation, Params
 
 
 class RoundContext(NamedTuple):
@@ -44,7 +44,7 @@ class RoundContext(NamedTuple):
         E.
     local_lr : float
         η as given to `run`.
-    problem : Problem
+    problem : Problem or DeepProblem
     oracle : Oracle
     """
 
@@ -54,7 +54,7 @@ class RoundContext(NamedTuple):
     weights: Array
     local_steps: int
     local_lr: float
-    problem: Problem
+    problem: Federation
     oracle: Oracle
 
 

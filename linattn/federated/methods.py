@@ -8,6 +8,7 @@ from linattn._checks import positive_int
 from linattn.federated.freeze import FreezeRule, rule_fires, rule_uploads
 from linattn.federated.method import Method, Plan, Proposal, RoundContext, train_everything
 from linattn.objectives.steps import check_frozen_lr, frozen_step
+from linattn.types import single_layer
 
 
 def fed_avg() -> Method:
@@ -31,6 +32,8 @@ def fed_frozen(*, warmup_rounds: int | FreezeRule, frozen_lr: float | str | None
     ------
     ValueError
         If warmup_rounds is negative or frozen_lr is not positive.
+    TypeError
+        When run on a deep problem with a freeze rule or ``frozen_lr="safe"``: both need one layer.
 
     Notes
     -----
@@ -42,6 +45,8 @@ def fed_frozen(*, warmup_rounds: int | FreezeRule, frozen_lr: float | str | None
     length = positive_int("warmup_rounds", warmup_rounds, minimum=0)
 
     def plan(context: RoundContext, memory: object) -> Plan:
+        if frozen_lr == "safe":  # refused before the warm-up, not after it
+            single_layer(context.problem, "frozen_lr='safe'")
         if context.round < length:
             return train_everything(context, memory)
         return frozen_plan(context, frozen_lr)
@@ -62,6 +67,10 @@ class WarmupMemory(NamedTuple):
 
 
 def _fed_frozen_by_rule(rule: FreezeRule, frozen_lr: float | str | None) -> Method:
+    def begin(context: RoundContext) -> WarmupMemory:
+        single_layer(context.problem, "freeze_rule")
+        return WarmupMemory()
+
     def plan(context: RoundContext, memory: WarmupMemory) -> Plan:
         if memory.frozen_from is None:
             return train_everything(context, memory)
@@ -81,7 +90,7 @@ def _fed_frozen_by_rule(rule: FreezeRule, frozen_lr: float | str | None) -> Meth
         f"fed_frozen({rule.name})",
         plan=plan,
         review=review,
-        server_memory=lambda context: WarmupMemory(),
+        server_memory=begin,
         extra_floats_up=lambda context, memory: (
             rule_uploads(rule, context) if memory.frozen_from is None else 0
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -39,7 +40,7 @@ class LocalTask(NamedTuple):
     shift : array, shape (P, D) or (0, D)
         Constant added to the direction of each participant.
     batches : list of array of int, shape (E, b_i), or None
-        Sequence numbers of every local minibatch; None for full batches.
+        Every local minibatch, sequences counted from 0 within the client; None for full batches.
     record : bool
         Whether to hand back every local iterate and gradient.
     """
@@ -81,12 +82,16 @@ class Oracle(Protocol):
 
     layout: Layout
     num_clients: int
+    metric_names: tuple[str, ...]
 
     def batch_limit(self, client: int) -> int:
         """Number of sequences of a client."""
 
     def gradient(self, client: int, flat: Array, batch: IntArray | None = None) -> Array:
-        """∇F_i at flat parameters, ridges included, on all or some of the client's sequences."""
+        """∇F_i at flat parameters, ridges included, on all or some of the client's sequences.
+
+        A batch counts sequences from 0 within the client.
+        """
 
     def train(self, task: LocalTask) -> tuple[Array, LocalTrace | None]:
         """Run the local steps of a task; return the ends (P, D) and, if recorded, the trace."""
@@ -98,12 +103,46 @@ class Oracle(Protocol):
 METRICS = ("objective", "profile", "gap", "kernel_gradient_norm", "value_gradient_norm")
 
 
+def explicit_steps(
+    oracle: Oracle, task: LocalTask, penalty: Callable[[int, Array], Array] | None = None
+) -> tuple[Array, LocalTrace | None]:
+    """Local steps in Python: for oracles and directions that the compiled solver does not know.
+
+    Parameters
+    ----------
+    oracle : Oracle
+    task : LocalTask
+    penalty : callable (client, w) -> array (D,), optional
+        Added to the direction.
+    """
+    ends = task.starts.copy()
+    shape = (task.local_steps if task.record else 0, *ends.shape)
+    iterates, gradients, full = np.empty(shape), np.empty(shape), np.empty(shape)
+    for k, i in enumerate(task.participants.tolist()):
+        shift = task.shift[k] if len(task.shift) else 0.0
+        for e in range(task.local_steps):
+            batch = None if task.batches is None else task.batches[k][e]
+            gradient = oracle.gradient(i, ends[k], batch)
+            if task.record:
+                iterates[e, k], gradients[e, k] = ends[k], gradient
+                full[e, k] = gradient if batch is None else oracle.gradient(i, ends[k])
+            direction = gradient + task.prox * (ends[k] - task.anchor) + shift
+            if penalty is not None:
+                direction = direction + penalty(i, ends[k])
+            ends[k] -= task.local_lr * (task.mask[k] * direction)
+    if not task.record:
+        return ends, None
+    return ends, LocalTrace(iterates, gradients, gradients if task.batches is None else full)
+
+
 class StatisticsOracle:
     """Oracle of a single-layer `Problem`: compiled local steps on the sequence statistics.
 
     Rounds that train the value block alone (full batches) run on A_i and C_i, which are all of F_i
     at a fixed kernel.
     """
+
+    metric_names: tuple[str, ...] = METRICS
 
     def __init__(self, problem: Problem, layout: Layout) -> None:
         self.problem = problem
@@ -197,7 +236,7 @@ class StatisticsOracle:
         minibatch = task.batches is not None
         iterates, gradients = np.empty(shape), np.empty(shape)
         full = np.empty(shape if minibatch else (0, *shape[1:]))
-        batches, offsets, largest = _flatten_batches(task)
+        batches, offsets, largest = _flatten_batches(task, self.problem.offsets)
         rule = LocalRule(
             self.problem.value_ridge,
             self.problem.kernel_ridge,
@@ -256,10 +295,16 @@ class StatisticsOracle:
         return {name: out[name] for name in names if name in out}
 
 
-def _flatten_batches(task: LocalTask) -> tuple[IntArray, IntArray, int]:
-    """All minibatches of a round in one vector, where each participant's start, the largest."""
+def _flatten_batches(task: LocalTask, starts: IntArray) -> tuple[IntArray, IntArray, int]:
+    """All minibatches of a round in one vector, where each participant's start, the largest.
+
+    Sequences become those of the problem: client i's first one is number starts[i].
+    """
     if task.batches is None:
         return np.zeros(0, dtype=np.int64), np.zeros(len(task.participants) + 1, np.int64), 0
-    flat = [np.ascontiguousarray(b, dtype=np.int64).reshape(-1) for b in task.batches]
+    flat = [
+        np.ascontiguousarray(starts[i] + b, dtype=np.int64).reshape(-1)
+        for i, b in zip(task.participants, task.batches, strict=True)
+    ]
     offsets = np.cumsum([0, *[b.size for b in flat]]).astype(np.int64)
     return np.concatenate(flat), offsets, max(b.shape[-1] for b in task.batches)

@@ -10,13 +10,22 @@ import numpy as np
 from linattn._checks import one_of, positive_int, real
 from linattn._threads import one_blas_thread
 from linattn._typing import Array, BoolArray, IntArray
+from linattn.data.deep_tokens import DeepProblem
 from linattn.federated.accounting import Traffic
+from linattn.federated.deep_oracle import DeepOracle
 from linattn.federated.method import Method, Plan, Proposal, RoundContext
-from linattn.federated.oracle import METRICS, LocalTask, LocalTrace, Oracle, StatisticsOracle
+from linattn.federated.oracle import (
+    METRICS,
+    LocalTask,
+    LocalTrace,
+    Oracle,
+    StatisticsOracle,
+    explicit_steps,
+)
 from linattn.federated.result import Outcome, Result
 from linattn.objectives.joint import check_fits
 from linattn.streams import stream
-from linattn.types import Params, Problem
+from linattn.types import Federation, Params, Problem
 
 DRIVER_METRICS = (
     "kernel_drift",
@@ -73,7 +82,7 @@ class Round(NamedTuple):
 
 def run(
     method: Method,
-    problem: Problem,
+    problem: Problem | DeepProblem,
     params: Params,
     *,
     rounds: int,
@@ -96,7 +105,7 @@ def run(
     Parameters
     ----------
     method : Method
-    problem : Problem
+    problem : Problem or DeepProblem
     params : Params
         Start.
     rounds : int
@@ -116,7 +125,8 @@ def run(
     record_params : bool
         Keep the server parameters of every round in ``result.path``.
     metrics : sequence of str, optional
-        Which of `linattn.federated.rounds.ALL_METRICS` to compute; default all.
+        Which of `linattn.federated.rounds.ALL_METRICS` to compute; default all. A `DeepProblem` has
+        neither profile nor gap.
     evaluate : callable (Params) -> dict, optional
         Test quantities added to the history.
     start_round : int
@@ -138,7 +148,7 @@ def run(
     Source: theory section 3. Cost: rounds · E · Σ_S n_i (5H + 1) d² m multiply-adds (token
     readout), plus one evaluation of the metrics per round.
     """
-    check_fits(problem, params)
+    oracle = make_oracle(problem, params)
     settings = check_settings(
         rounds=rounds,
         local_steps=local_steps,
@@ -148,14 +158,33 @@ def run(
         seed=seed,
         start_round=start_round,
     )
-    chosen = ALL_METRICS if metrics is None else tuple(metrics)
-    for name in chosen:
-        one_of("metrics", name, ALL_METRICS)
-    oracle = StatisticsOracle(problem, params.layout)
+    chosen = check_metrics(oracle, metrics)
     driver = RoundDriver(method, problem, oracle, params, settings, memory=memory)
     history = _History(oracle, chosen, evaluate)
     with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
         return _observe(driver, history, settings, params, record_params)
+
+
+def make_oracle(problem: Problem | DeepProblem, params: Params) -> Oracle:
+    """Return the oracle of a problem, once the parameters are known to fit it."""
+    if isinstance(problem, DeepProblem):
+        problem.model.check_params(params)
+        return DeepOracle(problem)
+    check_fits(problem, params)
+    return StatisticsOracle(problem, params.layout)
+
+
+def check_metrics(oracle: Oracle, metrics: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the metrics that were asked for, by default all that the problem has."""
+    chosen = (*oracle.metric_names, *DRIVER_METRICS) if metrics is None else tuple(metrics)
+    for name in chosen:
+        one_of("metrics", name, ALL_METRICS)
+        if name in METRICS and name not in oracle.metric_names:
+            raise ValueError(
+                f"metrics must leave out {name!r} for a deep problem, which has only "
+                f"{', '.join(map(repr, oracle.metric_names))}: the kernel profile needs one layer."
+            )
+    return chosen
 
 
 def check_settings(
@@ -230,7 +259,7 @@ class RoundDriver:
     def __init__(
         self,
         method: Method,
-        problem: Problem,
+        problem: Federation,
         oracle: Oracle,
         params: Params,
         settings: Settings,
@@ -352,10 +381,8 @@ class RoundDriver:
         size = self.settings.batch_size
         if size is None:
             return None
-        offsets = self.problem.offsets
         return [
-            offsets[i]
-            + draw_batches(
+            draw_batches(
                 self.oracle.batch_limit(int(i)),
                 size,
                 context.local_steps,
@@ -367,9 +394,12 @@ class RoundDriver:
     def _train(
         self, context: RoundContext, plan: Plan, task: LocalTask
     ) -> tuple[Array, LocalTrace | None]:
-        if self.method.penalty_gradient is None:
+        penalty = self.method.penalty_gradient
+        if penalty is None:
             return self.oracle.train(task)
-        return general_steps(self.method, context, self.server, self.clients, self.oracle, task)
+        return explicit_steps(
+            self.oracle, task, lambda i, flat: penalty(context, i, self.clients.get(i), flat)
+        )
 
     def _uploads(self, context: RoundContext, plan: Plan) -> int:
         extra = self.method.extra_floats_up
@@ -420,35 +450,6 @@ def draw_batches(
     size = min(batch_size, count)
     drawn = [generator.choice(count, size, replace=False) for _ in range(local_steps)]
     return np.sort(np.stack(drawn), axis=1).astype(np.int64)
-
-
-def general_steps(
-    method: Method,
-    context: RoundContext,
-    server: Any,
-    clients: dict[int, Any],
-    oracle: Oracle,
-    task: LocalTask,
-) -> tuple[Array, LocalTrace | None]:
-    """Local steps in Python, for directions that the compiled solver does not know."""
-    assert method.penalty_gradient is not None
-    ends = task.starts.copy()
-    shape = (task.local_steps, *ends.shape)
-    iterates, gradients, full = np.empty(shape), np.empty(shape), np.empty(shape)
-    for k, i in enumerate(task.participants.tolist()):
-        shift = task.shift[k] if len(task.shift) else 0.0
-        for e in range(task.local_steps):
-            batch = None if task.batches is None else task.batches[k][e]
-            gradient = oracle.gradient(i, ends[k], batch)
-            iterates[e, k], gradients[e, k] = ends[k], gradient
-            if task.record and batch is not None:
-                full[e, k] = oracle.gradient(i, ends[k])
-            direction = gradient + task.prox * (ends[k] - task.anchor) + shift
-            direction = direction + method.penalty_gradient(context, i, clients.get(i), ends[k])
-            ends[k] -= task.local_lr * (task.mask[k] * direction)
-    if not task.record:
-        return ends, None
-    return ends, LocalTrace(iterates, gradients, gradients if task.batches is None else full)
 
 
 class _History:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from linattn.objectives.population import population
-from linattn.types import Params, Problem
+from linattn.types import Params, Problem, single_layer
 
 
 def check_fits(problem: Problem, params: Params) -> None:
@@ -13,9 +13,12 @@ def check_fits(problem: Problem, params: Params) -> None:
 
     Raises
     ------
+    TypeError
+        If the problem is not of a single layer.
     ValueError
         Naming the value block's shape and what the problem needs.
     """
+    single_layer(problem)
     shape = params.layout.shapes.get("value")
     if shape is None or len(shape) != 3 or shape[1:] != (problem.dim, problem.num_outputs):
         raise ValueError(

@@ -14,7 +14,7 @@ import numpy as np
 from linattn._typing import Array
 from linattn.linalg import Factorized, factorize, stack_heads
 from linattn.objectives.forms import DataForm, NormalEquations, SequenceForm, data_form
-from linattn.types import Params, Problem
+from linattn.types import Params, Problem, single_layer
 
 
 class ValueSystem(NamedTuple):
@@ -94,6 +94,7 @@ _POPULATIONS: WeakKeyDictionary[Problem, Population] = WeakKeyDictionary()
 
 def population(problem: Problem) -> Population:
     """Return the `Population` of `problem`, built at its first use and remembered."""
+    single_layer(problem)
     if problem not in _POPULATIONS:
         _POPULATIONS[problem] = Population(problem)
     return _POPULATIONS[problem]

@@ -10,7 +10,7 @@ from linattn.linalg import spectral_norms
 from linattn.objectives.joint import check_fits
 from linattn.objectives.population import client_normal_equations, population
 from linattn.objectives.profile import kernel_curvature
-from linattn.types import Params, Problem
+from linattn.types import Federation, Params, Problem, single_layer
 
 
 def client_value_curvatures(problem: Problem, params: Params) -> Array:
@@ -49,11 +49,12 @@ def check_frozen_lr(frozen_lr: float | str | None) -> None:
 
 
 def frozen_step(
-    problem: Problem, params: Params, local_lr: float, frozen_lr: float | str | None
+    problem: Federation, params: Params, local_lr: float, frozen_lr: float | str | None
 ) -> float:
-    """Return the step size of the frozen stage at the kernel of `params`."""
+    """Return the step size of the frozen stage at the kernel of `params`; "safe": one layer."""
     if frozen_lr is None:
         return local_lr
     if isinstance(frozen_lr, str):
-        return min(local_lr, 1.0 / float(client_value_curvatures(problem, params).max()))
+        held = single_layer(problem, "frozen_lr='safe'")
+        return min(local_lr, 1.0 / float(client_value_curvatures(held, params).max()))
     return float(frozen_lr)

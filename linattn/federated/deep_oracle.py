@@ -1,0 +1,119 @@
+"""How the round driver sees a `DeepProblem`: gradients from tokens, local steps in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from linattn._typing import Array, BoolArray, IntArray
+from linattn.data.deep_tokens import DeepProblem, Rows
+from linattn.deep import Trace
+from linattn.federated.oracle import LocalTask, LocalTrace, explicit_steps
+from linattn.types import Params
+
+DEEP_METRICS = ("objective", "kernel_gradient_norm", "value_gradient_norm")
+
+
+class DeepOracle:
+    """Oracle of a `DeepProblem`.
+
+    Parameters
+    ----------
+    problem : DeepProblem
+    structural : Params, optional
+        Fixes the gates of ReLU features: they are those of the structural parameters' own forward
+        pass, whatever is trained (the DualCopy of FedSQ). For φ = identity there are no gates and
+        nothing changes.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the structural parameters are not of the problem's model.
+    """
+
+    metric_names: tuple[str, ...] = DEEP_METRICS
+
+    def __init__(self, problem: DeepProblem, *, structural: Params | None = None) -> None:
+        self.problem = problem
+        self.model = problem.model
+        self.layout = problem.model.layout
+        self.num_clients = problem.num_clients
+        self._kernel = self.layout.mask(self.layout.kernel_blocks)
+        self._gates = None if structural is None else self._structure(structural)
+
+    def _structure(self, structural: Params) -> list[BoolArray] | None:
+        """Gates of every group of sequences."""
+        self.model.check_params(structural)
+        if self.model.feature_map != "relu":
+            return None
+        traces = (self.model.trace(structural.flat, g.tokens) for g in self.problem.groups)
+        return [self.model.open_gates(trace) for trace in traces]
+
+    def batch_limit(self, client: int) -> int:
+        """Number of sequences of a client."""
+        return int(self.problem.client_sizes[client])
+
+    def traces(
+        self, client: int, flat: Array, batch: IntArray | None = None
+    ) -> Iterator[tuple[Trace, Array]]:
+        """Forward passes over the client's sequences, one per length, each with its targets.
+
+        For methods that add a loss on predictions or features: pull its gradient back through the
+        trace with ``model.pull_back``.
+        """
+        for trace, targets, _ in self._passes(flat, self.problem.rows(client, batch)):
+            yield trace, targets
+
+    def gradient(self, client: int, flat: Array, batch: IntArray | None = None) -> Array:
+        """∇F_i, (D,): mean sequence loss over all or some sequences, ridges included.
+
+        Notes
+        -----
+        Cost: about three forward passes of the model over these sequences.
+        """
+        count = self.batch_limit(client) if batch is None else len(batch)
+        _, gradient = self._loss(flat, self.problem.rows(client, batch), 1.0 / count)
+        return gradient + self.problem.ridges * flat
+
+    def train(self, task: LocalTask) -> tuple[Array, LocalTrace | None]:
+        """Local steps one after the other."""
+        return explicit_steps(self, task)
+
+    def metrics(self, params: Params, names: tuple[str, ...]) -> dict[str, float]:
+        """Those of `DEEP_METRICS` that are asked for."""
+        wanted = [name for name in names if name in DEEP_METRICS]
+        if not wanted:
+            return {}
+        problem, flat = self.problem, params.flat
+        everything: Rows = [(k, slice(None)) for k in range(len(problem.groups))]
+        loss, gradient = self._loss(flat, everything, problem.sequence_weights)
+        gradient += problem.ridges * flat
+        out = {
+            "objective": loss + 0.5 * float(problem.ridges @ (flat * flat)),
+            "kernel_gradient_norm": float(np.linalg.norm(gradient[self._kernel])),
+            "value_gradient_norm": float(np.linalg.norm(gradient[~self._kernel])),
+        }
+        return {name: out[name] for name in wanted}
+
+    def _passes(self, flat: Array, rows: Rows) -> Iterator[tuple[Trace, Array, IntArray]]:
+        """Forward passes with targets and sequence numbers."""
+        for k, part in rows:
+            tokens, targets, numbers = self.problem.groups[k]
+            gates = None if self._gates is None else self._gates[k][part]
+            trace = self.model.trace(flat, tokens[part], gates=gates)
+            yield trace, targets[part], numbers[part]
+
+    def _loss(self, flat: Array, rows: Rows, weights: Array | float) -> tuple[float, Array]:
+        """Σ_s weights_s ℓ_s over some sequences and its gradient (D,), without ridges.
+
+        Weights are one for all, or an array over all sequences of the problem.
+        """
+        loss, gradient = 0.0, np.zeros(self.layout.size)
+        for trace, targets, numbers in self._passes(flat, rows):
+            error = trace.predictions - targets
+            share = weights[numbers] if isinstance(weights, np.ndarray) else weights
+            scale = np.broadcast_to(share / error.shape[1], len(numbers))
+            loss += 0.5 * float(scale @ np.einsum("sqm,sqm->s", error, error))
+            gradient += self.model.pull_back(trace, predictions=scale[:, None, None] * error)
+        return loss, gradient
