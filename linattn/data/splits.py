@@ -187,14 +187,7 @@ def watch_split(
     one_of("split", split, ("sides", "subjects"))
     positive_int("window", window)
     data = load_dataset("watch") if dataset is None else dataset
-    if split == "sides":
-        _refuse(split, test_subjects=test_subjects)
-        trained = _trained_sides(data, seed)
-        description = f"{data.name}, one side per subject and exercise tested"
-    else:
-        left_out = _left_out(np.unique(_group(data, "subject")), test_subjects, seed)
-        trained = ~np.isin(_group(data, "subject"), left_out)
-        description = f"{data.name}, subjects {', '.join(map(str, left_out.tolist()))} tested"
+    trained, what = _trained(data, split, test_subjects, seed)
     clients, train = _by_subject(data, trained)
     tested, tests = _by_subject(data, ~trained)
     if split == "sides" and not np.array_equal(clients, tested):
@@ -208,7 +201,7 @@ def watch_split(
     test_items = np.concatenate([origin for _, origin in test_cut])
     num_classes = len(data.class_names)
     return FederatedData(
-        description=description,
+        description=f"{data.name}, {what} tested",
         train=[(tokens, one_hot(data.labels[origin], num_classes)) for tokens, origin in train_cut],
         test=(np.concatenate([tokens for tokens, _ in client_tests]), data.labels[test_items]),
         client_tests=client_tests if split == "sides" else None,
@@ -249,6 +242,18 @@ def _window_tokens(
         raise ValueError(f"window must leave every subject at least one window, got {window} rows.")
     constant = np.ones((*tables.shape[:2], 1))
     return np.concatenate([(tables - mean) / std, constant], axis=2), origin
+
+
+def _trained(
+    data: Dataset, split: str, test_subjects: int | Sequence[int] | None, seed: int
+) -> tuple[AnyArray, str]:
+    """Which items are trained on, and what is tested, in words."""
+    if split == "sides":
+        _refuse(split, test_subjects=test_subjects)
+        return _trained_sides(data, seed), "one side per subject and exercise"
+    subject = _group(data, "subject")
+    left_out = _left_out(np.unique(subject), test_subjects, seed)
+    return ~np.isin(subject, left_out), f"subjects {', '.join(map(str, left_out.tolist()))}"
 
 
 def _trained_sides(data: Dataset, seed: int) -> AnyArray:
