@@ -195,11 +195,14 @@ class DeepAttention:
             b, the gradient of a loss in the features.
         """
         out = np.zeros(self.layout.size)
-        cotangent = np.zeros_like(trace.features) if features is None else features
+        cotangent = features
         if predictions is not None:
-            cotangent = cotangent + predictions @ trace.readout.T
+            through = predictions @ trace.readout.T
+            cotangent = through if features is None else features + through
             read = np.tensordot(trace.features, predictions, axes=((0, 1), (0, 1)))
             out[self.layout.slices["readout"]] = read.reshape(-1)
+        if cotangent is None:
+            return out
         length = trace.layers[0].tokens.shape[1]
         cotangent = read_backward(cotangent, self.readout, length)
         for number in reversed(range(self.num_layers)):

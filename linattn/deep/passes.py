@@ -109,6 +109,14 @@ def _outer(left: Array, right: Array) -> Array:
     return np.asarray(left.reshape(-1, left.shape[-1]).T @ right.reshape(-1, right.shape[-1]))
 
 
+def _outer_heads(left: Array, right: Array) -> Array:
+    """Σ over sequences and rows of left (S, H, r, a) and right (S, H, r, b): (H, a, b)."""
+    heads, width = left.shape[1], left.shape[3]
+    rows = left.transpose(1, 3, 0, 2).reshape(heads, width, -1)
+    columns = right.transpose(1, 0, 2, 3).reshape(heads, -1, right.shape[3])
+    return rows @ columns
+
+
 def layer_forward(
     layer: Layer, tokens: Array, *, residual: bool, relu: bool, gates: BoolArray | None
 ) -> tuple[Array, LayerTape]:
@@ -170,7 +178,7 @@ def layer_backward(
     count, length, dim = tape.tokens.shape
     d_query = cotangent @ tape.product.transpose(0, 2, 1)
     d_product = (tape.query.transpose(0, 2, 1) @ cotangent).reshape(tape.moments.shape)
-    d_value = np.einsum("shra,shrb->hab", tape.moments, d_product, optimize=True)
+    d_value = _outer_heads(tape.moments, d_product)
     d_moments = (d_product @ layer.value.transpose(0, 2, 1)).reshape(count, -1, dim) / length
     d_key = tape.tokens @ d_moments.transpose(0, 2, 1)
     if tape.query_gate is not None:
