@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from linattn._typing import Array
+from linattn.federated.local_data import pack_moments
 from linattn.federated.oracle import LocalTask, StatisticsOracle
-from linattn.objectives.forms import MomentForm, SequenceForm
+from linattn.objectives.forms import MomentForm
 from linattn.objectives.population import Population, population
 from linattn.types import Params, Problem
 
@@ -38,7 +40,7 @@ def centralized_path(
     Cost: marks[-1] gradients, each f² m multiply-adds on moments (compiled) or one pass over all
     sequences (compiled for the mean and last readout).
     """
-    advance = _descent(population(problem), params, step_size)
+    advance = _descent(problem, population(problem), params, step_size)
     flat = params.flat.copy()
     out, done = [], 0
     with np.errstate(over="ignore", invalid="ignore"):
@@ -50,79 +52,47 @@ def centralized_path(
     return out
 
 
-def _descent(held: Population, like: Params, step_size: float) -> Callable[[Array, int], Array]:
+def _descent(
+    problem: Problem, held: Population, like: Params, step_size: float
+) -> Callable[[Array, int], Array]:
     """Return the function (flat parameters, number of steps) -> flat parameters."""
-    form = held.form
-    if isinstance(form, MomentForm):
-        return lambda flat, steps: _advance_on_moments(held, form, like, flat, steps, step_size)
-    if isinstance(form, SequenceForm) and form.statistics.query is not None:
-        return _one_query_descent(held, form, like, step_size)
+    oracle = _pooled_oracle(problem, held, like)
 
     def advance(flat: Array, steps: int) -> Array:
         for _ in range(steps):
             flat = flat - step_size * held.value_and_gradient(Params(like.layout, flat))[1]
         return flat
 
-    return advance
-
-
-def _one_query_descent(
-    held: Population, form: SequenceForm, like: Params, step_size: float
-) -> Callable[[Array, int], Array]:
-    """Descent in the compiled local solver, on one client that holds all sequences.
-
-    A sequence of weight w with one query u and target y counts in a plain mean of S like the
-    sequence (√(wS) u, √(wS) y): its loss is ½‖Vᵀ G Bᵀ u − y‖².
-    """
-    kept, count = form.statistics, len(form.weights)
-    assert kept.query is not None
-    assert kept.target is not None
-    root = np.sqrt(form.weights * count)[:, None]
-    scaled = kept._replace(query=root * kept.query, target=root * kept.target)
-    offsets = np.array([0, count], dtype=np.int64)
-    ridges = (held.value_ridge, held.kernel_ridge)
-    oracle = StatisticsOracle(Problem(scaled, offsets, np.ones(1), *ridges, "mean"), like.layout)
-    size = like.layout.size
-
-    def advance(flat: Array, steps: int) -> Array:
+    def advance_compiled(flat: Array, steps: int) -> Array:
+        assert oracle is not None
         task = LocalTask(
             participants=np.zeros(1, dtype=np.int64),
             starts=flat[None],
             anchor=flat,
-            mask=np.ones((1, size), dtype=bool),
+            mask=np.ones((1, flat.size), dtype=bool),
             local_steps=steps,
             local_lr=step_size,
             prox=0.0,
-            shift=np.zeros((0, size)),
+            shift=np.zeros((0, flat.size)),
             batches=None,
             record=False,
         )
-        ends, _ = oracle.train(task)
-        return np.asarray(ends[0])
+        return np.asarray(oracle.train(task)[0][0])
 
-    return advance
+    return advance if oracle is None else advance_compiled
 
 
-def _advance_on_moments(
-    held: Population, form: MomentForm, like: Params, flat: Array, steps: int, step_size: float
-) -> Array:
-    from linattn._kernels.centralized import moment_descent
-    from linattn._kernels.local import LocalShape
-
-    moments, linear, low, high = form.folded
-    pair = np.empty((form.dim, form.dim), dtype=np.int64)
-    pair[low, high] = pair[high, low] = np.arange(len(low))
-    rank = like["query"].shape[-1] if like.is_factored else 0
-    flat = flat.copy()
-    moment_descent(
-        moments,
-        linear,
-        pair,
-        LocalShape(like.num_heads, form.dim, form.outputs, rank),
-        flat,
-        held.value_ridge,
-        held.kernel_ridge,
-        step_size,
-        steps,
-    )
-    return flat
+def _pooled_oracle(problem: Problem, held: Population, like: Params) -> StatisticsOracle | None:
+    """One client whose objective is F, for the compiled local solver; None where there is none."""
+    form, kept, count = held.form, problem.statistics, problem.num_sequences
+    offsets = np.array([0, count], dtype=np.int64)
+    pooled = replace(problem, offsets=offsets, weights=np.ones(1))
+    if isinstance(form, MomentForm):
+        return StatisticsOracle(pooled, like.layout, data=pack_moments(pooled, [form]))
+    if kept.query is None or kept.target is None:
+        return None
+    # A sequence of weight w with one query u and target y counts in a plain mean of S like the
+    # sequence (√(wS) u, √(wS) y): its loss is ½‖Vᵀ G Bᵀ u − y‖².
+    root = np.sqrt(problem.sequence_weights * count)[:, None]
+    scaled = kept._replace(query=root * kept.query, target=root * kept.target)
+    return StatisticsOracle(replace(pooled, statistics=scaled), like.layout)

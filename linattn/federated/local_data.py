@@ -6,6 +6,7 @@ every type is another compilation.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -47,17 +48,21 @@ def prefers_client_moments(problem: Problem, heads: int) -> bool:
 
 def moment_data(problem: Problem) -> LocalData:
     """Return the moments of every client; no sequences."""
-    dim = problem.dim
     forms = []
     for i in range(problem.num_clients):
         held = problem.statistics.take(problem.client(i))
-        forms.append(MomentForm(held, np.full(len(held.energy), 1.0 / len(held.energy))).folded)
-    low, high = forms[0][2:]
-    pair = np.empty((dim, dim), dtype=np.int64)
+        forms.append(MomentForm(held, np.full(len(held.energy), 1.0 / len(held.energy))))
+    return pack_moments(problem, forms)
+
+
+def pack_moments(problem: Problem, forms: Sequence[MomentForm]) -> LocalData:
+    """Return the moments of `forms`, one per client of `problem`, in the solver's order."""
+    low, high = forms[0].folded[2:]
+    pair = np.empty((problem.dim, problem.dim), dtype=np.int64)
     pair[low, high] = pair[high, low] = np.arange(len(low))
     return _no_data(problem)._replace(
-        moments=np.stack([form[0] for form in forms]),
-        moment_linear=np.stack([form[1] for form in forms]),
+        moments=np.stack([form.folded[0] for form in forms]),
+        moment_linear=np.stack([form.folded[1] for form in forms]),
         pair=pair,
     )
 

@@ -144,13 +144,14 @@ class StatisticsOracle:
 
     metric_names: tuple[str, ...] = METRICS
 
-    def __init__(self, problem: Problem, layout: Layout) -> None:
+    def __init__(self, problem: Problem, layout: Layout, *, data: LocalData | None = None) -> None:
         self.problem = problem
         self.layout = layout
         self.num_clients = problem.num_clients
         self._value = layout.slices["value"]
         self._systems: tuple[bytes, Array, Array] | None = None
-        self._data: dict[bool, LocalData] = {}
+        # By whether they are moments; `data` stands for the problem's own statistics.
+        self._data: dict[bool, LocalData] = {} if data is None else {False: data, True: data}
 
     def batch_limit(self, client: int) -> int:
         """Number of sequences of a client."""

@@ -52,6 +52,6 @@ def test_blocks_change_nothing(readout, heads):
         own = np.arange(problem.offsets[client], problem.offsets[client + 1])
         for batch in [None, *(b for b in BATCHES if b[-1] < len(own))]:
             chosen = own if batch is None else own[batch]
-            found = oracle.gradient(client, params.flat, None if batch is None else chosen)
+            found = oracle.gradient(client, params.flat, batch)
             expected = gradient_of(problem, chosen, params)
             np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-13)

@@ -8,24 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import linattn as la
-from linattn._kernels.centralized import moment_descent
-from linattn._kernels.local import LocalShape
+from linattn.analysis.centralized import _descent
 from linattn.objectives.forms import MomentForm
+from linattn.objectives.population import Population
 
 few = settings(max_examples=20, deadline=None, derandomize=True)
 
 
 def descend(problem, params, step_size, steps):
-    """Parameters after compiled descent."""
-    form = MomentForm(problem.statistics, problem.sequence_weights)
-    moments, linear, low, high = form.folded
-    pair = np.empty((problem.dim,) * 2, dtype=np.int64)
-    pair[low, high] = pair[high, low] = np.arange(len(low))
-    rank = params.query.shape[-1] if params.is_factored else 0
-    shape = LocalShape(params.num_heads, problem.dim, problem.num_outputs, rank)
-    ridges, flat = (problem.value_ridge, problem.kernel_ridge), params.flat.copy()
-    moment_descent(moments, linear, pair, shape, flat, *ridges, step_size, steps)
-    return flat
+    """Parameters after compiled descent on the moments of all data."""
+    held = Population(problem, MomentForm(problem.statistics, problem.sequence_weights))
+    return _descent(problem, held, params, step_size)(params.flat, steps)
 
 
 @few
