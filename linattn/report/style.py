@@ -248,11 +248,19 @@ class Sheet:
             If the folder cannot be written.
         """
         folder = open_folder(output)
+        self._arrange()
         files = {"png": self._image("png"), "pdf": self._image("pdf"), "csv": self._table()}
         paths = [folder / f"{self.name}.{suffix}" for suffix in files]
         for path, content in zip(paths, files.values(), strict=True):
             write_atomically(path, content)
         return paths
+
+    def _arrange(self) -> None:
+        # The layout costs as much as drawing: once for both formats.
+        engine = self.figure.get_layout_engine()
+        if engine is not None:
+            engine.execute(self.figure)
+            self.figure.set_layout_engine("none")
 
     def _image(self, suffix: str) -> bytes:
         # Time stamps and versions would make equal figures differ.
