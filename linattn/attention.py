@@ -139,6 +139,11 @@ def predict(params: Params, tokens: Tokens, *, readout: str = "token") -> Array 
     """
     one_of("readout", readout, READOUTS)
     sequences = check_tokens("tokens", tokens)
+    if "value" not in params.layout.slices:
+        raise ValueError(
+            "params must be of the single-layer model (a block 'value'), got those of another one; "
+            "use its own predict."
+        )
     dim = params.value.shape[1]
     if sequences[0].shape[1] != dim:
         raise ValueError(f"tokens must have {dim} channels, got {sequences[0].shape[1]}.")

@@ -377,6 +377,7 @@ def test_bad_arguments_are_refused():
         (lambda: model.predict(la.Params.merged(np.eye(3), np.eye(3)), tokens),
          "params must have the blocks of the model, layer0.query"),
         (lambda: model.predict(params.flat, tokens), "params must be Params, got ndarray"),
+        (lambda: la.predict(params, tokens), "params must be of the single-layer model"),
     ]  # fmt: skip
     for call, message in refused:
         with pytest.raises((ValueError, TypeError), match=message):
