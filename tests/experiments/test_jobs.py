@@ -176,6 +176,7 @@ def test_regret_is_zero_at_the_best_length_and_one_without_freezing():
     table["objective"].values[:] = [9.0, 1.0, np.inf]
     assert has_tradeoff(table)
     assert relative_regret(table, 5.0) == 0.0
+    assert relative_regret(table, np.inf) == 1.0  # the rule never froze and diverged as well
 
 
 def test_one_identical_client_stands_for_all():

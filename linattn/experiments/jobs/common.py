@@ -92,7 +92,9 @@ def relative_regret(table: xr.Dataset, objective: float) -> float:
     if not has_tradeoff(table):
         return float("nan")
     best, never = _best(table), float(table["objective"][-1])
-    return (objective - best) / (never - best) if np.isfinite(never) else 0.0
+    if not np.isfinite(never):  # against a diverging run every finite loss is the oracle's
+        return 0.0 if np.isfinite(objective) else 1.0
+    return (objective - best) / (never - best)
 
 
 def _best(table: xr.Dataset) -> float:
