@@ -52,8 +52,9 @@ def draw(output: Path, folder: Path) -> list[Path]:
         legend(drawn, columns=3)
         caption(
             drawn,
-            "What is left of the loss after T warm-up rounds and R − T frozen rounds, in parts that "
-            f"add up exactly for each seed. Lines: median over seeds, bands: 10–90 %. {EXPLAINED} {_known(found)}",
+            "What is left of the loss after T warm-up rounds and R − T frozen rounds, in parts "
+            "that add up exactly for each seed. Lines: median over seeds, bands: 10–90 %. "
+            f"{EXPLAINED} {_known(found)}",
         )
         return drawn.save(folder)
 
