@@ -183,6 +183,8 @@ def _draw(output: Path) -> Drawn:
     from linattn.experiments.stages import draw
 
     drawn = draw(output)
+    for name, text in drawn.summaries:
+        print(f"{name}\n" + "\n".join(f"  {line}" for line in text.splitlines()))
     for sentence in drawn.lacking:
         print(sentence, file=sys.stderr)
     return drawn

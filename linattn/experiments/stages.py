@@ -39,10 +39,15 @@ class Verified(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """Files of the figures that were drawn, and a sentence for each that lacks its results."""
+    """What `draw` did.
+
+    `made` are the files, `lacking` a sentence for each figure without results, `summaries` the
+    name of a figure and the numbers to read beside it.
+    """
 
     made: list[Path]
     lacking: list[str]
+    summaries: list[tuple[str, str]]
 
 
 def simulate(
@@ -81,13 +86,15 @@ def draw(output: Path) -> Drawn:
     """
     scripts = find_scripts("figures")
     target = open_folder(output / "figures")
-    drawn = Drawn([], [])
+    drawn = Drawn([], [], [])
     for path in scripts:
         module = load_script(path)
         if not hasattr(module, "draw"):
             continue  # a module that figures share
         try:
             drawn.made.extend(module.draw(output, target))
+            if hasattr(module, "summary"):
+                drawn.summaries.append((path.stem, module.summary(output)))
         except FileNotFoundError as error:
             drawn.lacking.append(str(error))
     return drawn

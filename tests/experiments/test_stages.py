@@ -121,6 +121,10 @@ def draw(store, out):
     path = Path(out) / "{name}.png"
     path.write_bytes(b"png")
     return [path]
+
+def summary(store):
+    """Say a number."""
+    return "median 3"
 '''
 
 
@@ -148,6 +152,12 @@ def test_figures_say_what_is_lacking(figure_scripts, capsys):
     assert capsys.readouterr().err == "no results of one; make them.\n"
     (store / "data").touch()
     assert draw(store).made == [store / "figures" / "one.png"]
+    assert draw(store).summaries == [("one", "median 3")]
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        main(["figures", "--output", str(store)])
+    assert end.value.code == 0
+    assert capsys.readouterr().out.startswith("one\n  median 3\n")
 
 
 def test_reproduce_goes_through_all_stages(figure_scripts, no_instances, capsys):
