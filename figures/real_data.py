@@ -83,7 +83,7 @@ def summary(output: Path) -> str:
 
 def _in_words(group: Group, steps: int) -> str:
     lengths = group.coordinate("warmup")
-    place = int(np.argmin(np.median(group.values("objective", steps)[:, :-1], axis=0)))
+    place = best_on_training(group, steps)
     accuracy = 100.0 * group.values("test_accuracy", steps)
     ceiling = 100.0 * group.values("refit_test_accuracy", steps)[:, -1]
     instability = 100.0 * group.values("stability", steps)
@@ -96,6 +96,11 @@ def _in_words(group: Group, steps: int) -> str:
         f"{_bootstrapped(loss[:, place] - loss[:, -1])} of test loss; instability "
         f"{in_words(instability[:, place])} and {in_words(instability[:, -1])} points"
     )
+
+
+def best_on_training(group: Group, steps: int, first: int = 0) -> int:
+    """Place of the length below R with the smallest median training objective, never test data."""
+    return first + int(np.argmin(np.median(group.values("objective", steps)[:, first:-1], axis=0)))
 
 
 def _bootstrapped(differences: np.ndarray[Any, Any]) -> str:
@@ -232,19 +237,18 @@ def _parts(drawn: Sheet, axes: Any, group: Group, steps: int) -> None:
 
 
 def _rounds(drawn: Sheet, axes: Any, group: Group, steps: int) -> None:
-    """Test accuracy along rounds of FedAvg, of no warm-up, and of the best other length."""
+    """Test accuracy along rounds of FedAvg, of no warm-up, of the best length on training data."""
     title = f"accuracy along rounds, E = {steps}"
     _panel(drawn, axes, group, title, x="round", y="test accuracy (%)")
     lengths, rounds = group.coordinate("warmup"), group.coordinate("round")
     found = 100.0 * group.values("accuracy_rounds", steps)
-    final = np.median(found[:, :-1, -1], axis=0)
-    best = 1 + int(np.argmax(final[1:])) if len(final) > 1 else 0
+    best = best_on_training(group, steps, first=1) if len(lengths) > 2 else 0
     plain = {"marker": "", "linewidth": 1.0}
     for place, dash in {0: ":", best: "-"}.items():
-        label = "FedFrozen(0)" if place == 0 else "FedFrozen, best 0 < T < R"
+        label = "FedFrozen(0)" if place == 0 else "FedFrozen, best T on training data"
         shown = plain | {"label": label, "linestyle": dash}
         _line(drawn, axes, "fed_frozen", rounds, found[:, place], **shown)
     _line(drawn, axes, "fed_avg", rounds, found[:, -1], **plain)
     if best:
-        note = f"best T = {lengths[best]}"
+        note = f"T = {lengths[best]}: lowest training F"
         axes.text(0.97, 0.05, note, transform=axes.transAxes, ha="right", fontsize=6.5)
