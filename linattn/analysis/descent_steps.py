@@ -1,0 +1,114 @@
+"""Every local step of a warm-up as a step of inexact descent on the profile (C14)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from linattn._threads import one_blas_thread
+from linattn._typing import Array
+from linattn.analysis.certificate import Ledger, StepErrors
+from linattn.federated.methods import fed_avg
+from linattn.federated.oracle import StatisticsOracle
+from linattn.federated.rounds import RoundDriver, check_settings
+from linattn.objectives.joint import check_fits
+from linattn.types import Params, Problem
+
+
+class DescentSteps(NamedTuple):
+    """P⁺ ≤ P − (η/2)‖∇P‖² + (η/2)‖ε‖² − (η/2)(1 − eta_L)‖g‖² at every local step.
+
+    Attributes
+    ----------
+    profile : array, shape (N + 1,)
+        P at the virtual iterates, units of loss.
+    slopes_sq, errors_sq : array, shape (N,)
+        ‖∇P‖² and ‖ε‖², ε = g − ∇P.
+    eta_L : array, shape (N,)
+        ηL_K (merged), or 2ρ/(η‖g‖²) (factored).
+    completed : bool
+        Whether all iterates were finite.
+    end : Params
+        The last virtual iterate.
+    """
+
+    profile: Array
+    slopes_sq: Array
+    errors_sq: Array
+    eta_L: Array
+    completed: bool
+    end: Params
+
+
+class _Recorder(Ledger):
+    """The ledger of the certificate, keeping single steps instead of sums."""
+
+    def __init__(self, problem: Problem, params: Params) -> None:
+        self.steps: list[tuple[float, float, float]] = []
+        self.profiles: list[float] = []
+        super().__init__(problem, params)
+        self.profiles.append(self.profile)
+
+    def _step(
+        self,
+        here: Params,
+        there: Params,
+        update: Array,
+        errors: StepErrors,
+        slope: Array,
+        eta: float,
+    ) -> tuple[bool, float] | None:
+        result = super()._step(here, there, update, errors, slope, eta)
+        if result is not None:
+            total = errors.track + errors.drift + errors.noise + errors.sampling
+            self.steps.append((float(slope @ slope), float(total @ total), result[1]))
+            self.profiles.append(self.profile)
+        return result
+
+
+def descent_steps(
+    problem: Problem,
+    params: Params,
+    *,
+    rounds: int,
+    local_steps: int,
+    local_lr: float,
+    batch_size: int | None = None,
+    participation: float = 1.0,
+    seed: int = 0,
+) -> DescentSteps:
+    """Return the local steps of a FedAvg warm-up as steps of inexact descent on P.
+
+    Parameters
+    ----------
+    problem : Problem
+    params : Params
+        Start.
+    rounds, local_steps, local_lr, batch_size, participation, seed
+        As in `run`.
+
+    Notes
+    -----
+    Source: C14, C4. Cost: that of `descent_certificate`.
+    """
+    check_fits(problem, params)
+    settings = check_settings(
+        rounds=rounds,
+        local_steps=local_steps,
+        local_lr=local_lr,
+        batch_size=batch_size,
+        participation=participation,
+        seed=seed,
+    )
+    oracle = StatisticsOracle(problem, params.layout)
+    driver = RoundDriver(fed_avg(), problem, oracle, params, settings, record=True)
+    recorder, completed = _Recorder(problem, params), True
+    with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
+        for done in driver:
+            if not np.isfinite(done.flat).all() or not recorder.add(done):
+                completed = False
+                break
+    slopes, errors, curvatures = np.array(recorder.steps).reshape(-1, 3).T
+    profile = np.array(recorder.profiles)
+    return DescentSteps(profile, slopes, errors, curvatures, completed, driver.params)

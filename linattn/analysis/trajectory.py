@@ -1,0 +1,147 @@
+"""Every local step of a run, round by round: what claims about trajectories measure on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from linattn._threads import one_blas_thread
+from linattn._typing import Array, IntArray
+from linattn.federated.method import Method
+from linattn.federated.methods import fed_avg
+from linattn.federated.oracle import LocalTask, StatisticsOracle
+from linattn.federated.rounds import RoundDriver, check_settings
+from linattn.objectives.joint import check_fits
+from linattn.types import Params, Problem
+
+
+class LocalPath(NamedTuple):
+    """One round of local steps.
+
+    Attributes
+    ----------
+    participants : array of int, shape (P,)
+    weights : array, shape (P,)
+        w_i as applied by the server.
+    places : array, shape (E + 1, P, D)
+        Local iterates, the last before averaging.
+    gradients, full_gradients : array, shape (E, P, D)
+        The gradients that were used, and the full-batch ones at the same places.
+    step_size : float
+        η of this round.
+    """
+
+    participants: IntArray
+    weights: Array
+    places: Array
+    gradients: Array
+    full_gradients: Array
+    step_size: float
+
+    @property
+    def mean(self) -> Array:
+        """Virtual iterate Σ w_i w_{i,e} of every local step, (E + 1, D)."""
+        return np.tensordot(self.weights, self.places, (0, 1))
+
+    def spread(self, rows: Array) -> Array:
+        """(Σ w_i ‖x_i − x̄‖²)^½ of rows (..., P, D), over all entries: (...)."""
+        centre = np.einsum("p,...pd->...d", self.weights, rows)
+        sizes = np.sum((rows - centre[..., None, :]) ** 2, axis=-1)
+        return np.asarray(np.sqrt(sizes @ self.weights))
+
+
+def local_paths(
+    problem: Problem,
+    params: Params,
+    *,
+    rounds: int,
+    local_steps: int,
+    local_lr: float,
+    batch_size: int | None = None,
+    participation: float = 1.0,
+    seed: int = 0,
+    method: Method | None = None,
+) -> Iterator[LocalPath]:
+    """Yield every round of a run with all its local steps, until one is not finite.
+
+    Parameters
+    ----------
+    problem : Problem
+    params : Params
+        Start.
+    rounds, local_steps, local_lr, batch_size, participation, seed
+        As in `run`.
+    method : Method, optional
+        Default `fed_avg()`.
+
+    Notes
+    -----
+    Source: theory section 3 (virtual iterate). Cost: the run itself, 3 E P D numbers of memory.
+    """
+    check_fits(problem, params)
+    settings = check_settings(
+        rounds=rounds,
+        local_steps=local_steps,
+        local_lr=local_lr,
+        batch_size=batch_size,
+        participation=participation,
+        seed=seed,
+    )
+    oracle = StatisticsOracle(problem, params.layout)
+    driver = RoundDriver(method or fed_avg(), problem, oracle, params, settings, record=True)
+    with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
+        for done in driver:
+            assert done.trace is not None
+            places = np.concatenate([done.trace.iterates, done.ends[None]])
+            if not np.isfinite(places).all():
+                return
+            yield LocalPath(
+                done.context.participants,
+                done.context.weights,
+                places,
+                done.trace.gradients,
+                done.trace.full_gradients,
+                done.plan.local_lr,
+            )
+
+
+def client_gradients(problem: Problem, layout_of: Params, clients: IntArray, at: Array) -> Array:
+    """Return ∇F_i of every given client at every point, full batches, ridges included.
+
+    Parameters
+    ----------
+    problem : Problem
+    layout_of : Params
+        Gives the blocks of a point.
+    clients : array of int, shape (P,)
+    at : array, shape (N, D) or (N, P, D)
+        Points shared by the clients, or one per client.
+
+    Returns
+    -------
+    array, shape (N, P, D)
+
+    Notes
+    -----
+    Source: theory section 1. Cost: N P client gradients in one compiled call.
+    """
+    count, size = len(clients), layout_of.layout.size
+    places = at if at.ndim == 3 else np.repeat(at[:, None], count, axis=1)
+    starts = np.ascontiguousarray(places.reshape(-1, size))
+    task = LocalTask(
+        participants=np.tile(clients, len(places)),
+        starts=starts,
+        anchor=starts[0],
+        mask=np.ones(starts.shape, dtype=bool),
+        local_steps=1,
+        local_lr=0.0,
+        prox=0.0,
+        shift=np.zeros((0, size)),
+        batches=None,
+        record=True,
+    )
+    _, trace = StatisticsOracle(problem, layout_of.layout).train(task)
+    assert trace is not None
+    return np.asarray(trace.gradients[0].reshape(places.shape))

@@ -1,0 +1,190 @@
+"""C5: what the lag of the value block costs, and how the lag moves."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from linattn._typing import Array
+from linattn.claims.along import Row, finite, shown, warmup_rounds
+from linattn.claims.record import (
+    LONG_BUDGET,
+    ROUNDING_BUDGET,
+    Claim,
+    Condition,
+    Constant,
+    Instance,
+    Measurement,
+    refused,
+)
+from linattn.linalg import stack_heads
+from linattn.objectives.population import Population, ValueSystem, population
+from linattn.theory.tracking import TrackingBound, contracted_lag, tracking_bound
+from linattn.types import Params
+
+MAX_POINTS = 8
+MAX_CONDITION = 1e8
+
+
+def _tracking_error(instance: Instance, params: Params) -> tuple[float, float]:
+    """‖∂F(θ, V) − ∂F(θ, V*)‖ in the kernel parameters, and the size of what is subtracted."""
+    held = population(instance.problem)
+    kernel = params.layout.mask(params.layout.kernel_blocks)
+    star = held.value_system(params.kernels()).minimizer
+    here = held.value_and_gradient(params)[1][kernel]
+    there = held.profile_kernel_gradient(params, star)
+    size = float(np.linalg.norm(here) + np.linalg.norm(there))
+    return float(np.linalg.norm(here - there)), size
+
+
+def _bound(instance: Instance) -> Measurement:
+    """At the virtual iterates of the first round, evenly spread over its local steps."""
+    paths = warmup_rounds(instance._replace(rounds=1))
+    condition = finite(paths, 1)
+    if condition.slack < 0:
+        return refused(condition)
+    places = paths[0].mean
+    chosen = np.unique(np.linspace(0, len(places) - 1, MAX_POINTS).astype(int))
+    rows: list[Row] = []
+    bounds: list[TrackingBound] = []
+    for e in chosen:
+        params = Params(instance.params.layout, places[e])
+        measured, size = _tracking_error(instance, params)
+        bounds.append(tracking_bound(instance.problem, params))
+        rows.append((measured, bounds[-1].value, size))
+    row, last = shown(rows, ROUNDING_BUDGET), bounds[-1]
+    return Measurement(
+        *row,
+        conditions=(condition,),
+        constants=(
+            Constant("‖J‖₂", last.coupling, "singular value, safe within 1e-12"),
+            Constant("κ", last.quadratic, "exact norms of the data"),
+            Constant("factor", last.factor, "exact norms of the parameters"),
+            Constant("‖Δ‖", last.lag, "exact, one value solve"),
+        ),
+    )
+
+
+class _LagStep(NamedTuple):
+    """One local step of the lag: both sides of the recursion, and its norm bound."""
+
+    after: Array
+    predicted: Array
+    terms: float
+    norm: float
+    push: float
+
+
+def _lag_steps(instance: Instance) -> tuple[float, list[_LagStep], float, Condition]:
+    """‖Δ_0‖, every local step, the largest cond(A), and whether the run stayed finite."""
+    held, layout = population(instance.problem), instance.params.layout
+    paths = warmup_rounds(instance)
+    places = [np.array([instance.params.flat])]
+    updates = []
+    for path in paths:
+        places.append(path.mean[1:])
+        updates.append(np.einsum("p,epd->ed", path.weights, path.gradients))
+    models = [Params(layout, flat) for flat in np.concatenate(places)]
+    gradients = np.concatenate(updates) if updates else np.zeros((0, layout.size))
+    systems = [held.value_system(model.kernels()) for model in models]
+    steps = [
+        _lag_step(held, instance.local_lr, models[k : k + 2], systems[k : k + 2], gradients[k])
+        for k in range(len(gradients))
+    ]
+    start = float(np.linalg.norm(stack_heads(models[0].value) - systems[0].minimizer))
+    worst = max(float(np.linalg.cond(system.hessian)) for system in systems)
+    return start, steps, worst, finite(paths, instance.rounds)
+
+
+def _lag_step(
+    held: Population, eta: float, models: list[Params], systems: list[ValueSystem], update: Array
+) -> _LagStep:
+    """Δ⁺ against (I − ηA)Δ − ηε_V − [V*(B⁺) − V*(B)]."""
+    here, there = models
+    value = here.layout.slices["value"]
+    gradient = held.value_and_gradient(here)[1][value]
+    shape = systems[0].minimizer.shape
+    error = (update[value] - gradient).reshape(shape)
+    lag = stack_heads(here.value) - systems[0].minimizer
+    moved = systems[1].minimizer - systems[0].minimizer
+    after = stack_heads(there.value) - systems[1].minimizer
+    pulled = eta * (systems[0].hessian @ lag)
+    contraction = 1.0 - eta * np.linalg.eigvalsh(systems[0].hessian)
+    parts = (there.value, systems[1].minimizer, systems[0].minimizer, lag, pulled, eta * error)
+    return _LagStep(
+        after,
+        lag - pulled - eta * error - moved,
+        float(sum(np.linalg.norm(part) for part in parts)),
+        float(np.abs(contraction).max()),
+        float(eta * np.linalg.norm(error) + np.linalg.norm(moved)),
+    )
+
+
+def _conditions(finite_run: Condition, worst: float) -> tuple[Condition, ...]:
+    return finite_run, Condition(f"cond(A) ≤ {MAX_CONDITION:g}", MAX_CONDITION - worst)
+
+
+def _recursion(instance: Instance) -> Measurement:
+    _, steps, worst, finite_run = _lag_steps(instance)
+    conditions = _conditions(finite_run, worst)
+    if min(c.slack for c in conditions) < 0:
+        return refused(*conditions)
+    apart = [float(np.linalg.norm(s.after - s.predicted)) / s.terms for s in steps]
+    step = steps[int(np.argmax(apart))]
+    return Measurement(
+        float(np.linalg.norm(step.after)),
+        float(np.linalg.norm(step.predicted)),
+        step.terms,
+        residual=float(np.linalg.norm(step.after - step.predicted)),
+        conditions=conditions,
+        budget=LONG_BUDGET,
+    )
+
+
+def _contraction(instance: Instance) -> Measurement:
+    start, steps, worst, finite_run = _lag_steps(instance)
+    conditions = _conditions(finite_run, worst)
+    if min(c.slack for c in conditions) < 0:
+        return refused(*conditions)
+    norms, pushes = (np.array([getattr(s, name) for s in steps]) for name in ("norm", "push"))
+    measured = [float(np.linalg.norm(step.after)) for step in steps]
+    rows = [
+        (measured[k], contracted_lag(start, norms[: k + 1], pushes[: k + 1]), steps[k].terms)
+        for k in sorted({0, len(steps) // 2, len(steps) - 1})
+    ]
+    return Measurement(
+        *shown(rows, LONG_BUDGET),
+        conditions=conditions,
+        constants=(Constant("max ‖I − ηA‖₂", float(norms.max()), "exact"),),
+        budget=LONG_BUDGET,
+    )
+
+
+SOURCE = "theory section 3"
+CLAIMS = (
+    Claim(
+        "C5",
+        "‖ε_track‖ ≤ ‖J‖₂‖Δ‖ + κ‖Δ‖² (factored: times max_h (‖Q_h‖₂² + ‖K_h‖₂²)^½)",
+        "upper",
+        SOURCE,
+        _bound,
+        assumptions=("finite trajectory",),
+    ),
+    Claim(
+        "C5 recursion",
+        "Δ⁺ = (I − ηA)Δ − ηε_V − [V*(B⁺) − V*(B)] at every local step",
+        "identity",
+        SOURCE,
+        _recursion,
+        assumptions=("finite trajectory", "cond(A) ≤ 1e8"),
+    ),
+    Claim(
+        "C5 contraction",
+        "‖Δ⁺‖ ≤ ‖I − ηA‖₂‖Δ‖ + η‖ε_V‖ + ‖V*(B⁺) − V*(B)‖, unrolled",
+        "upper",
+        SOURCE,
+        _contraction,
+        assumptions=("finite trajectory", "cond(A) ≤ 1e8"),
+    ),
+)
