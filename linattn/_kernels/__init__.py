@@ -16,6 +16,8 @@ def warm() -> None:
             cross=np.ones((1, 1, 1)),
             query=np.ones((1, 1)),
             target=np.ones((1, 1)),
+            pair_moments=np.zeros((0, 0, 0)),
+            pair_linear=np.zeros((0, 0, 0)),
             moments=np.zeros((0, 0, 0)),
             moment_linear=np.zeros((0, 0, 0)),
             pair=index.reshape(0, 0),

@@ -14,7 +14,8 @@ and of every Gram matrix the lower half: g_ab holds the entry (a, b) of all sequ
 and G_s x_s for all of them is a sum over a ≥ b of long products of rows.
 
 Where clients have many sequences of few channels, full batches run on the client's moments: the
-loss is a quadratic in W = Σ_h B_h ⊗ V_h, folded because G is symmetric (theory section 8).
+loss is a quadratic in W = Σ_h B_h ⊗ V_h (theory section 8). With several heads W is formed, folded
+because G is symmetric; with one head the moments are contracted with V Vᵀ and with B ⊗ B instead.
 """
 
 from typing import NamedTuple
@@ -45,7 +46,9 @@ class LocalData(NamedTuple):
     cross: Array  # (S, m, d), token readout
     query: Array  # (S, d), mean and last
     target: Array  # (S, m), mean and last
-    moments: Array  # (C, f', f'), f' = d·d(d + 1)/2; (0, 0, 0) where sequences are cheaper
+    pair_moments: Array  # (C, v, w), v = d(d + 1)/2, w = d²(d² + 1)/2, one head; see `pack_pairs`
+    pair_linear: Array  # (C, d·m, d²)
+    moments: Array  # (C, f', f'), f' = d·v, several heads
     moment_linear: Array  # (C, f', m)
     pair: IntArray  # (d, d): index of the unordered pair (b, k) in the upper half of G
     offsets: IntArray  # (C + 1,)
@@ -173,6 +176,94 @@ def _residual(
                 z = product[row, b]
                 for a in range(dim):
                     residual[row, a] += z * gram[s * dim + b, a]
+
+
+# Sums may be reordered here, which lets them vectorize; NaN and infinity still behave.
+@njit(cache=True, fastmath={"reassoc", "contract"})
+def _contract_pairs(
+    moments: Array, left: Array, right: Array, by_row: Array, by_column: Array
+) -> None:
+    """by_row = moments @ right and by_column = left @ moments, in one pass over the moments."""
+    rows, width = moments.shape
+    for j in range(width):
+        by_column[j] = 0.0
+    fours = rows - rows % 4
+    for r in range(0, fours, 4):
+        a, b, c, d = moments[r], moments[r + 1], moments[r + 2], moments[r + 3]
+        y0, y1, y2, y3 = left[r], left[r + 1], left[r + 2], left[r + 3]
+        s0, s1, s2, s3 = 0.0, 0.0, 0.0, 0.0
+        for j in range(width):
+            x = right[j]
+            s0 += a[j] * x
+            s1 += b[j] * x
+            s2 += c[j] * x
+            s3 += d[j] * x
+            by_column[j] += (y0 * a[j] + y1 * b[j]) + (y2 * c[j] + y3 * d[j])
+        by_row[r], by_row[r + 1], by_row[r + 2], by_row[r + 3] = s0, s1, s2, s3
+    for r in range(fours, rows):
+        a, y0, s0 = moments[r], left[r], 0.0
+        for j in range(width):
+            s0 += a[j] * right[j]
+            by_column[j] += y0 * a[j]
+        by_row[r] = s0
+
+
+@njit(cache=True, fastmath={"reassoc", "contract"})
+def _pair_gradient(
+    moments: Array,
+    linear: Array,
+    kernel: Array,
+    value_t: Array,
+    kernel_gradient: Array,
+    value_gradient_t: Array,
+    room: Array,
+) -> None:
+    """Mean data gradient of one head: ∂B = 𝓚(V)B − κV and ∂V = H(B)V − κB from pair moments.
+
+    A row of `moments` belongs to k ≤ k' and holds Φ_kk' + Φ_k'k (Φ_kk on the diagonal), a column
+    to i ≥ j among the pairs i = (a, b), of which the matrix is symmetric.
+    """
+    outputs, dim = value_t.shape
+    rows, width = moments.shape
+    flat, slope = kernel.reshape(-1), kernel_gradient.reshape(-1)
+    left, by_row = room[0, :rows], room[1, :rows]
+    right, by_column = room[2, :width], room[3, :width]
+    r = 0
+    for k in range(dim):
+        for other in range(k, dim):
+            total = 0.0
+            for c in range(outputs):
+                total += value_t[c, k] * value_t[c, other]
+            left[r] = total
+            r += 1
+    for i in range(dim * dim):
+        part, x = right[i * (i + 1) // 2 :], 2.0 * flat[i]
+        for other in range(i):
+            part[other] = x * flat[other]
+        part[i] = flat[i] * flat[i]
+    _contract_pairs(moments, left, right, by_row, by_column)
+    for i in range(dim * dim):
+        part, x, total = by_column[i * (i + 1) // 2 :], flat[i], 0.0
+        for other in range(i):
+            total += part[other] * flat[other]
+            slope[other] += part[other] * x
+        slope[i] = total + part[i] * x
+    for k in range(dim):
+        for c in range(outputs):
+            row, v, total = linear[k * outputs + c], value_t[c, k], 0.0
+            for i in range(dim * dim):
+                slope[i] -= v * row[i]
+                total += row[i] * flat[i]
+            value_gradient_t[c, k] = -total
+    r = 0
+    for k in range(dim):
+        for other in range(k, dim):
+            x = by_row[r] if other == k else 0.5 * by_row[r]
+            r += 1
+            for c in range(outputs):
+                value_gradient_t[c, k] += x * value_t[c, other]
+                if other != k:
+                    value_gradient_t[c, other] += x * value_t[c, k]
 
 
 @njit(cache=True)
@@ -388,6 +479,7 @@ def _gradient(
     scratch: Array,
     tensor: Array,
     slope: Array,
+    room: Array,
     block: int,
     need_kernel: bool,
     out: Array,
@@ -403,10 +495,17 @@ def _gradient(
         for a in range(dim):
             for c in range(outputs):
                 value_t[h, c, a] = value[h, a, c]
-        for a in range(dim):
-            for b in range(dim):
-                kernels_t[h, b, a] = kernels[h, a, b]
-    if client >= 0:
+    if client >= 0 and data.pair_moments.shape[0] > 0:
+        _pair_gradient(
+            data.pair_moments[client],
+            data.pair_linear[client],
+            kernels[0],
+            value_t[0],
+            kernel_gradient[0],
+            value_gradient_t[0],
+            room,
+        )
+    elif client >= 0:
         _moment_gradient(
             data.moments[client],
             data.moment_linear[client],
@@ -420,6 +519,10 @@ def _gradient(
             need_kernel,
         )
     else:
+        for h in range(heads):
+            for a in range(dim):
+                for b in range(dim):
+                    kernels_t[h, b, a] = kernels[h, a, b]
         _data_gradient(
             data,
             first,
@@ -542,6 +645,7 @@ def local_round(
     scratch = np.empty((heads + 4, width))
     tensor = np.empty((data.moments.shape[1], outputs))
     slope = np.empty((data.moments.shape[1], outputs))
+    room = np.empty((4, data.pair_moments.shape[2]))
     kernels, kernels_t = np.empty((heads, dim, dim)), np.empty((heads, dim, dim))
     value_t = np.empty((heads, outputs, dim))
     kernel_gradient = np.empty((heads, dim, dim))
@@ -550,7 +654,7 @@ def local_round(
     ends = starts.copy()
     recorded, minibatch = iterates.shape[0] > 0, batches.size > 0
     passes = 2 if full_gradients.shape[0] > 0 else 1
-    on_moments = data.moments.shape[0] > 0
+    on_moments = data.moments.shape[0] + data.pair_moments.shape[0] > 0
     for k in range(participants.size):
         flat = ends[k]
         first = data.offsets[participants[k]]
@@ -579,6 +683,7 @@ def local_round(
                     scratch,
                     tensor,
                     slope,
+                    room,
                     block,
                     need_kernel,
                     full_step if full == 1 else step,

@@ -88,7 +88,9 @@ def _pooled_oracle(problem: Problem, held: Population, like: Params) -> Statisti
     offsets = np.array([0, count], dtype=np.int64)
     pooled = replace(problem, offsets=offsets, weights=np.ones(1))
     if isinstance(form, MomentForm):
-        return StatisticsOracle(pooled, like.layout, data=pack_moments(pooled, [form]))
+        return StatisticsOracle(
+            pooled, like.layout, data=pack_moments(pooled, [form], like.num_heads)
+        )
     if kept.query is None or kept.target is None:
         return None
     # A sequence of weight w with one query u and target y counts in a plain mean of S like the

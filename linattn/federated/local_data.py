@@ -21,46 +21,69 @@ if TYPE_CHECKING:
 
 # All moments of all clients together, in doubles (256 MiB).
 MAX_CLIENT_MOMENTS = 2**25
-# One product with a moment matrix runs this much faster than the loops over short sequences.
-MOMENT_SPEED = 2.0
+# Multiply-adds per second on moments against those on sequences, measured: loops over sequences of
+# few channels are slow, products over sequences of many channels fast.
+MOMENT_SPEED_NARROW = 2.0
+MOMENT_SPEED_WIDE = 0.6
+MOMENT_SPEED_ONE_QUERY = 1.5
 
 
 def prefers_client_moments(problem: Problem, heads: int) -> bool:
-    """Whether full batches are cheaper on moments: f'² m + 3H d³ m multiply-adds per gradient.
+    """Whether full batches are cheaper on moments than on sequences.
+
+    Multiply-adds per gradient: with one head 2vw + 3d⁴ + 2d³m (v = d(d + 1)/2, w = d²(d² + 1)/2),
+    with several f'²m + 3H d³ m (f' = d·v).
 
     Notes
     -----
-    Source: theory section 8. For one head the token readout changes over near d⁴/(4(5H + 1))
-    sequences per client; the speed of the two ways is counted besides.
+    Source: theory section 8. The speed of the two ways is counted besides.
     """
     dim, outputs = problem.dim, problem.num_outputs
-    folded = dim * dim * (dim + 1) // 2
-    if problem.num_clients * folded**2 > MAX_CLIENT_MOMENTS:
+    pairs, folded = dim * (dim + 1) // 2, dim * dim * (dim + 1) // 2
+    held = pairs * dim**2 * (dim**2 + 1) // 2 if heads == 1 else folded**2
+    if problem.num_clients * held > MAX_CLIENT_MOMENTS:
         return False
-    mean_size = problem.num_sequences / problem.num_clients
-    on_moments = folded**2 * outputs + 3 * heads * dim**3 * outputs
-    if problem.statistics.query is None:
-        on_sequences = MOMENT_SPEED * mean_size * (5 * heads + 1) * dim**2 * outputs
+    if heads == 1:
+        on_moments = 2 * held + 3 * dim**4 + 2 * dim**3 * outputs
     else:
-        on_sequences = mean_size * heads * (4 * dim**2 + 2 * dim * outputs)
-    return on_moments < on_sequences
+        on_moments = held * outputs + 3 * heads * dim**3 * outputs
+    mean_size = problem.num_sequences / problem.num_clients
+    return bool(on_moments < mean_size * _sequence_cost(problem, heads))
 
 
-def moment_data(problem: Problem) -> LocalData:
+def _sequence_cost(problem: Problem, heads: int) -> float:
+    """Multiply-adds of one sequence, in those of moments that take as long."""
+    from linattn._kernels.local import PRODUCT_CHANNELS
+
+    dim, outputs = problem.dim, problem.num_outputs
+    if problem.statistics.query is not None:
+        return MOMENT_SPEED_ONE_QUERY * heads * (4 * dim**2 + 2 * dim * outputs)
+    speed = MOMENT_SPEED_NARROW if dim < PRODUCT_CHANNELS else MOMENT_SPEED_WIDE
+    return speed * (5 * heads + 1) * dim**2 * outputs
+
+
+def moment_data(problem: Problem, heads: int) -> LocalData:
     """Return the moments of every client; no sequences."""
     forms = []
     for i in range(problem.num_clients):
         held = problem.statistics.take(problem.client(i))
         forms.append(MomentForm(held, np.full(len(held.energy), 1.0 / len(held.energy))))
-    return pack_moments(problem, forms)
+    return pack_moments(problem, forms, heads)
 
 
-def pack_moments(problem: Problem, forms: Sequence[MomentForm]) -> LocalData:
+def pack_moments(problem: Problem, forms: Sequence[MomentForm], heads: int) -> LocalData:
     """Return the moments of `forms`, one per client of `problem`, in the solver's order."""
+    nothing = _no_data(problem)
+    if heads == 1:
+        pairs = [form.pairs() for form in forms]
+        return nothing._replace(
+            pair_moments=np.stack([moments for moments, _ in pairs]),
+            pair_linear=np.stack([linear for _, linear in pairs]),
+        )
     low, high = forms[0].folded[2:]
     pair = np.empty((problem.dim, problem.dim), dtype=np.int64)
     pair[low, high] = pair[high, low] = np.arange(len(low))
-    return _no_data(problem)._replace(
+    return nothing._replace(
         moments=np.stack([form.folded[0] for form in forms]),
         moment_linear=np.stack([form.folded[1] for form in forms]),
         pair=pair,
@@ -101,6 +124,8 @@ def _no_data(problem: Problem) -> LocalData:
         cross=np.zeros((0, outputs, dim)),
         query=np.zeros((0, dim)),
         target=np.zeros((0, outputs)),
+        pair_moments=np.zeros((0, 0, 0)),
+        pair_linear=np.zeros((0, 0, 0)),
         moments=np.zeros((0, 0, 0)),
         moment_linear=np.zeros((0, 0, 0)),
         pair=np.zeros((0, 0), dtype=np.int64),

@@ -249,6 +249,20 @@ class MomentForm:
             high.astype(np.int64),
         )
 
+    def pairs(self) -> tuple[Array, Array]:
+        """Moments of one head: (v, w) and (d·m, d²), v = d(d + 1)/2, w = d²(d² + 1)/2.
+
+        A row belongs to k ≤ k' and holds Φ_kk' + Φ_k'k, Φ_kk on the diagonal; a column to i ≥ j
+        among the pairs i = (a, b), in which such a row is symmetric.
+        """
+        dim = self.dim
+        low, high = np.triu_indices(dim)
+        rows = self._by_value[low * dim + high]
+        rows = rows + np.where((low == high)[:, None], 0.0, self._by_value[high * dim + low])
+        left, right = np.tril_indices(dim**2)
+        linear = self._third.reshape(dim * self.outputs, dim**2)
+        return np.ascontiguousarray(rows[:, left * dim**2 + right]), linear
+
     def solve_least_squares(self) -> float:
         """Return min over W of the data loss: a lower bound of every objective without ridges."""
         moments, linear, _, _ = self.folded
