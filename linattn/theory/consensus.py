@@ -80,9 +80,9 @@ def client_hessian(problem: Problem, client: int, params: Params) -> Array:
     form, kernel, value = SequenceForm(held, weights), params["kernel"], params.value
     curved = form.kernel_hessian(value) + problem.kernel_ridge * np.eye(kernel.size)
     block = form.normal_equations(kernel).hessian
-    block = np.kron(block + problem.value_ridge * np.eye(len(block)), np.eye(value.shape[-1]))
+    wide = np.kron(block + problem.value_ridge * np.eye(len(block)), np.eye(value.shape[-1]))
     cross = coupling_matrix(held, weights, kernel=kernel, value=value)
-    return np.block([[curved, cross], [cross.T, block]])
+    return np.block([[curved, cross], [cross.T, wide]])
 
 
 def segment_constant(problem: Problem, client: int, start: Params, end: Params) -> float:

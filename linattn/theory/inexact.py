@@ -215,8 +215,8 @@ def _composite(
     return CompositeBound(power * start + floor * (1.0 - power), rate, floor, split)
 
 
-def exact_rate(step_size: float, smoothness: float, modulus: float) -> float:
-    """Return the exact worst factor of f − f* in one gradient step on L-smooth functions with PL.
+def pl_rate(step_size: float, smoothness: float, modulus: float) -> float:
+    """Return the factor of f − f* in one exact gradient step on L-smooth functions with PL.
 
     Three regimes with joints at 1/L and √3/L, for lower curvature −L:
 
@@ -239,7 +239,9 @@ def exact_rate(step_size: float, smoothness: float, modulus: float) -> float:
     Notes
     -----
     Source: literature (Abbaszadehpeivasti, de Klerk and Zamani 2023, theorem 3, with the
-    parenthesis corrected). 1 at 0 and at 2/L, continuous at the joints. Cost: none.
+    parenthesis corrected). 1 at 0 and at 2/L, continuous at the joints. The worst case of what
+    smoothness and PL say about the two points of the step (a semidefinite program gives the same
+    numbers); what they say elsewhere makes the true worst case smaller. Cost: none.
     """
     step = real("step_size", step_size, minimum=0.0, maximum=2.0 / smoothness)
     mu = real("modulus", modulus, above=0.0, maximum=smoothness)

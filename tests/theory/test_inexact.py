@@ -7,8 +7,8 @@ from linattn.theory.inexact import (
     composite_bound,
     descent_chain,
     effective_step,
-    exact_rate,
     measured_moduli,
+    pl_rate,
     relative_decrease,
     relative_rate,
 )
@@ -115,33 +115,32 @@ def test_composite_bound_holds_on_random_quadratics():
 
 
 @pytest.mark.parametrize("ratio", [0.01, 0.2, 0.9])
-def test_exact_rate_is_one_at_both_ends_and_continuous_at_the_joints(ratio):
+def test_pl_rate_is_one_at_both_ends_and_continuous_at_the_joints(ratio):
     smoothness = 3.0
     modulus = ratio * smoothness
-    assert exact_rate(0.0, smoothness, modulus) == pytest.approx(1.0, abs=1e-14)
-    assert exact_rate(2.0 / smoothness, smoothness, modulus) == pytest.approx(1.0, abs=1e-14)
+    assert pl_rate(0.0, smoothness, modulus) == pytest.approx(1.0, abs=1e-14)
+    assert pl_rate(2.0 / smoothness, smoothness, modulus) == pytest.approx(1.0, abs=1e-14)
     for joint in (1.0, np.sqrt(3.0)):
         left, right = (
-            exact_rate((joint + shift) / smoothness, smoothness, modulus)
-            for shift in (-1e-10, 1e-10)
+            pl_rate((joint + shift) / smoothness, smoothness, modulus) for shift in (-1e-10, 1e-10)
         )
         assert left == pytest.approx(right, abs=1e-8)
 
 
-def test_exact_rate_at_one_over_curvature():
-    assert exact_rate(1.0, 1.0, 0.2) == pytest.approx(0.7272727272727273, rel=1e-14)
+def test_pl_rate_at_one_over_curvature():
+    assert pl_rate(1.0, 1.0, 0.2) == pytest.approx(0.7272727272727273, rel=1e-14)
 
 
 @pytest.mark.parametrize("step", [0.2, 0.8, 1.1, 1.5, 1.8, 1.95])
-def test_exact_rate_is_below_the_descent_lemma_and_above_quadratics(step):
+def test_pl_rate_is_below_the_descent_lemma_and_above_quadratics(step):
     modulus = 0.2
-    rate = exact_rate(step, 1.0, modulus)
+    rate = pl_rate(step, 1.0, modulus)
     assert rate <= relative_rate(step, 1.0, modulus, relative_error=0.0) + 1e-14
     # A parabola of curvature between μ and L is in the class.
     assert rate >= max((1 - step * c) ** 2 for c in np.linspace(modulus, 1.0, 50)) - 1e-14
 
 
-def test_exact_rate_holds_on_a_function_that_is_not_convex():
+def test_pl_rate_holds_on_a_function_that_is_not_convex():
     """f = x² + 3 sin²x: L = 8, PL constant about 1/32 (checked on a grid)."""
     grid = np.linspace(-20.0, 20.0, 400001)
     values, slopes = grid**2 + 3 * np.sin(grid) ** 2, 2 * grid + 3 * np.sin(2 * grid)
@@ -150,11 +149,31 @@ def test_exact_rate_holds_on_a_function_that_is_not_convex():
     for step in np.linspace(0.01, 0.25, 25):
         after = grid - step * slopes
         ratio = (after**2 + 3 * np.sin(after) ** 2)[far] / values[far]
-        assert ratio.max() <= exact_rate(step, 8.0, modulus) + 1e-12
+        assert ratio.max() <= pl_rate(step, 8.0, modulus) + 1e-12
 
 
-def test_exact_rate_is_refused_beyond_its_range():
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("step", [0.3, 1.0, 1.3, 1.9])
+def test_pl_rate_is_the_value_of_its_semidefinite_program(step):
+    """The performance-estimation problem with smoothness and PL at both points of a step."""
+    pepit = pytest.importorskip("PEPit")
+    functions = pytest.importorskip("PEPit.functions")
+    modulus, program = 0.2, pepit.PEP()
+    f = program.declare_function(functions.SmoothFunction, L=1.0)
+    lowest = f(f.stationary_point())
+    start = program.set_initial_point()
+    slope, value = f.oracle(start)
+    program.set_initial_condition(value - lowest <= 1)
+    after = f.oracle(start - step * slope)
+    program.set_performance_metric(after[1] - lowest)
+    for gradient, height in ((slope, value), after):
+        program.add_constraint(height - lowest <= gradient**2 / (2 * modulus))
+        program.add_constraint(height >= lowest)
+    assert program.solve(verbose=0) == pytest.approx(pl_rate(step, 1.0, modulus), abs=2e-5)
+
+
+def test_pl_rate_is_refused_beyond_its_range():
     with pytest.raises(ValueError, match="step_size"):
-        exact_rate(2.01, 1.0, 0.5)
+        pl_rate(2.01, 1.0, 0.5)
     with pytest.raises(ValueError, match="modulus"):
-        exact_rate(1.0, 1.0, 1.5)
+        pl_rate(1.0, 1.0, 1.5)

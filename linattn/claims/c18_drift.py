@@ -1,0 +1,211 @@
+"""One FedAvg round as an inexact gradient step: ‖e‖ ≤ drift factor × gradient norms."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from linattn._typing import Array
+from linattn.analysis.trajectory import LocalPath, client_gradients
+from linattn.claims.along import finite, frozen_rounds, shown, warmup_rounds
+from linattn.claims.record import (
+    LONG_BUDGET,
+    Claim,
+    Condition,
+    Constant,
+    Instance,
+    Measurement,
+    refused,
+)
+from linattn.claims.value_descent import stage_of
+from linattn.linalg import spectral_norms
+from linattn.objectives.forms import SequenceForm
+from linattn.theory.drift import (
+    BlockConstants,
+    block_drift,
+    general_drift_factor,
+    quadratic_drift_factor,
+)
+from linattn.types import Params
+
+
+def _drift(path: LocalPath) -> float:
+    """‖Σw_i(1/E)Σ_k(ĝ_i^k − ∇F_i(w))‖."""
+    change = path.gradients.mean(axis=0) - path.full_gradients[0]
+    return float(np.linalg.norm(path.weights @ change))
+
+
+def _norms(rows: Array) -> Array:
+    return np.asarray(np.linalg.norm(rows, axis=-1))
+
+
+def _largest_ratio(numerators: Array, denominators: Array) -> Array:
+    """Largest ratio over local steps of every client, (P,); zero where nothing moved."""
+    if not len(numerators):
+        return np.zeros(numerators.shape[1])
+    moved = denominators > 0.0
+    ratios = np.where(moved, numerators / np.where(moved, denominators, 1.0), 0.0)
+    return np.asarray(ratios.max(axis=0))
+
+
+def _conditions(instance: Instance, paths: list[LocalPath]) -> tuple[Condition, Condition]:
+    full = Condition("full batches", 0.0 if instance.batch_size is None else -1.0)
+    return full, finite(paths, instance.rounds)
+
+
+def _general(instance: Instance) -> Measurement:
+    paths = warmup_rounds(instance)
+    conditions = _conditions(instance, paths)
+    if conditions[1].slack < 0:
+        return refused(*conditions)
+    rows, largest = [], 0.0
+    for path in paths:
+        changes = _norms(np.diff(path.full_gradients, axis=0))
+        moves = _norms(np.diff(path.places[:-1], axis=0))
+        secants = _largest_ratio(changes, moves)
+        largest = max(largest, float(secants.max()))
+        factors = [general_drift_factor(path.step_size * x, len(path.gradients)) for x in secants]
+        starts = _norms(path.full_gradients[0])
+        bound = float(path.weights @ (np.array(factors) * starts))
+        measured = _drift(path)
+        rows.append((measured, bound, float(path.weights @ starts) + measured))
+    return Measurement(
+        *shown(rows, LONG_BUDGET),
+        conditions=conditions,
+        constants=(Constant("max L_i", largest, "secant along the local path"),),
+        budget=LONG_BUDGET,
+    )
+
+
+def _quadratic(instance: Instance) -> Measurement:
+    stage = stage_of(instance)
+    paths = frozen_rounds(instance, instance.rounds)
+    small = Condition("ηλ_max(A_i) ≤ 1", 1.0 - stage.largest_step_curvature)
+    conditions = (small, finite(paths, instance.rounds))
+    if conditions[1].slack < 0:
+        return refused(*conditions)
+    steps = stage.local_lr * spectral_norms(stage.hessians)
+    factors = np.array([quadratic_drift_factor(float(x), stage.local_steps) for x in steps])
+    value, rows = instance.params.layout.slices["value"], []
+    for path in paths:
+        starts = _norms(path.full_gradients[0][:, value])
+        measured = _drift(path)
+        bound = float(path.weights @ (factors * starts))
+        rows.append((measured, bound, float(path.weights @ starts)))
+    return Measurement(
+        *shown(rows, LONG_BUDGET),
+        conditions=conditions,
+        constants=(Constant("max ψ_q", float(factors.max()), "exact eigenvalues of A_i"),),
+        budget=LONG_BUDGET,
+    )
+
+
+class _Secants(NamedTuple):
+    """Constants of every client's blocks along its path, each (P,)."""
+
+    kernel: Array
+    kernel_value: Array
+    value_kernel: Array
+    value: Array
+
+    def of(self, client: int) -> BlockConstants:
+        return BlockConstants(*(float(column[client]) for column in self))
+
+
+def _block_secants(instance: Instance, path: LocalPath) -> _Secants:
+    """Secants of each move of one block alone: first the kernel, then the value block."""
+    value = instance.params.layout.slices["value"]
+    kernel = slice(0, value.start)
+    before, after = path.places[:-2], path.places[1:-1]
+    between = np.concatenate([after[..., kernel], before[..., value]], axis=-1)
+    half = np.zeros_like(between)
+    if len(between):
+        half = client_gradients(instance.problem, instance.params, path.participants, between)
+    first, second = half - path.full_gradients[:-1], path.full_gradients[1:] - half
+    moves = after - before
+    kernel_moves, value_moves = _norms(moves[..., kernel]), _norms(moves[..., value])
+    return _Secants(
+        _largest_ratio(_norms(first[..., kernel]), kernel_moves),
+        _largest_ratio(_norms(second[..., kernel]), value_moves),
+        _largest_ratio(_norms(first[..., value]), kernel_moves),
+        _largest_ratio(_norms(second[..., value]), value_moves),
+    )
+
+
+def _largest_value_curvature(instance: Instance, path: LocalPath) -> float:
+    """max λ_max(A_i) at the kernels of all local steps."""
+    problem, layout, largest = instance.problem, instance.params.layout, 0.0
+    for k, i in enumerate(path.participants):
+        held = problem.statistics.take(problem.client(int(i)))
+        form = SequenceForm(held, np.full(len(held.energy), 1.0 / len(held.energy)))
+        kernels = (Params(layout, flat).kernels() for flat in path.places[:-1, k])
+        hessians = np.stack([form.normal_equations(kernel).hessian for kernel in kernels])
+        largest = max(largest, float(spectral_norms(hessians).max()))
+    return largest + problem.value_ridge
+
+
+def _blocks(instance: Instance) -> Measurement:
+    """The first round, kernel block general and value block convex-quadratic."""
+    paths = warmup_rounds(instance._replace(rounds=1))
+    conditions = _conditions(instance._replace(rounds=1), paths)
+    if conditions[1].slack < 0:
+        return refused(*conditions)
+    (path,) = paths
+    curvature = path.step_size * _largest_value_curvature(instance, path)
+    secants = _block_secants(instance, path)
+    split = instance.params.layout.slices["value"].start
+    starts = path.full_gradients[0]
+    norms = np.stack([_norms(starts[:, :split]), _norms(starts[:, split:])], axis=1)
+    bounds = np.array(
+        [
+            block_drift(
+                path.step_size,
+                len(path.gradients),
+                constants=secants.of(k),
+                start=(float(norms[k, 0]), float(norms[k, 1])),
+            )
+            for k in range(len(norms))
+        ]
+    )
+    measured = _drift(path)
+    return Measurement(
+        measured,
+        float(np.linalg.norm(path.weights @ bounds)),
+        float(path.weights @ norms.sum(axis=1)) + measured,
+        conditions=(*conditions, Condition("ηλ_max(A_i) ≤ 2 on the path", 2.0 - curvature)),
+        constants=(
+            Constant("max L_θθ", float(secants.kernel.max()), "secant along the local path"),
+            Constant("max L_VV", float(secants.value.max()), "secant along the local path"),
+        ),
+        budget=LONG_BUDGET,
+    )
+
+
+SOURCE = "literature: FedAvg round as inexact gradient descent"
+CLAIMS = (
+    Claim(
+        "drift general",
+        "‖e‖ ≤ Σp ψ(ηL_i)‖∇F_i(w)‖, ψ = ((1 + x)^E − 1)/(xE) − 1, all blocks",
+        "upper",
+        SOURCE,
+        _general,
+        assumptions=("full batches", "finite trajectory"),
+    ),
+    Claim(
+        "drift quadratic",
+        "‖e‖ ≤ Σp ψ_q(ηL_i)‖∇F_i(V)‖, ψ_q = 1 − (1 − (1 − x)^E)/(xE), value block",
+        "upper",
+        SOURCE,
+        _quadratic,
+        assumptions=("full batches", "full participation", "ηλ_max(A_i) ≤ 1"),
+    ),
+    Claim(
+        "drift blocks",
+        "‖e‖ block by block: ψ-like growth for the kernel, none for the value block",
+        "upper",
+        SOURCE,
+        _blocks,
+        assumptions=("full batches", "finite trajectory", "ηλ_max(A_i) ≤ 2 on the path"),
+    ),
+)
