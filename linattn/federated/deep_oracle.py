@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 
 import numpy as np
 
 from linattn._typing import Array, BoolArray, IntArray
 from linattn.data.deep_tokens import DeepProblem, Rows
 from linattn.deep import Trace
-from linattn.federated.oracle import LocalTask, LocalTrace, explicit_steps
+from linattn.federated.accounting import Work, deep_work
+from linattn.federated.oracle import Features, LocalTask, LocalTrace, explicit_steps
 from linattn.types import Params
 
 DEEP_METRICS = ("objective", "kernel_gradient_norm", "value_gradient_norm")
@@ -95,6 +97,43 @@ class DeepOracle:
             "value_gradient_norm": float(np.linalg.norm(gradient[~self._kernel])),
         }
         return {name: out[name] for name in wanted}
+
+    def objective(self, client: int, flat: Array) -> float:
+        """F_i: mean sequence loss plus ridges."""
+        loss, _ = self._loss(flat, self.problem.rows(client), 1.0 / self.batch_limit(client))
+        return loss + 0.5 * float(self.problem.ridges @ (flat * flat))
+
+    def features(
+        self, client: int, flat: Array, batch: IntArray | None = None
+    ) -> Iterator[Features]:
+        """The features that W_O reads, flattened over the tokens of a sequence."""
+        for trace, _ in self.traces(client, flat, batch):
+            shape = trace.features.shape
+
+            def pull_back(cotangent: Array, trace: Trace = trace) -> Array:
+                return self.model.pull_back(trace, features=cotangent.reshape(trace.features.shape))
+
+            yield Features(trace.features.reshape(shape[0], -1), pull_back)
+
+    def amount(self, client: int, batch: IntArray | None = None) -> tuple[int, int]:
+        """Numbers of tokens and sequences, whatever the number of minibatches in `batch`."""
+        lengths = self._lengths[self.problem.offsets[client] : self.problem.offsets[client + 1]]
+        chosen = lengths if batch is None else lengths[batch]
+        return int(chosen.sum()), int(chosen.size)
+
+    @cached_property
+    def _lengths(self) -> IntArray:
+        """Tokens of every sequence, (S,)."""
+        groups = np.array([group.tokens.shape[1] for group in self.problem.groups])
+        return np.asarray(groups[self.problem.places[:, 0]], dtype=np.int64)
+
+    def gradient_work(self, trained: frozenset[str]) -> Work:
+        """Multiply-adds of forward and backward pass, restricted to what the blocks need."""
+        return deep_work(self.model, trained)
+
+    def feature_work(self, trained: frozenset[str]) -> Work:
+        """The same for a loss on the features."""
+        return deep_work(self.model, trained, predictions=False)
 
     def _passes(self, flat: Array, rows: Rows) -> Iterator[tuple[Trace, Array, IntArray]]:
         """Forward passes with targets and sequence numbers."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from linattn._typing import Array, IntArray
 from linattn.federated.accounting import Traffic
-from linattn.federated.method import Method, Plan, Proposal, RoundContext
+from linattn.federated.method import Cost, Method, Plan, Proposal, RoundContext, average
 from linattn.federated.oracle import LocalTask, LocalTrace, Oracle, explicit_steps
 from linattn.federated.settings import Settings, choose_participants, draw_batches
 from linattn.streams import stream
@@ -30,8 +30,8 @@ class Round(NamedTuple):
         Server parameters after the round.
     trace : LocalTrace or None
         Every local step, if recorded.
-    floats_up, floats_down : int
-        Of this round, rejected proposals included.
+    floats_up, floats_down, multiply_adds : int
+        Of this round and all participants, rejected proposals included.
     memory : object
         Server memory after the round.
     """
@@ -43,6 +43,7 @@ class Round(NamedTuple):
     trace: LocalTrace | None
     floats_up: int
     floats_down: int
+    multiply_adds: int
     memory: Any
 
 
@@ -79,7 +80,7 @@ class RoundDriver:
     ) -> None:
         self.method = method
         self.problem = problem
-        self.oracle = oracle
+        self.oracle = oracle if method.oracle is None else method.oracle(oracle)
         self.settings = settings
         self.record = record or method.records_steps
         self.params = params
@@ -101,23 +102,26 @@ class RoundDriver:
         for t in range(self.settings.start_round, self.settings.rounds):
             yield self.step(t)
 
-    def step(self, t: int) -> Round:
-        """Run round t: plan, train, review until accepted, aggregate."""
-        context = self._context(t)
+    def begin(self, context: RoundContext) -> None:
+        """Make the server memory before the first round."""
         if not self._begun:
             self._begun = True
             if self.method.server_memory is not None:
                 self.server = self.method.server_memory(context)
+
+    def step(self, t: int) -> Round:
+        """Run round t: probe, plan, train, review until accepted, aggregate."""
+        context = self.context(t)
+        self.begin(context)
         for i in context.participants.tolist():
             self._client(context, i)
-        up = down = 0
+        bill = np.zeros(3, dtype=np.int64)
         while True:
-            plan = self.method.plan(context, self.server)
-            task = self._task(context, plan)
-            down += self.traffic.download(context.participants)
-            ends, trace = self._train(context, plan, task)
-            proposal = Proposal(plan, ends, context.weights @ ends, trace)
-            up += self._uploads(context, plan)
+            context = self._planned(context)
+            task = self._task(context)
+            ends, trace = self._train(context, task)
+            bill += self._costs(context, task)
+            proposal = Proposal(task_plan(context), ends, context.weights @ ends, trace)
             verdict = None
             if self.method.review is not None:
                 verdict = self.method.review(context, self.server, proposal)
@@ -125,15 +129,23 @@ class RoundDriver:
                 break
             self.server = verdict
         flat = self._aggregate(context, proposal)
-        self.traffic.publish(plan.trained)
-        if plan.trained & self.params.layout.kernel_blocks:
-            self.freeze_round = None
-        elif self.freeze_round is None:
-            self.freeze_round = t
-        self.params = Params(self.params.layout, flat)
-        return Round(context, plan, ends, flat, trace, up, down, self.server)
+        self._publish(t, proposal.plan, flat)
+        up, down, work = bill.tolist()
+        return Round(context, proposal.plan, ends, flat, trace, up, down, work, self.server)
 
-    def _context(self, t: int) -> RoundContext:
+    def client_models(self, t: int) -> list[Array]:
+        """The model that every client uses now, (D,) each; the server's unless it is personal."""
+        context, personal = self.context(t), self.method.personal
+        if personal is None:
+            return [context.params.flat] * self.oracle.num_clients
+        self.begin(context)
+        return [
+            personal(context, i, self.server, self._peek(context, i))
+            for i in range(self.oracle.num_clients)
+        ]
+
+    def context(self, t: int) -> RoundContext:
+        """What slots see before round t, at the parameters of now."""
         participants = choose_participants(
             self.oracle.num_clients, self.settings.participation, self.settings.seed, t
         )
@@ -148,23 +160,47 @@ class RoundDriver:
             local_lr=self.settings.local_lr,
             problem=self.problem,
             oracle=self.oracle,
+            seed=self.settings.seed,
         )
 
-    def _task(self, context: RoundContext, plan: Plan) -> LocalTask:
-        count, flat = len(context.participants), context.params.flat
-        mask = np.tile(context.params.layout.mask(plan.trained), (count, 1))
+    def _planned(self, context: RoundContext) -> RoundContext:
+        """The context with the uploads of the probe phase and the plan."""
+        context = context._replace(probes=(), plan=None)
+        probe = self.method.probe
+        if probe is not None:
+            uploads = [
+                probe(context, i, self.server, self._client(context, i))
+                for i in context.participants.tolist()
+            ]
+            context = context._replace(probes=tuple(uploads))
+        return context._replace(plan=self.method.plan(context, self.server))
+
+    def _task(self, context: RoundContext) -> LocalTask:
+        plan, layout = task_plan(context), context.params.layout
+        count = len(context.participants)
         prox, shift = self._directions(context)
         return LocalTask(
             context.participants,
-            np.tile(flat, (count, 1)),
-            flat,
-            mask,
+            self._starts(context),
+            context.params.flat,
+            np.stack([layout.mask(plan.trained_by(k)) for k in range(count)]),
             context.local_steps,
             plan.local_lr,
             prox,
             shift,
             self._batches(context),
             self.record,
+        )
+
+    def _starts(self, context: RoundContext) -> Array:
+        start = self.method.start
+        if start is None:
+            return np.tile(context.params.flat, (len(context.participants), 1))
+        return np.stack(
+            [
+                start(context, i, self.server, self._client(context, i))
+                for i in context.participants.tolist()
+            ]
         )
 
     def _directions(self, context: RoundContext) -> tuple[float, Array]:
@@ -187,6 +223,12 @@ class RoundDriver:
             self.clients[client] = self.method.client_memory(context, client)
         return self.clients.get(client)
 
+    def _peek(self, context: RoundContext, client: int) -> Any:
+        """The memory of a client, without giving one to a client that never participated."""
+        if self.method.client_memory is not None and client not in self.clients:
+            return self.method.client_memory(context, client)
+        return self.clients.get(client)
+
     def _batches(self, context: RoundContext) -> list[IntArray] | None:
         size = self.settings.batch_size
         if size is None:
@@ -201,31 +243,66 @@ class RoundDriver:
             for i in context.participants
         ]
 
-    def _train(
-        self, context: RoundContext, plan: Plan, task: LocalTask
-    ) -> tuple[Array, LocalTrace | None]:
+    def _train(self, context: RoundContext, task: LocalTask) -> tuple[Array, LocalTrace | None]:
         penalty = self.method.penalty_gradient
+        if not task_plan(context).trained and not task.record:
+            return task.starts, None
         if penalty is None:
             return self.oracle.train(task)
         return explicit_steps(
-            self.oracle, task, lambda i, flat: penalty(context, i, self.clients.get(i), flat)
+            self.oracle,
+            task,
+            lambda i, flat, batch: penalty(context, i, self.clients.get(i), flat, batch),
         )
 
-    def _uploads(self, context: RoundContext, plan: Plan) -> int:
-        extra = self.method.extra_floats_up
-        per_client = 0 if extra is None else extra(context, self.server)
-        trained = int(context.params.layout.mask(plan.trained).sum())
-        return len(context.participants) * (trained + per_client)
+    def _costs(self, context: RoundContext, task: LocalTask) -> IntArray:
+        """Floats up, floats down and multiply-adds of all participants, extras included."""
+        plan, extra_cost = task_plan(context), self.method.extra_cost
+        bill = np.array([0, self.traffic.download(context.participants, plan.generated), 0])
+        for k, i in enumerate(context.participants.tolist()):
+            extra = Cost()
+            if extra_cost is not None:
+                extra = extra_cost(context, i, self.server, self._client(context, i))
+            trained = plan.trained_by(k)
+            work = extra.multiply_adds
+            if trained:
+                batches = None if task.batches is None else task.batches[k]
+                per_step = self.oracle.gradient_work(trained).plus(extra.per_step)
+                tokens, sequences = self.oracle.amount(i, batches)
+                repeats = task.local_steps if batches is None else 1
+                work += per_step.total(tokens * repeats, sequences * repeats, task.local_steps)
+            uploaded = self.traffic.size(trained - plan.kept)
+            bill += (uploaded + extra.floats_up, extra.floats_down, work)
+        return bill
 
     def _aggregate(self, context: RoundContext, proposal: Proposal) -> Array:
+        participants = context.participants.tolist()
         if self.method.update_client is not None:
-            for k, i in enumerate(context.participants.tolist()):
+            for k, i in enumerate(participants):
                 self.clients[i] = self.method.update_client(
                     context, i, self.server, self._client(context, i), proposal.ends[k]
                 )
-        if self.method.aggregate is not None:
-            flat, self.server = self.method.aggregate(context, self.server, proposal)
-            return flat
-        # Entries nobody trained stay exactly: a weighted mean of equal numbers may round.
-        trained = context.params.layout.mask(proposal.plan.trained)
-        return np.where(trained, proposal.mean, context.params.flat)
+        if self.method.aggregate is None:
+            return average(context, proposal)
+        memories = tuple(self.clients.get(i) for i in participants)
+        flat, self.server = self.method.aggregate(
+            context, self.server, proposal._replace(memories=memories)
+        )
+        return flat
+
+    def _publish(self, t: int, plan: Plan, flat: Array) -> None:
+        """The new server parameters, which blocks clients must fetch, and what froze."""
+        layout, old = self.params.layout, self.params.flat
+        changed = {n for n, part in layout.slices.items() if (flat[part] != old[part]).any()}
+        self.traffic.publish(frozenset(changed) | (plan.trained - plan.kept))
+        if plan.trained & layout.kernel_blocks:
+            self.freeze_round = None
+        elif self.freeze_round is None:
+            self.freeze_round = t
+        self.params = Params(layout, flat)
+
+
+def task_plan(context: RoundContext) -> Plan:
+    """The plan of a planned round."""
+    assert context.plan is not None
+    return context.plan

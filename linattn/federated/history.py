@@ -8,8 +8,9 @@ import numpy as np
 
 from linattn._checks import one_of
 from linattn._typing import Array, BoolArray, IntArray
-from linattn.federated.driver import Round
-from linattn.federated.oracle import METRICS, Oracle
+from linattn.federated.driver import Round, RoundDriver
+from linattn.federated.oracle import METRICS
+from linattn.federated.selection import selection_errors
 from linattn.types import Params
 
 DRIVER_METRICS = (
@@ -19,13 +20,22 @@ DRIVER_METRICS = (
     "local_lr",
     "floats_up",
     "floats_down",
+    "multiply_adds",
 )
-ALL_METRICS = (*METRICS, *DRIVER_METRICS)
+# Of the models that clients use, computed by default where a method makes them personal.
+PERSONAL_METRICS = ("personal_objective",)
+# One gradient of every client per round, so only on demand.
+SELECTION_METRICS = ("unselected_gradient", "selection_skew", "selection_error")
+ALL_METRICS = (*METRICS, *DRIVER_METRICS, *PERSONAL_METRICS, *SELECTION_METRICS)
+
+EvaluateClients = Callable[[Sequence[Params]], Mapping[str, float]]
 
 
-def check_metrics(oracle: Oracle, metrics: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the metrics that were asked for, by default all that the problem has."""
-    chosen = (*oracle.metric_names, *DRIVER_METRICS) if metrics is None else tuple(metrics)
+def check_metrics(driver: RoundDriver, metrics: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the metrics that were asked for, by default all that are cheap and make sense."""
+    oracle = driver.oracle
+    own = () if driver.method.personal is None else PERSONAL_METRICS
+    chosen = (*oracle.metric_names, *DRIVER_METRICS, *own) if metrics is None else tuple(metrics)
     for name in chosen:
         one_of("metrics", name, ALL_METRICS)
         if name in METRICS and name not in oracle.metric_names:
@@ -41,19 +51,21 @@ class History:
 
     def __init__(
         self,
-        oracle: Oracle,
+        driver: RoundDriver,
         names: tuple[str, ...],
         evaluate: Callable[[Params], Mapping[str, float]] | None,
+        evaluate_clients: EvaluateClients | None = None,
     ) -> None:
-        self.oracle = oracle
+        self.driver = driver
         self.names = names
         self.evaluate = evaluate
+        self.evaluate_clients = evaluate_clients
         self.rows: list[dict[str, float]] = []
 
     def start(self, params: Params) -> None:
         """Entry 0: the start, before any training."""
         try:
-            row = self._global(params)
+            row = self._global(params, self.driver.settings.start_round)
         except FloatingPointError as error:
             raise ValueError(
                 f"params must have a finite objective at the start: {error}."
@@ -61,23 +73,37 @@ class History:
         bad = _not_finite(row)
         if bad:
             raise ValueError(f"params must have a finite objective at the start, got a {bad}.")
-        nothing = {"kernel_trained": False, "floats_up": 0, "floats_down": 0}
-        for name in DRIVER_METRICS:
+        nothing = {"kernel_trained": False, "floats_up": 0, "floats_down": 0, "multiply_adds": 0}
+        for name in (*DRIVER_METRICS, *SELECTION_METRICS):
             if name in self.names:
                 row[name] = nothing.get(name, np.nan)
         self.rows.append(row)
 
-    def _global(self, params: Params) -> dict[str, float]:
-        row = self.oracle.metrics(params, self.names)
+    def _global(self, params: Params, t: int) -> dict[str, float]:
+        row = self.driver.oracle.metrics(params, self.names)
         if self.evaluate is not None:
             row.update({name: float(x) for name, x in self.evaluate(params).items()})
+        if self.evaluate_clients is not None or set(PERSONAL_METRICS) & set(self.names):
+            row.update(self._personal(params, t))
+        return row
+
+    def _personal(self, params: Params, t: int) -> dict[str, float]:
+        """Σ p_i F_i(θ_i) at the models that clients use, and what the caller makes of them."""
+        models, driver = self.driver.client_models(t), self.driver
+        row = {}
+        if "personal_objective" in self.names:
+            parts = [driver.oracle.objective(i, flat) for i, flat in enumerate(models)]
+            row["personal_objective"] = float(driver.problem.weights @ np.array(parts))
+        if self.evaluate_clients is not None:
+            held = [Params(params.layout, flat) for flat in models]
+            row.update({name: float(x) for name, x in self.evaluate_clients(held).items()})
         return row
 
     def add(self, done: Round, params: Params) -> str:
         """Append the entry after a round; return why it diverged, or nothing."""
         if not np.isfinite(done.flat).all():
             return "non-finite parameters"
-        row = self._global(params)
+        row = self._global(params, done.context.round)
         bad = _not_finite(row)
         if bad:
             return bad
@@ -96,7 +122,10 @@ class History:
             "local_lr": done.plan.local_lr,
             "floats_up": done.floats_up,
             "floats_down": done.floats_down,
+            "multiply_adds": done.multiply_adds,
         }
+        if set(SELECTION_METRICS) & set(self.names):
+            row.update(zip(SELECTION_METRICS, selection_errors(done.context), strict=True))
         return {name: x for name, x in row.items() if name in self.names}
 
     def columns(self) -> dict[str, Array | BoolArray | IntArray]:

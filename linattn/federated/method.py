@@ -1,19 +1,23 @@
 """The record that a federated method is, and what its slots see.
 
-A `Method` fills a few slots; an empty slot is what FedAvg does. `run_rounds` owns the only loop.
+A `Method` fills a few slots; an empty slot is what FedAvg does. `RoundDriver` owns the only round.
 
 ====================  ============================================================================
 slot                  question it answers
 ====================  ============================================================================
-``plan``              which blocks does this round train, at which step size?
+``oracle``            how do clients see the problem, if not as it is? (fixed gates)
+``server_memory``     what does the server remember before the first round?
+``client_memory``     what does a client remember before its first round?
+``probe``             what does a participant upload before the round is planned?
+``plan``              which blocks train, at whose client, at which step size; who owns them?
+``start``             where does a client start? (default: the server's parameters)
 ``direction``         what is added to a client's gradient: prox·(w − anchor) + shift?
 ``penalty_gradient``  what is added that is not of that form? (general path, no compiled steps)
-``client_memory``     what does a client remember before its first round?
-``update_client``     ... and after its local steps?
-``server_memory``     what does the server remember before the first round?
-``aggregate``         how do the ends become new server parameters? (default: weighted mean)
 ``review``            is the round accepted, or repeated under another plan?
-``extra_floats_up``   what does a participant upload besides the blocks that it trained?
+``update_client``     what does a client remember after its local steps?
+``aggregate``         how do the ends become new server parameters? (default: `average`)
+``personal``          which model does a client use? (default: the server's)
+``extra_cost``        what does a participant send, fetch and compute besides its local steps?
 ====================  ============================================================================
 """
 
@@ -23,7 +27,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from linattn._typing import Array, IntArray
+from linattn.federated.accounting import NO_WORK, Work
 from linattn.federated.oracle import LocalTrace, Oracle
 from linattn.types import Federation, Params
 
@@ -46,6 +53,12 @@ class RoundContext(NamedTuple):
         η as given to `run`.
     problem : Problem or DeepProblem
     oracle : Oracle
+    seed : int
+        Of the run; name your stream: ``stream(context.seed, "my method", ...)``.
+    probes : tuple
+        What every participant uploaded before the plan; empty without the slot ``probe``.
+    plan : Plan or None
+        The plan of the round; None before it is made.
     """
 
     round: int
@@ -56,13 +69,43 @@ class RoundContext(NamedTuple):
     local_lr: float
     problem: Federation
     oracle: Oracle
+    seed: int = 0
+    probes: tuple[Any, ...] = ()
+    plan: Plan | None = None
+
+    @property
+    def step_size(self) -> float:
+        """η of the planned round."""
+        assert self.plan is not None
+        return self.plan.local_lr
 
 
 class Plan(NamedTuple):
-    """What a round trains: block names (the same for all participants) and the step size."""
+    """What a round trains, and whose the blocks are.
+
+    Attributes
+    ----------
+    trained : frozenset of str
+        Blocks that at least one participant trains; with none there are no local steps.
+    local_lr : float
+        η of the round.
+    blocks : tuple of frozenset of str, optional
+        What each participant trains, where they differ; `trained` is their union.
+    kept : frozenset of str
+        Blocks that stay with their client: neither uploaded nor averaged, fetched once.
+    generated : frozenset of str
+        Blocks that the server makes for each client: fetched anew every round.
+    """
 
     trained: frozenset[str]
     local_lr: float
+    blocks: tuple[frozenset[str], ...] | None = None
+    kept: frozenset[str] = frozenset()
+    generated: frozenset[str] = frozenset()
+
+    def trained_by(self, place: int) -> frozenset[str]:
+        """What the participant number `place` of the round trains."""
+        return self.trained if self.blocks is None else self.blocks[place]
 
 
 class Direction(NamedTuple):
@@ -84,12 +127,69 @@ class Proposal(NamedTuple):
         Their weighted mean.
     trace : LocalTrace or None
         Every local step, for methods with ``records_steps``.
+    memories : tuple
+        Client memories after the local steps; filled for `aggregate`, which may read of them what
+        the clients upload.
     """
 
     plan: Plan
     ends: Array
     mean: Array
     trace: LocalTrace | None
+    memories: tuple[Any, ...] = ()
+
+
+class Cost(NamedTuple):
+    """What a participant sends, fetches and computes besides its trained blocks and local steps.
+
+    Attributes
+    ----------
+    floats_up, floats_down : int
+    multiply_adds : int
+        Once in the round.
+    per_step : Work
+        Added to every local step.
+    """
+
+    floats_up: int = 0
+    floats_down: int = 0
+    multiply_adds: int = 0
+    per_step: Work = NO_WORK
+
+
+def applied_weights(context: RoundContext, plan: Plan, name: str) -> Array:
+    """Return the weights (P,) with which participants enter block `name`.
+
+        w_{i,l} = w_i / Σ_{j trains l} w_j  for those who train l, else 0
+
+    Raises
+    ------
+    ValueError
+        If nobody trains the block.
+    """
+    chosen = np.array([name in plan.trained_by(k) for k in range(len(context.participants))])
+    if not chosen.any():
+        raise ValueError(f"block {name!r} is trained by nobody in round {context.round}.")
+    if chosen.all():
+        return context.weights
+    weights = np.where(chosen, context.weights, 0.0)
+    return np.asarray(weights / weights.sum())
+
+
+def average(context: RoundContext, proposal: Proposal) -> Array:
+    """Return the server parameters (D,): per block the mean over those who trained it.
+
+    Entries nobody trained stay exactly (a weighted mean of equal numbers may round), and so do
+    blocks that clients keep.
+    """
+    layout, plan = context.params.layout, proposal.plan
+    shared = plan.trained - plan.kept
+    flat = np.where(layout.mask(shared), proposal.mean, context.params.flat)
+    for name in shared if plan.blocks is not None else ():
+        weights, part = applied_weights(context, plan, name), layout.slices[name]
+        if weights is not context.weights:
+            flat[part] = weights @ proposal.ends[:, part]
+    return flat
 
 
 def train_everything(context: RoundContext, memory: Any) -> Plan:
@@ -99,11 +199,14 @@ def train_everything(context: RoundContext, memory: Any) -> Plan:
 
 PlanSlot = Callable[[RoundContext, Any], Plan]
 DirectionSlot = Callable[[RoundContext, int, Any, Any], Direction]
-PenaltySlot = Callable[[RoundContext, int, Any, Array], Array]
+PenaltySlot = Callable[[RoundContext, int, Any, Array, IntArray | None], Array]
 ClientSlot = Callable[[RoundContext, int], Any]
 UpdateClientSlot = Callable[[RoundContext, int, Any, Any, Array], Any]
 AggregateSlot = Callable[[RoundContext, Any, Proposal], tuple[Array, Any]]
 ReviewSlot = Callable[[RoundContext, Any, Proposal], Any]
+PerClientSlot = Callable[[RoundContext, int, Any, Any], Any]
+FlatSlot = Callable[[RoundContext, int, Any, Any], Array]
+CostSlot = Callable[[RoundContext, int, Any, Any], Cost]
 
 
 @dataclass(frozen=True)
@@ -116,10 +219,11 @@ class Method:
     plan : (context, server memory) -> Plan
     direction : (context, client, server memory, client memory) -> Direction
         Keeps the compiled local steps.
-    penalty_gradient : (context, client, client memory, w) -> array (D,)
-        Anything else that is added to the gradient at w; local steps then run in Python.
+    penalty_gradient : (context, client, client memory, w, batch) -> array (D,)
+        Anything else that is added to the gradient at w, on the minibatch of the local step
+        (sequences counted within the client, None for all); local steps then run in Python.
     server_memory : (context) -> memory
-        Before the first round.
+        Before the first round; may refuse a problem or a run.
     client_memory : (context, client) -> memory
         When a client first participates.
     update_client : (context, client, server memory, client memory, end) -> memory
@@ -127,8 +231,14 @@ class Method:
     aggregate : (context, server memory, proposal) -> (parameters (D,), memory)
     review : (context, server memory, proposal) -> memory or None
         None accepts the round; a new server memory discards it and plans the round again.
-    extra_floats_up : (context, server memory) -> int
-        Floats uploaded per participant besides the trained blocks.
+    oracle : (oracle) -> Oracle
+        Exchanges the oracle of the problem, for training and for the history.
+    probe : (context, client, server memory, client memory) -> upload
+        Before the plan, which finds the uploads of all participants in ``context.probes``.
+    start : (context, client, server memory, client memory) -> array (D,)
+    personal : (context, client, server memory, client memory) -> array (D,)
+        The client's own model; ``context.params`` are the server's current parameters.
+    extra_cost : (context, client, server memory, client memory) -> Cost
     records_steps : bool
         Whether `aggregate` and `review` need the trace of the local steps.
 
@@ -148,7 +258,11 @@ class Method:
     update_client: UpdateClientSlot | None = None
     aggregate: AggregateSlot | None = None
     review: ReviewSlot | None = None
-    extra_floats_up: Callable[[RoundContext, Any], int] | None = None
+    oracle: Callable[[Oracle], Oracle] | None = None
+    probe: PerClientSlot | None = None
+    start: FlatSlot | None = None
+    personal: FlatSlot | None = None
+    extra_cost: CostSlot | None = None
     records_steps: bool = False
 
     def __repr__(self) -> str:

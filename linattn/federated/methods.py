@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from linattn._checks import positive_int
 from linattn.federated.freeze import FreezeRule, rule_fires, rule_uploads
-from linattn.federated.method import Method, Plan, Proposal, RoundContext, train_everything
+from linattn.federated.method import Cost, Method, Plan, Proposal, RoundContext, train_everything
 from linattn.objectives.steps import check_frozen_lr, frozen_step
 from linattn.types import single_layer
 
@@ -91,8 +91,8 @@ def _fed_frozen_by_rule(rule: FreezeRule, frozen_lr: float | str | None) -> Meth
         plan=plan,
         review=review,
         server_memory=begin,
-        extra_floats_up=lambda context, memory: (
-            rule_uploads(rule, context) if memory.frozen_from is None else 0
+        extra_cost=lambda context, client, memory, own: Cost(
+            floats_up=rule_uploads(rule, context) if memory.frozen_from is None else 0
         ),
         records_steps=rule.name == "observable",
     )

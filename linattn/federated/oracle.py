@@ -1,138 +1,45 @@
-"""How the round driver sees a problem: client gradients, local training, the global objective."""
+"""How the round driver sees a single-layer problem: gradients, local training, objectives."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from linattn._typing import Array, BoolArray, IntArray
+from linattn._typing import Array, IntArray
+from linattn.federated.accounting import Work, statistics_work
+from linattn.federated.features import StatisticsFeatures
 from linattn.federated.local_data import (
     batch_buffer,
     moment_data,
     prefers_client_moments,
     sequence_data,
 )
-from linattn.objectives.population import client_normal_equations, population
+from linattn.federated.protocol import (
+    METRICS,
+    Features,
+    LocalTask,
+    LocalTrace,
+    Oracle,
+    explicit_steps,
+)
+from linattn.objectives.forms import SequenceForm
+from linattn.objectives.population import Population, client_normal_equations, population
 from linattn.types import Layout, Params, Problem
 
 if TYPE_CHECKING:
     from linattn._kernels.local import LocalData, LocalShape
 
-
-class LocalTask(NamedTuple):
-    """One round's local training, method-independent.
-
-    Attributes
-    ----------
-    participants : array of int, shape (P,)
-    starts : array, shape (P, D)
-        Where every participant starts.
-    anchor : array, shape (D,)
-        Server parameters of the proximal term.
-    mask : array of bool, shape (P, D)
-        Which entries each participant trains.
-    local_steps : int
-    local_lr : float
-    prox : float
-        Weight of ``prox · (w − anchor)`` in the direction.
-    shift : array, shape (P, D) or (0, D)
-        Constant added to the direction of each participant.
-    batches : list of array of int, shape (E, b_i), or None
-        Every local minibatch, sequences counted from 0 within the client; None for full batches.
-    record : bool
-        Whether to hand back every local iterate and gradient.
-    """
-
-    participants: IntArray
-    starts: Array
-    anchor: Array
-    mask: BoolArray
-    local_steps: int
-    local_lr: float
-    prox: float
-    shift: Array
-    batches: list[IntArray] | None
-    record: bool
-
-
-class LocalTrace(NamedTuple):
-    """Every local step of a round: arrays (E, P, D).
-
-    Attributes
-    ----------
-    iterates : array
-        w_{i,e} before step e.
-    gradients : array
-        ĝ_i there: the gradient that was used, ridges included, without prox and shift.
-    full_gradients : array
-        The full-batch gradient there; the same array as `gradients` without minibatches.
-
-    In full-batch rounds that train the value block alone, kernel entries of the gradients are zero.
-    """
-
-    iterates: Array
-    gradients: Array
-    full_gradients: Array
-
-
-class Oracle(Protocol):
-    """The functions through which `run_rounds` sees any problem."""
-
-    layout: Layout
-    num_clients: int
-    metric_names: tuple[str, ...]
-
-    def batch_limit(self, client: int) -> int:
-        """Number of sequences of a client."""
-
-    def gradient(self, client: int, flat: Array, batch: IntArray | None = None) -> Array:
-        """∇F_i at flat parameters, ridges included, on all or some of the client's sequences.
-
-        A batch counts sequences from 0 within the client.
-        """
-
-    def train(self, task: LocalTask) -> tuple[Array, LocalTrace | None]:
-        """Run the local steps of a task; return the ends (P, D) and, if recorded, the trace."""
-
-    def metrics(self, params: Params, names: tuple[str, ...]) -> dict[str, float]:
-        """Global quantities at server parameters."""
-
-
-METRICS = ("objective", "profile", "gap", "kernel_gradient_norm", "value_gradient_norm")
-
-
-def explicit_steps(
-    oracle: Oracle, task: LocalTask, penalty: Callable[[int, Array], Array] | None = None
-) -> tuple[Array, LocalTrace | None]:
-    """Local steps in Python: for oracles and directions that the compiled solver does not know.
-
-    Parameters
-    ----------
-    oracle : Oracle
-    task : LocalTask
-    penalty : callable (client, w) -> array (D,), optional
-        Added to the direction.
-    """
-    ends = task.starts.copy()
-    shape = (task.local_steps if task.record else 0, *ends.shape)
-    iterates, gradients, full = np.empty(shape), np.empty(shape), np.empty(shape)
-    for k, i in enumerate(task.participants.tolist()):
-        shift = task.shift[k] if len(task.shift) else 0.0
-        for e in range(task.local_steps):
-            batch = None if task.batches is None else task.batches[k][e]
-            gradient = oracle.gradient(i, ends[k], batch)
-            if task.record:
-                iterates[e, k], gradients[e, k] = ends[k], gradient
-                full[e, k] = gradient if batch is None else oracle.gradient(i, ends[k])
-            direction = gradient + task.prox * (ends[k] - task.anchor) + shift
-            if penalty is not None:
-                direction = direction + penalty(i, ends[k])
-            ends[k] -= task.local_lr * (task.mask[k] * direction)
-    if not task.record:
-        return ends, None
-    return ends, LocalTrace(iterates, gradients, gradients if task.batches is None else full)
+__all__ = [
+    "METRICS",
+    "Features",
+    "LocalTask",
+    "LocalTrace",
+    "Oracle",
+    "StatisticsOracle",
+    "explicit_steps",
+]
 
 
 class StatisticsOracle:
@@ -150,6 +57,7 @@ class StatisticsOracle:
         self.num_clients = problem.num_clients
         self._value = layout.slices["value"]
         self._systems: tuple[bytes, Array, Array] | None = None
+        self._features = StatisticsFeatures(problem, layout)
         # By whether they are moments; `data` stands for the problem's own statistics.
         self._data: dict[bool, LocalData] = {} if data is None else {False: data, True: data}
 
@@ -275,10 +183,12 @@ class StatisticsOracle:
         return LocalShape(heads, dim, outputs, rank)
 
     def _local_data(self, minibatch: bool) -> LocalData:
-        moments = not minibatch and prefers_client_moments(self.problem, self._local_shape().heads)
+        heads = self._local_shape().heads
+        moments = not minibatch and prefers_client_moments(self.problem, heads)
         if moments not in self._data:
-            build = moment_data if moments else sequence_data
-            self._data[moments] = build(self.problem)
+            self._data[moments] = (
+                moment_data(self.problem, heads) if moments else sequence_data(self.problem)
+            )
         return self._data[moments]
 
     def metrics(self, params: Params, names: tuple[str, ...]) -> dict[str, float]:
@@ -294,6 +204,31 @@ class StatisticsOracle:
             out["profile"] = held.profile_value(params, system)
             out["gap"] = held.gap(params, system)
         return {name: out[name] for name in names if name in out}
+
+    def objective(self, client: int, flat: Array) -> float:
+        """F_i from the client's statistics."""
+        held = self.problem.statistics.take(self.problem.client(client))
+        form = SequenceForm(held, np.full(len(held.energy), 1.0 / len(held.energy)))
+        return Population(self.problem, form).value_and_gradient(Params(self.layout, flat))[0]
+
+    def features(
+        self, client: int, flat: Array, batch: IntArray | None = None
+    ) -> Iterator[Features]:
+        """U B_h G of every sequence, heads side by side: what V multiplies."""
+        yield Features(*self._features.rows(client, flat, batch))
+
+    def amount(self, client: int, batch: IntArray | None = None) -> tuple[int, int]:
+        """Statistics have no tokens."""
+        return 0, self.batch_limit(client) if batch is None else int(batch.size)
+
+    def gradient_work(self, trained: frozenset[str]) -> Work:
+        """Multiply-adds on the statistics of sequences, whatever path the code takes."""
+        rank_one = self.problem.statistics.query is not None
+        return statistics_work(self.layout, trained, rank_one=rank_one)
+
+    def feature_work(self, trained: frozenset[str]) -> Work:
+        """Multiply-adds of features and of their gradient in the kernel."""
+        return self._features.work(trained)
 
 
 def _flatten_batches(task: LocalTask, starts: IntArray) -> tuple[IntArray, IntArray, int]:

@@ -22,6 +22,11 @@ UNITS = {
     "local_lr": "1/curvature",
     "floats_up": "floats",
     "floats_down": "floats",
+    "multiply_adds": "multiply-adds",
+    "personal_objective": "loss",
+    "unselected_gradient": "squared gradient",
+    "selection_skew": "squared gradient",
+    "selection_error": "squared gradient",
 }
 
 
@@ -50,6 +55,9 @@ class Result:
     ----------
     params : Params
         Last finite server parameters.
+    client_params : list of Params
+        The model that every client uses at the end: personal where the method makes them so, else
+        the server's.
     path : list of Params
         Server parameters per round, entry 0 the start; empty unless recorded.
     outcome : Outcome
@@ -63,6 +71,7 @@ class Result:
     """
 
     params: Params
+    client_params: list[Params]
     path: list[Params]
     outcome: Outcome
     freeze_round: int | None

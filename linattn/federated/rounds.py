@@ -11,7 +11,7 @@ from linattn._threads import one_blas_thread
 from linattn.data.deep_tokens import DeepProblem
 from linattn.federated.deep_oracle import DeepOracle
 from linattn.federated.driver import Memory, Round, RoundDriver
-from linattn.federated.history import ALL_METRICS, History, check_metrics
+from linattn.federated.history import ALL_METRICS, EvaluateClients, History, check_metrics
 from linattn.federated.method import Method
 from linattn.federated.oracle import Oracle, StatisticsOracle
 from linattn.federated.result import Outcome, Result
@@ -52,6 +52,7 @@ def run(
     record_params: bool = False,
     metrics: Sequence[str] | None = None,
     evaluate: Callable[[Params], Mapping[str, float]] | None = None,
+    evaluate_clients: EvaluateClients | None = None,
     start_round: int = 0,
     memory: Any = None,
 ) -> Result:
@@ -83,10 +84,15 @@ def run(
     record_params : bool
         Keep the server parameters of every round in ``result.path``.
     metrics : sequence of str, optional
-        Which of `linattn.federated.rounds.ALL_METRICS` to compute; default all. A `DeepProblem` has
-        neither profile nor gap.
+        Which of `linattn.federated.rounds.ALL_METRICS` to compute; default all but the last three,
+        the selection errors, which cost a gradient of every client per round, and
+        `personal_objective` only where models are personal. A `DeepProblem` has neither profile
+        nor gap.
     evaluate : callable (Params) -> dict, optional
         Test quantities added to the history.
+    evaluate_clients : callable (list of Params) -> dict, optional
+        The same from the models that the clients use: one per client, personal where the method
+        makes them so, else the server's.
     start_round : int
         Continue a run at this round; with ``memory=result.memory`` it continues bit for bit.
     memory : object, optional
@@ -116,9 +122,8 @@ def run(
         seed=seed,
         start_round=start_round,
     )
-    chosen = check_metrics(oracle, metrics)
     driver = RoundDriver(method, problem, oracle, params, settings, memory=memory)
-    history = History(oracle, chosen, evaluate)
+    history = History(driver, check_metrics(driver, metrics), evaluate, evaluate_clients)
     with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
         return _observe(driver, history, settings, params, record_params)
 
@@ -155,8 +160,11 @@ def _observe(
         params = driver.params
         if record_params:
             path.append(params)
+    driver.params = params  # after a divergence, the last finite ones
+    models = driver.client_models(max(outcome.round - 1, settings.start_round))
     return Result(
         params=params,
+        client_params=[Params(params.layout, flat) for flat in models],
         path=path if record_params else [],
         outcome=outcome,
         freeze_round=driver.freeze_round,

@@ -190,7 +190,7 @@ def test_an_active_but_empty_slot_is_fed_avg_to_the_bit(noise):
     _, _, problem, params = build(8)
     average = la.run(la.fed_avg(), problem, params, **RUN, **noise)
     for slot in (
-        {"penalty_gradient": lambda context, client, own, w: np.zeros_like(w)},
+        {"penalty_gradient": lambda context, client, own, w, batch: np.zeros_like(w)},
         {"direction": lambda *_: la.Direction(0.0, np.zeros(params.flat.size))},
         {"records_steps": True},
     ):
@@ -316,7 +316,7 @@ def test_what_needs_one_layer_says_so():
     columns = la.run(la.fed_avg(), problem, params, **RUN).columns
     assert list(columns) == [
         "objective", "kernel_gradient_norm", "value_gradient_norm", "kernel_drift", "value_drift",
-        "kernel_trained", "local_lr", "floats_up", "floats_down",
+        "kernel_trained", "local_lr", "floats_up", "floats_down", "multiply_adds",
     ]  # fmt: skip
     only = la.run(la.fed_avg(), problem, params, metrics=["floats_up", "objective"], **RUN)
     assert set(only.columns) == {"floats_up", "objective"}

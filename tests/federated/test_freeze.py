@@ -63,7 +63,7 @@ def test_the_run_equals_fed_frozen_to_the_bit(rule, kind, noise, frozen_lr):
     fixed = run(la.fed_frozen(warmup_rounds=length, frozen_lr=frozen_lr), kind, **noise)
     assert all(same_bits(a, b) for a, b in zip(found.path, fixed.path, strict=True))
     for name, column in found.columns.items():
-        if name != "floats_up":
+        if name not in ("floats_up", "multiply_adds"):  # the rejected round is counted
             assert same_bits(column, fixed.columns[name]), name
 
 

@@ -12,6 +12,7 @@ from linattn.streams import stream
 NAMES = (
     "objective", "profile", "gap", "kernel_gradient_norm", "value_gradient_norm", "kernel_drift",
     "value_drift", "kernel_trained", "local_lr", "floats_up", "floats_down",
+    "multiply_adds",
 )  # fmt: skip
 BASE = {"rounds": 5, "local_steps": 2, "local_lr": 0.01}
 

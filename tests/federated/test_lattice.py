@@ -102,7 +102,7 @@ def test_the_order_of_sequences_does_not_matter(seed, kind):
     close_runs(*runs)
 
 
-def nothing(context, client, memory, flat):
+def nothing(context, client, memory, flat, batch):
     return np.zeros_like(flat)
 
 
@@ -148,13 +148,15 @@ def test_prox_and_shift_are_the_same_on_both_paths(kind, warmup):
     slow = la.Method(
         "slow",
         plan=plan,
-        penalty_gradient=lambda c, client, own, w: 0.7 * (w - c.params.flat) + shifts[client],
+        penalty_gradient=lambda c, client, own, w, batch: (
+            0.7 * (w - c.params.flat) + shifts[client]
+        ),
     )
     mixed = la.Method(
         "mixed",
         plan=plan,
         direction=lambda c, client, *_: la.Direction(0.7),
-        penalty_gradient=lambda c, client, own, w: shifts[client],
+        penalty_gradient=lambda c, client, own, w, batch: shifts[client],
     )
     options = {**RUN, "local_lr": la.safe_step(problem, params), "participation": 0.6}
     runs = [la.run(method, problem, params, **options) for method in (fast, slow, mixed)]

@@ -5,6 +5,7 @@ import pytest
 from bridge import make, relative_error, same_bits
 
 import linattn as la
+from linattn.federated import Cost
 
 BASE = {"rounds": 3, "local_steps": 2, "local_lr": 0.01, "record_params": True}
 
@@ -26,7 +27,7 @@ def test_a_penalty_sees_the_memory_of_its_client_from_the_first_step(federation)
     problem, params = federation
     seen = []
 
-    def penalty(context, client, own, flat):
+    def penalty(context, client, own, flat, batch):
         seen.append((context.round, client, own))
         return np.zeros_like(flat)
 
@@ -130,7 +131,7 @@ def test_a_proximal_term_shrinks_the_drift(federation):
 
 def test_extra_uploads_are_per_participant(federation):
     problem, params = federation
-    method = la.Method("extra", extra_floats_up=lambda context, memory: 7)
+    method = la.Method("extra", extra_cost=lambda *_: Cost(floats_up=7))
     columns = la.run(method, problem, params, participation=0.5, **BASE).columns
     assert columns["floats_up"][1:].tolist() == [2 * (params.layout.size + 7)] * 3
 

@@ -1,0 +1,159 @@
+"""How the round driver sees any problem: tasks, traces, and the functions of an oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from linattn._typing import Array, BoolArray, IntArray
+from linattn.federated.accounting import Work
+from linattn.types import Layout, Params
+
+
+class LocalTask(NamedTuple):
+    """One round's local training, method-independent.
+
+    Attributes
+    ----------
+    participants : array of int, shape (P,)
+    starts : array, shape (P, D)
+        Where every participant starts.
+    anchor : array, shape (D,)
+        Server parameters of the proximal term.
+    mask : array of bool, shape (P, D)
+        Which entries each participant trains.
+    local_steps : int
+    local_lr : float
+    prox : float
+        Weight of ``prox · (w − anchor)`` in the direction.
+    shift : array, shape (P, D) or (0, D)
+        Constant added to the direction of each participant.
+    batches : list of array of int, shape (E, b_i), or None
+        Every local minibatch, sequences counted from 0 within the client; None for full batches.
+    record : bool
+        Whether to hand back every local iterate and gradient.
+    """
+
+    participants: IntArray
+    starts: Array
+    anchor: Array
+    mask: BoolArray
+    local_steps: int
+    local_lr: float
+    prox: float
+    shift: Array
+    batches: list[IntArray] | None
+    record: bool
+
+
+class LocalTrace(NamedTuple):
+    """Every local step of a round: arrays (E, P, D).
+
+    Attributes
+    ----------
+    iterates : array
+        w_{i,e} before step e.
+    gradients : array
+        ĝ_i there: the gradient that was used, ridges included, without prox and shift.
+    full_gradients : array
+        The full-batch gradient there; the same array as `gradients` without minibatches.
+
+    In full-batch rounds that train the value block alone, kernel entries of the gradients are zero.
+    """
+
+    iterates: Array
+    gradients: Array
+    full_gradients: Array
+
+
+class Features(NamedTuple):
+    """Representations of some sequences, one row each, and how gradients return from them.
+
+    Attributes
+    ----------
+    rows : array, shape (S, k)
+        What the last linear map of the model multiplies, flattened over the queries of a sequence.
+    pull_back : callable (cotangent (S, k)) -> array (D,)
+    """
+
+    rows: Array
+    pull_back: Callable[[Array], Array]
+
+
+class Oracle(Protocol):
+    """The functions through which `run_rounds` sees any problem."""
+
+    layout: Layout
+    num_clients: int
+    metric_names: tuple[str, ...]
+
+    def batch_limit(self, client: int) -> int:
+        """Number of sequences of a client."""
+
+    def gradient(self, client: int, flat: Array, batch: IntArray | None = None) -> Array:
+        """∇F_i at flat parameters, ridges included, on all or some of the client's sequences.
+
+        A batch counts sequences from 0 within the client.
+        """
+
+    def train(self, task: LocalTask) -> tuple[Array, LocalTrace | None]:
+        """Run the local steps of a task; return the ends (P, D) and, if recorded, the trace."""
+
+    def metrics(self, params: Params, names: tuple[str, ...]) -> dict[str, float]:
+        """Global quantities at server parameters."""
+
+    def objective(self, client: int, flat: Array) -> float:
+        """F_i at flat parameters."""
+
+    def features(
+        self, client: int, flat: Array, batch: IntArray | None = None
+    ) -> Iterator[Features]:
+        """Representations of all or some of the client's sequences, in groups."""
+
+    def amount(self, client: int, batch: IntArray | None = None) -> tuple[int, int]:
+        """Numbers of tokens and sequences of a client, or of one or more of its minibatches."""
+
+    def gradient_work(self, trained: frozenset[str]) -> Work:
+        """Multiply-adds of one gradient in the trained blocks; of a forward pass if none."""
+
+    def feature_work(self, trained: frozenset[str]) -> Work:
+        """The same for a loss on the features."""
+
+
+METRICS = ("objective", "profile", "gap", "kernel_gradient_norm", "value_gradient_norm")
+
+
+def explicit_steps(
+    oracle: Oracle,
+    task: LocalTask,
+    penalty: Callable[[int, Array, IntArray | None], Array] | None = None,
+) -> tuple[Array, LocalTrace | None]:
+    """Local steps in Python: for oracles and directions that the compiled solver does not know.
+
+    Parameters
+    ----------
+    oracle : Oracle
+    task : LocalTask
+    penalty : callable (client, w, batch) -> array (D,), optional
+        Added to the direction.
+    """
+    ends = task.starts.copy()
+    shape = (task.local_steps if task.record else 0, *ends.shape)
+    iterates, gradients, full = np.empty(shape), np.empty(shape), np.empty(shape)
+    for k, i in enumerate(task.participants.tolist()):
+        shift = task.shift[k] if len(task.shift) else 0.0
+        for e in range(task.local_steps):
+            batch = None if task.batches is None else task.batches[k][e]
+            gradient = oracle.gradient(i, ends[k], batch)
+            if task.record:
+                iterates[e, k], gradients[e, k] = ends[k], gradient
+                full[e, k] = gradient if batch is None else oracle.gradient(i, ends[k])
+            direction = gradient + task.prox * (ends[k] - task.anchor) + shift
+            if penalty is not None:
+                direction = direction + penalty(i, ends[k], batch)
+            ends[k] -= task.local_lr * (task.mask[k] * direction)
+    if not task.record:
+        return ends, None
+    return ends, LocalTrace(iterates, gradients, gradients if task.batches is None else full)
