@@ -140,6 +140,11 @@ class FrozenStage:
         with np.errstate(over="ignore", invalid="ignore"):
             return self._function(contraction(x, self.local_steps))
 
+    @property
+    def surrogate_hessian(self) -> Array:
+        """Σ p_i S_i A_i, (Hd, Hd): the Hessian of the loss that this stage minimizes (C7)."""
+        return self._one_minus_mean_power / self.local_lr
+
     @cached_property
     def _overflows(self) -> bool:
         """Whether (I − ηA_i)^E is beyond the range of floating-point numbers."""

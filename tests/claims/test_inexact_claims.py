@@ -34,7 +34,12 @@ def pooled(instance):
 
 @pytest.mark.parametrize(
     ("claim", "beyond"),
-    [("inexact absolute", 2.1), ("inexact relative", 2.5), ("PL rate", 2.5)],
+    [
+        ("inexact absolute", 2.1),
+        ("inexact relative", 2.5),
+        ("PL rate", 2.5),
+        ("Ajalloeian–Stich", 2.1),
+    ],
 )
 def test_the_step_must_be_small(instance, claim, beyond):
     """One step from the top eigenvector of A multiplies f − f* by (1 − ηL)²."""
