@@ -604,7 +604,7 @@ def _copy_column(held: Array, first: int, last: int, s: int, out: Array, size: i
         target[a, k - place] = source[a, s - start]
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def local_round(
     data: LocalData,
     shape: LocalShape,

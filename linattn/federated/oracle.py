@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from linattn._threads import available_threads, thread_pool
 from linattn._typing import Array, IntArray
 from linattn.federated.accounting import Work, statistics_work
 from linattn.federated.features import StatisticsFeatures
@@ -40,6 +42,9 @@ __all__ = [
     "StatisticsOracle",
     "explicit_steps",
 ]
+
+# Multiply-adds below which another thread costs more than it saves (about a millisecond).
+WORK_PER_THREAD = 10**7
 
 
 class StatisticsOracle:
@@ -138,6 +143,33 @@ class StatisticsOracle:
         return ends, LocalTrace(places, slopes, slopes)
 
     def _train_all(self, task: LocalTask) -> tuple[Array, LocalTrace | None]:
+        """Split the participants over threads where the work pays for it.
+
+        Every client is computed alone, so the bits do not depend on the number of threads.
+        """
+        data = self._local_data(task.batches is not None)
+        count = min(self._worthwhile_threads(task, data), len(task.participants))
+        if count == 1:
+            return self._train_part(task)
+        bounds = np.linspace(0, len(task.participants), count + 1).astype(int).tolist()
+        parts = [part_of(task, slice(a, b)) for a, b in pairwise(bounds)]
+        ends, traces = zip(*thread_pool(count).map(self._train_part, parts), strict=True)
+        joined = np.concatenate(ends)
+        if not task.record:
+            return joined, None
+        return joined, LocalTrace(
+            *(np.concatenate(arrays, axis=1) for arrays in zip(*traces, strict=True))
+        )
+
+    def _worthwhile_threads(self, task: LocalTask, data: LocalData) -> int:
+        if data.pair_moments.size or data.moments.size:
+            return 1  # a round on moments takes less than a thread's start
+        heads, dim, outputs = self.layout.shapes["value"]
+        sequences = int(self.problem.client_sizes[task.participants].sum())
+        work = sequences * task.local_steps * (5 * heads + 1) * dim**2 * outputs
+        return max(1, min(available_threads(), work // WORK_PER_THREAD))
+
+    def _train_part(self, task: LocalTask) -> tuple[Array, LocalTrace | None]:
         from linattn._kernels.local import LocalRule, local_round
 
         size = self.layout.size
@@ -229,6 +261,17 @@ class StatisticsOracle:
     def feature_work(self, trained: frozenset[str]) -> Work:
         """Multiply-adds of features and of their gradient in the kernel."""
         return self._features.work(trained)
+
+
+def part_of(task: LocalTask, chosen: slice) -> LocalTask:
+    """The task of some of the participants."""
+    return task._replace(
+        participants=task.participants[chosen],
+        starts=task.starts[chosen],
+        mask=task.mask[chosen],
+        shift=task.shift[chosen] if len(task.shift) else task.shift,
+        batches=None if task.batches is None else task.batches[chosen],
+    )
 
 
 def _flatten_batches(task: LocalTask, starts: IntArray) -> tuple[IntArray, IntArray, int]:

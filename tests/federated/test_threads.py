@@ -1,4 +1,4 @@
-"""The number of BLAS threads does not change a bit of a run, also where BLAS would use them."""
+"""The number of threads, of BLAS or over clients, does not change a bit of a run."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ for readout in ("token", "mean"):
     problem = la.synthetic_problem(**sizes, readout=readout, value_ridge=0.05, kernel_ridge=0.01)
     params = la.initial_params(problem, scale=0.3)
     result = la.run(la.fed_frozen(warmup_rounds=1, frozen_lr="safe"), problem, params, rounds=2,
-        local_steps=2, local_lr=0.01)
+        local_steps=8, local_lr=0.01)
     digest = hashlib.sha256()
     for array in (*problem.statistics, result.params.flat, *result.columns.values()):
         if array is not None:
@@ -23,12 +23,13 @@ for readout in ("token", "mean"):
 
 
 def digest_with(threads):
-    """What a fresh process with that many BLAS threads computes."""
+    """What a fresh process with that many threads computes."""
     environment = {
         **os.environ,
         "PYTHONPATH": str(Path(__file__).parents[2]),
         "OPENBLAS_NUM_THREADS": str(threads),
         "OMP_NUM_THREADS": str(threads),
+        "NUMBA_NUM_THREADS": str(threads),
     }
     run = subprocess.run(
         [sys.executable, "-c", CODE],

@@ -1,0 +1,225 @@
+"""Measure the toolkit against its twin and its peers: ``python benchmarks/run.py``.
+
+Needs the ``[bench]`` extra (JAX and PyTorch). Every part runs in a process of its own, with one
+thread and then with two: BLAS, OpenMP, XLA and PyTorch threads are set in its environment and the
+process is bound to as many cores. Within a process all candidates take turns; medians and quartiles
+over at least nine repeats are reported, after all results agreed to 1e-10.
+
+Writes ``results.csv``, ``results.json`` and ``cost.png`` into the output folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).parent
+PARTS = ("rounds", "sweeps", "scale")
+
+
+def environment(threads: int) -> dict[str, str]:
+    """Environment in which every library uses so many threads."""
+    names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+    return {**os.environ, **dict.fromkeys(names, str(threads)), "JAX_PLATFORMS": "cpu"}
+
+
+def measure(part: str, output: Path, threads: int, *arguments: str) -> dict[str, Any]:
+    """Run one part in its own process, bound to `threads` cores, and read what it found."""
+    target = output / f"{part}-{threads}.json"
+    cores = set(list(os.sched_getaffinity(0))[:threads])
+    command = [sys.executable, str(HERE / f"{part}.py"), "--json", str(target), *arguments]
+    print(f"{part}, {threads} thread{'s' * (threads > 1)}", flush=True)
+    subprocess.run(
+        command,
+        env=environment(1 if part == "sweeps" else threads),
+        check=True,
+        cwd=HERE.parent,
+        preexec_fn=lambda: os.sched_setaffinity(0, cores),
+    )
+    return json.loads(target.read_text(encoding="utf-8"))
+
+
+def quartiles(values: Any) -> tuple[float, float, float]:
+    """Lower quartile, median, upper quartile."""
+    low, mid, high = np.quantile(np.asarray(values), (0.25, 0.5, 0.75))
+    return float(low), float(mid), float(high)
+
+
+def best(seconds: dict[str, list[float]], prefix: str) -> str | None:
+    """Name of the fastest candidate of a group by median."""
+    group = {name: np.median(v) for name, v in seconds.items() if name.startswith(prefix)}
+    return min(group, key=group.__getitem__) if group else None
+
+
+def round_rows(found: dict[str, Any], threads: int) -> list[dict[str, Any]]:
+    """One row per case and candidate: milliseconds, ratio to this library, share of dgemm."""
+    rows = []
+    for entry in found["rounds"]:
+        seconds = entry["seconds"]
+        ours = np.asarray(seconds["linattn"])
+        chosen = ["linattn", "numpy"]
+        chosen += [n for p in ("jax statistics", "jax tokens", "torch") if (n := best(seconds, p))]
+        for name in chosen:
+            low, mid, high = quartiles(1e3 * np.asarray(seconds[name]))
+            rows.append(
+                {
+                    "threads": threads,
+                    "case": entry["case"],
+                    "candidate": name,
+                    "ms": mid,
+                    "ms_low": low,
+                    "ms_high": high,
+                    "ratio": float(np.median(np.asarray(seconds[name]) / ours)),
+                    "dgemm_share": quartiles(entry["share"])[1] if name == "linattn" else "",
+                }
+            )
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as aligned text."""
+    head = ("threads", "case", "candidate", "ms (quartiles)", "x linattn", "of dgemm")
+    lines = [head]
+    for row in rows:
+        share = f"{100 * row['dgemm_share']:.0f} %" if row["dgemm_share"] != "" else ""
+        spread = f"{row['ms']:.3g} ({row['ms_low']:.3g} to {row['ms_high']:.3g})"
+        lines.append(
+            (
+                str(row["threads"]),
+                row["case"],
+                row["candidate"],
+                spread,
+                f"{row['ratio']:.3g}",
+                share,
+            )
+        )
+    widths = [max(len(line[k]) for line in lines) for k in range(len(head))]
+    return "\n".join(
+        "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def sentences(found: dict[str, Any]) -> list[str]:
+    """What the other parts found, one sentence each."""
+    out = []
+    single = found["rounds-1"]
+    lengths = {row["tokens"]: np.median(row["seconds"]) for row in single.get("length", [])}
+    if lengths:
+        spread = max(lengths.values()) / min(lengths.values()) - 1
+        out.append(f"cost from n = {min(lengths)} to {max(lengths)}: within {100 * spread:.1f} %")
+    for steps in (10, 50):
+        part = [r for r in single.get("warmups", []) if r["local_steps"] == steps]
+        rows = {r["what"]: np.median(r["seconds"]) for r in part}
+        if rows:
+            bare = rows["20 lengths"] / rows["one run"]
+            full = rows["20 lengths"] / rows["one run, metrics"]
+            out.append(
+                f"20 warm-up lengths, E = {steps}: {bare:.2f} x one bare run, "
+                f"{full:.2f} x one run with its history"
+            )
+    sweep = found.get("sweeps-2")
+    if sweep:
+        one, two, plain = sweep["workers_1"], sweep["workers_2"], sweep["plain"]
+        ratio = plain["extrapolated"] / two["seconds"]
+        out += [
+            f"bias_drift, {sweep['preset']} preset ({sweep['specs']} specs): {two['seconds']:.0f} s "
+            f"with 2 workers, of which start-up {two['startup']:.1f} s",
+            f"plain PyTorch script, {plain['sampled']} of {plain['runs']} runs sampled: "
+            f"{plain['extrapolated'] / 3600:.1f} h, {ratio:.0f} x",
+            f"2 workers against 1: {one['work'] / two['work']:.2f} x on {one['work']:.0f} s of "
+            f"work; two dgemm processes reach {sweep['dgemm_scaling']:.2f} x one",
+        ]
+    scale = found.get("scale-1")
+    if scale:
+        out.append(f"{scale['clients']} clients from an iterator: built in {scale['build_seconds']:.0f} s, "
+                   f"10 rounds with 100 participants in {scale['run_seconds']:.1f} s, "
+                   f"peak {scale['peak_mib'] / 1024:.2f} GiB")  # fmt: skip
+    return out
+
+
+def draw_costs(found: dict[str, Any], path: Path) -> None:
+    """Cost of a round against n, S, d, E and clients, and of the sweep against workers."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    single = found["rounds-1"]
+    rows = [
+        {"field": "tokens", "value": r["tokens"], "seconds": r["seconds"]} for r in single["length"]
+    ]
+    rows += single["sizes"]
+    fields = ("tokens", "sequences", "dim", "local_steps", "clients")
+    names = (
+        "sequence length n",
+        "sequences per client S",
+        "channels d",
+        "local steps E",
+        "clients",
+    )
+    figure, axes = plt.subplots(2, 3, figsize=(9, 5.2), layout="constrained")
+    for axis, field, name in zip(axes.flat, fields, names, strict=False):
+        part = sorted((r for r in rows if r["field"] == field), key=lambda r: r["value"])
+        spread = np.array([quartiles(1e3 * np.asarray(r["seconds"])) for r in part])
+        x = [r["value"] for r in part]
+        axis.fill_between(x, spread[:, 0], spread[:, 2], alpha=0.25, color="#0072B2")
+        axis.loglog(x, spread[:, 1], "o-", color="#0072B2")
+        axis.set(xlabel=name, ylabel="one round (ms)", ylim=(0.5 * spread.min(), 2 * spread.max()))
+        axis.set_xticks(x, [str(v) for v in x], minor=False)
+        axis.minorticks_off()
+    last = axes.flat[-1]
+    sweep = found.get("sweeps-2")
+    if sweep:
+        last.bar(
+            ["1", "2"], [sweep["workers_1"]["work"], sweep["workers_2"]["work"]], color="#0072B2"
+        )
+        last.set(xlabel="workers", ylabel=f"bias_drift, {sweep['preset']} (s)")
+    else:
+        last.set_axis_off()
+    figure.suptitle("Cost of a round on one thread: median and quartiles", fontsize=10)
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--output", type=Path, default=HERE / "results")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--preset", default="paper", help="of the sweep")
+    parser.add_argument("--no-peers", action="store_true", help="without JAX and PyTorch")
+    chosen = parser.parse_args()
+    chosen.output.mkdir(parents=True, exist_ok=True)
+    found: dict[str, Any] = {}
+    common = ["--repeats", str(chosen.repeats), *(["--no-peers"] if chosen.no_peers else [])]
+    if "rounds" in chosen.parts:
+        found["rounds-1"] = measure("rounds", chosen.output, 1, *common, "--all")
+        found["rounds-2"] = measure("rounds", chosen.output, 2, *common)
+    if "scale" in chosen.parts:
+        found["scale-1"] = measure("scale", chosen.output, 1)
+    if "sweeps" in chosen.parts:
+        found["sweeps-2"] = measure("sweeps", chosen.output, 2, "--preset", chosen.preset)
+    rows = [
+        row for t in (1, 2) if f"rounds-{t}" in found for row in round_rows(found[f"rounds-{t}"], t)
+    ]
+    if rows:
+        print(table(rows))
+        print("\n".join(sentences(found)))
+        with open(chosen.output / "results.csv", "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        draw_costs(found, chosen.output / "cost.png")
+    (chosen.output / "results.json").write_text(json.dumps(found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
