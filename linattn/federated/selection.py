@@ -49,8 +49,8 @@ def selection_errors(context: RoundContext) -> SelectionErrors:
 
     Notes
     -----
-    Source: the error terms of selective layer fine-tuning, as its reviews describe them; the
-    inequality is ours. Cost: one gradient of every client.
+    Source: the error terms of selective layer fine-tuning (arXiv 2408.15600), as its reviews
+    describe them; the inequality is ours. Cost: one gradient of every client.
     """
     plan, flat = context.plan, context.params.flat
     assert plan is not None
@@ -104,8 +104,9 @@ def solve_selection(
 
     Notes
     -----
-    Source: selective layer fine-tuning (its problem P1). With k_l clients on block l the penalty is
-    λ k_l (P − k_l), so the program needs one binary variable per (l, k) instead of one per pair.
+    Source: selective layer fine-tuning (arXiv 2408.15600), its problem P1. With k_l clients on
+    block l the penalty is λ k_l (P − k_l), so the program needs one binary variable per (l, k)
+    instead of one per pair.
     """
     scores, budgets = as_float64("scores", scores, ndim=2), np.asarray(budgets, dtype=np.int64)
     consistency = real("consistency", consistency, minimum=0.0)

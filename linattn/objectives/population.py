@@ -107,10 +107,13 @@ def client_normal_equations(problem: Problem, kernels: Array) -> NormalEquations
     -----
     Source: theory section 1. Cost: about 3 S H d³.
     """
-    parts = []
-    for i in range(problem.num_clients):
-        held = problem.statistics.take(problem.client(i))
-        weights = np.full(len(held.energy), 1.0 / len(held.energy))
-        parts.append(SequenceForm(held, weights).normal_equations(kernels))
+    parts = [one_client_equations(problem, kernels, i) for i in range(problem.num_clients)]
     hessians, linears = zip(*parts, strict=True)
     return NormalEquations(np.stack(hessians), np.stack(linears))
+
+
+def one_client_equations(problem: Problem, kernels: Array, client: int) -> NormalEquations:
+    """Return H_i(B), (Hd, Hd), and C_i(B), (Hd, m), of one client, without ridge."""
+    held = problem.statistics.take(problem.client(client))
+    weights = np.full(len(held.energy), 1.0 / len(held.energy))
+    return SequenceForm(held, weights).normal_equations(kernels)

@@ -1,0 +1,133 @@
+"""Personal models without a server that makes them: local attention, FedAvg with fine-tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from linattn._checks import positive_int, real
+from linattn._typing import Array, BoolArray
+from linattn.federated.method import Method, Plan, RoundContext
+from linattn.federated.protocol import LocalTask
+from linattn.types import Layout
+
+
+def matching_blocks(layout: Layout, blocks: Sequence[str]) -> frozenset[str]:
+    """Return the blocks named in full or by the last part of their name ("query": all layers).
+
+    Raises
+    ------
+    ValueError
+        If a name matches no block.
+    """
+    found: set[str] = set()
+    for wanted in blocks:
+        held = {n for n in layout.names if wanted in (n, n.rpartition(".")[2])}
+        if not held:
+            raise ValueError(
+                f"blocks must name blocks of the parameters ({', '.join(layout.names)}), "
+                f"got {wanted!r}."
+            )
+        found |= held
+    return frozenset(found)
+
+
+def check_blocks(blocks: Sequence[str]) -> tuple[str, ...]:
+    """Return block names as a tuple of at least one."""
+    names = (blocks,) if isinstance(blocks, str) else tuple(blocks)
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"blocks must be at least one block name, got {blocks!r}.")
+    return names
+
+
+def local_attention(*, blocks: Sequence[str] = ("query", "key")) -> Method:
+    """Return purely local attention: some blocks never leave their client, all others are averaged.
+
+    Clients remember their blocks between participations; ``result.client_params`` are their models.
+    In ``result.params`` the blocks stay at the start, so its objective is that of no client: look
+    at `personal_objective`.
+
+    Parameters
+    ----------
+    blocks : sequence of str
+        Names in full, or their last part for all layers (``"query"``; ``"kernel"`` if merged).
+
+    Raises
+    ------
+    ValueError
+        If no name is given; at the first round if one matches no block.
+
+    Notes
+    -----
+    Source: the comparator of FedTP (arXiv 2211.01572) that keeps self-attention local.
+    """
+    names = check_blocks(blocks)
+
+    def mask(context: RoundContext) -> BoolArray:
+        return context.params.layout.mask(matching_blocks(context.params.layout, names))
+
+    def plan(context: RoundContext, memory: object) -> Plan:
+        layout = context.params.layout
+        kept = matching_blocks(layout, names)
+        return Plan(frozenset(layout.names), context.local_lr, kept=kept)
+
+    def own_model(context: RoundContext, client: int, server: object, own: Array) -> Array:
+        flat = context.params.flat.copy()
+        flat[mask(context)] = own
+        return flat
+
+    return Method(
+        f"local_attention({', '.join(names)})",
+        plan=plan,
+        start=own_model,
+        personal=own_model,
+        client_memory=lambda context, client: context.params.flat[mask(context)],
+        update_client=lambda context, client, server, own, end: end[mask(context)],
+    )
+
+
+def fine_tuned(*, steps: int, local_lr: float | None = None) -> Method:
+    """Return FedAvg whose clients use the server's model after some local steps of their own.
+
+    Training is FedAvg to the bit; fine-tuning happens when a personal model is asked for, on all
+    data of the client, and is forgotten. Its work is not that of a round and is not counted.
+
+    Parameters
+    ----------
+    steps : int
+        Local full-batch steps, ≥ 1.
+    local_lr : float, optional
+        Their step size; default that of the run.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    Notes
+    -----
+    Source: the comparator *FedAvg with local fine-tuning* of personalized methods (FedTP, arXiv
+    2211.01572). Cost: `steps` gradients of every client whenever personal models are evaluated.
+    """
+    steps = positive_int("steps", steps)
+    if local_lr is not None:
+        local_lr = real("local_lr", local_lr, above=0.0)
+
+    def tuned(context: RoundContext, client: int, server: object, own: object) -> Array:
+        flat = context.params.flat
+        task = LocalTask(
+            np.array([client]),
+            flat[None].copy(),
+            flat,
+            np.ones((1, flat.size), dtype=bool),
+            steps,
+            context.local_lr if local_lr is None else local_lr,
+            0.0,
+            np.zeros((0, flat.size)),
+            None,
+            False,
+        )
+        return np.asarray(context.oracle.train(task)[0][0])
+
+    return Method(f"fine_tuned({steps})", personal=tuned)

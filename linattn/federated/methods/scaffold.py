@@ -1,0 +1,133 @@
+"""SCAFFOLD: control variates, for whole runs and for the frozen stage of FedFrozen."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from linattn._checks import real
+from linattn._typing import Array
+from linattn.federated.method import (
+    Cost,
+    Direction,
+    Method,
+    Proposal,
+    RoundContext,
+    average,
+)
+
+OPTIONS = (1, 2)
+
+
+class Variate(NamedTuple):
+    """Client memory: the control variate c_i, (D,), and how the last round changed it."""
+
+    value: Array
+    change: Array
+
+
+def scaffold(*, server_lr: float = 1.0, option: int = 2) -> Method:
+    """Return SCAFFOLD: local steps along g_i − c_i + c, with c = Σ p_i c_i at all times.
+
+        option 1: c_i⁺ = ∇F_i(w^t), one more full gradient,
+        option 2: c_i⁺ = c_i − c + (w^t − w_{i,E})/(E η),
+        w ← w + η_g (Σ_S w_i w_{i,E} − w),   c ← c + Σ_S p_i (c_i⁺ − c_i)
+
+    All variates start at zero, so the first round is FedAvg. With equal weights these are the
+    paper's means; unequal weights p enter c as they enter the objective, so that its minimizer
+    with c_i = ∇F_i(w*) stays a fixed point.
+
+    Parameters
+    ----------
+    server_lr : float
+        η_g > 0.
+    option : {1, 2}
+
+    Raises
+    ------
+    ValueError
+        If server_lr is not positive or option is neither 1 nor 2.
+
+    Notes
+    -----
+    Source: SCAFFOLD (arXiv 1910.06378). Local steps are plain gradient steps, so option 2 is
+    unbiased (a momentum inside the local steps would scale it). Cost: c down and the change of c_i
+    up, as many floats again as FedAvg. Keeps the compiled local steps.
+    """
+    server_lr = real("server_lr", server_lr, above=0.0)
+    check_option(option)
+
+    def aggregate(context: RoundContext, control: Array, proposal: Proposal) -> tuple[Array, Array]:
+        return server_step(context, proposal, server_lr), new_control(context, control, proposal)
+
+    return Method(
+        "scaffold",
+        server_memory=lambda context: np.zeros(context.params.layout.size),
+        client_memory=lambda context, client: no_variate(context),
+        direction=lambda context, client, control, own: corrected(control, own),
+        update_client=lambda context, client, control, own, end: new_variate(
+            context, client, control, own, end, option=option
+        ),
+        aggregate=aggregate,
+        extra_cost=lambda context, client, control, own: variate_cost(
+            context, client, option=option
+        ),
+    )
+
+
+def check_option(option: int) -> None:
+    """Refuse options that do not exist."""
+    if isinstance(option, bool) or option not in OPTIONS:
+        raise ValueError(f"option must be 1 or 2, got {option!r}.")
+
+
+def no_variate(context: RoundContext) -> Variate:
+    """c_i = 0."""
+    zeros = np.zeros(context.params.layout.size)
+    return Variate(zeros, zeros)
+
+
+def corrected(control: Array, own: Variate) -> Direction:
+    """c − c_i, added to the client's gradient."""
+    return Direction(shift=control - own.value)
+
+
+def new_variate(
+    context: RoundContext, client: int, control: Array, own: Variate, end: Array, *, option: int
+) -> Variate:
+    """c_i⁺ on the trained blocks; others keep their variate."""
+    assert context.plan is not None
+    flat = context.params.flat
+    if option == 1:
+        proposed = context.oracle.gradient(client, flat)
+    else:
+        gradient = (flat - end) / (context.local_steps * context.step_size)
+        proposed = own.value - control + gradient
+    value = np.where(context.params.layout.mask(context.plan.trained), proposed, own.value)
+    return Variate(value, value - own.value)
+
+
+def new_control(context: RoundContext, control: Array, proposal: Proposal) -> Array:
+    """c + Σ_S p_i (c_i⁺ − c_i): with the weights of the objective, so that c = Σ p_i c_i stays."""
+    changes = np.stack([own.change for own in proposal.memories])
+    return np.asarray(control + context.problem.weights[context.participants] @ changes)
+
+
+def server_step(context: RoundContext, proposal: Proposal, server_lr: float) -> Array:
+    """w + η_g (mean − w); the mean itself at η_g = 1."""
+    mean = average(context, proposal)
+    if server_lr == 1.0:
+        return mean
+    return context.params.flat + server_lr * (mean - context.params.flat)
+
+
+def variate_cost(context: RoundContext, client: int, *, option: int) -> Cost:
+    """c down, the change of c_i up; for option 1 a full gradient."""
+    assert context.plan is not None
+    trained = context.plan.trained
+    size = int(context.params.layout.mask(trained).sum())
+    if option == 2:
+        return Cost(size, size)
+    work = context.oracle.gradient_work(trained)
+    return Cost(size, size, work.total(*context.oracle.amount(client), 1))
