@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,6 +13,48 @@ from linattn.attention import predict
 from linattn.data.tokens import problem_from_tokens
 from linattn.streams import stream
 from linattn.types import Params, Problem
+
+
+class ClientDraw(NamedTuple):
+    """What distinguishes a client: tokens x = mixing z, and its teacher."""
+
+    mixing: Array
+    teacher: Params
+
+
+def draw_client(
+    seed: int,
+    client: int,
+    *,
+    dim: int,
+    num_outputs: int,
+    num_heads: int,
+    value_heterogeneity: float,
+    covariate_heterogeneity: float,
+    kernel_heterogeneity: float,
+    covariates_of: int,
+) -> ClientDraw:
+    """Return W_i = I + a·N/√d (of the client `covariates_of`) and the teacher of a client.
+
+    Notes
+    -----
+    Source: theory section 1 (model). Streams (seed, name, client) with name in covariate, kernel,
+    value; (seed, teacher) for what the clients share.
+    """
+    root = np.sqrt(dim)
+    draws = stream(seed, "teacher")
+    kernel = draws.normal(size=(num_heads, dim, dim)) / root
+    value = draws.normal(size=(num_heads, dim, num_outputs)) / root
+    apart = stream(seed, "covariate", covariates_of).normal(size=(dim, dim))
+    own_kernel = stream(seed, "kernel", client).normal(size=kernel.shape)
+    own_value = stream(seed, "value", client).normal(size=value.shape)
+    return ClientDraw(
+        np.eye(dim) + covariate_heterogeneity * apart / root,
+        Params.merged(
+            kernel + kernel_heterogeneity * own_kernel / root,
+            value + value_heterogeneity * own_value / root,
+        ),
+    )
 
 
 def synthetic_problem(
@@ -91,20 +134,21 @@ def synthetic_problem(
     def normal(name: str, client: int, *shape: int) -> Array:
         return stream(seed, name, client).normal(size=shape)
 
-    root = np.sqrt(d)
-    draws = stream(seed, "teacher")
-    teacher_kernel = draws.normal(size=(heads, d, d)) / root
-    teacher_value = draws.normal(size=(heads, d, m)) / root
-
     def client_data(i: int) -> tuple[Array, Array]:
         owner = 0 if shared_tokens else i
-        mixing = np.eye(d) + a * normal("covariate", owner, d, d) / root
-        tokens = normal("tokens", owner, sequences, length, d) @ mixing.T
-        teacher = Params.merged(
-            teacher_kernel + b * normal("kernel", i, heads, d, d) / root,
-            teacher_value + v * normal("value", i, heads, d, m) / root,
+        drawn = draw_client(
+            seed,
+            i,
+            dim=d,
+            num_outputs=m,
+            num_heads=heads,
+            value_heterogeneity=v,
+            covariate_heterogeneity=a,
+            kernel_heterogeneity=b,
+            covariates_of=owner,
         )
-        clean = np.asarray(predict(teacher, tokens, readout=readout))
+        tokens = normal("tokens", owner, sequences, length, d) @ drawn.mixing.T
+        clean = np.asarray(predict(drawn.teacher, tokens, readout=readout))
         return tokens, clean + noise * normal("noise", i, *clean.shape)
 
     return problem_from_tokens(
