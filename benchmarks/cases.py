@@ -14,6 +14,7 @@ from linattn.federated.oracle import LocalTask, StatisticsOracle
 from linattn.objectives.forms import SequenceForm
 
 REPEATS = 9
+TURN = 0.03
 STEP = 1e-3
 RIDGES = (0.05, 0.01)
 
@@ -125,15 +126,24 @@ def agree(name: str, reference: Any, found: Any) -> float:
 def interleave(
     calls: Mapping[str, Callable[[], Any]], repeats: int = REPEATS
 ) -> dict[str, np.ndarray[Any, Any]]:
-    """Return wall times in seconds, (repeats,), all calls taking turns."""
+    """Return wall times of one call in seconds, (repeats,), all calls taking turns.
+
+    A turn repeats a short call until it has taken `TURN` seconds, so that every candidate finds the
+    caches as its own previous call left them, as in a run of many rounds.
+    """
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
+    counts = {}
+    for name, call in calls.items():
         call()
+        began = time.perf_counter()
+        call()
+        counts[name] = max(1, round(TURN / (time.perf_counter() - began)))
     for _ in range(repeats):
         for name, call in calls.items():
             began = time.perf_counter()
-            call()
-            times[name].append(time.perf_counter() - began)
+            for _ in range(counts[name]):
+                call()
+            times[name].append((time.perf_counter() - began) / counts[name])
     return {name: np.array(values) for name, values in times.items()}
 
 

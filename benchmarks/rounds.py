@@ -58,6 +58,10 @@ def peers(case: Case, data: Data) -> dict[str, Callable[[], Any]]:
             f"jax tokens {name}": peers_jax.bind(run, kernel, value, tokens, **settings)
             for name, run in peers_jax.TOKENS.items()
         }
+        calls |= {
+            f"jax hoisted {name}": peers_jax.bind(run, kernel, value, tokens, **settings)
+            for name, run in peers_jax.HOISTED.items()
+        }
         calls["torch tokens"] = peers_torch.bind(kernel, value, tokens, **settings)
     return calls
 

@@ -23,6 +23,7 @@ import numpy as np
 
 HERE = Path(__file__).parent
 PARTS = ("rounds", "sweeps", "scale")
+GROUPS = ("jax statistics", "jax tokens", "jax hoisted", "torch")
 
 
 def environment(threads: int) -> dict[str, str]:
@@ -66,7 +67,7 @@ def round_rows(found: dict[str, Any], threads: int) -> list[dict[str, Any]]:
         seconds = entry["seconds"]
         ours = np.asarray(seconds["linattn"])
         chosen = ["linattn", "numpy"]
-        chosen += [n for p in ("jax statistics", "jax tokens", "torch") if (n := best(seconds, p))]
+        chosen += [n for p in GROUPS if (n := best(seconds, p))]
         for name in chosen:
             low, mid, high = quartiles(1e3 * np.asarray(seconds[name]))
             rows.append(
@@ -130,8 +131,8 @@ def sentences(found: dict[str, Any]) -> list[str]:
         one, two, plain = sweep["workers_1"], sweep["workers_2"], sweep["plain"]
         ratio = plain["extrapolated"] / two["seconds"]
         out += [
-            f"bias_drift, {sweep['preset']} preset ({sweep['specs']} specs): {two['seconds']:.0f} s "
-            f"with 2 workers, of which start-up {two['startup']:.1f} s",
+            f"bias_drift, {sweep['preset']} preset ({sweep['specs']} specs): "
+            f"{two['seconds']:.0f} s with 2 workers, of which start-up {two['startup']:.1f} s",
             f"plain PyTorch script, {plain['sampled']} of {plain['runs']} runs sampled: "
             f"{plain['extrapolated'] / 3600:.1f} h, {ratio:.0f} x",
             f"2 workers against 1: {one['work'] / two['work']:.2f} x on {one['work']:.0f} s of "
@@ -139,9 +140,11 @@ def sentences(found: dict[str, Any]) -> list[str]:
         ]
     scale = found.get("scale-1")
     if scale:
-        out.append(f"{scale['clients']} clients from an iterator: built in {scale['build_seconds']:.0f} s, "
-                   f"10 rounds with 100 participants in {scale['run_seconds']:.1f} s, "
-                   f"peak {scale['peak_mib'] / 1024:.2f} GiB")  # fmt: skip
+        out.append(
+            f"{scale['clients']} clients from an iterator: built in {scale['build_seconds']:.0f} "
+            f"s, 10 rounds with 100 participants in {scale['run_seconds']:.1f} s, "
+            f"peak {scale['peak_mib'] / 1024:.2f} GiB"
+        )
     return out
 
 

@@ -13,7 +13,7 @@ for readout in ("token", "mean"):
     problem = la.synthetic_problem(**sizes, readout=readout, value_ridge=0.05, kernel_ridge=0.01)
     params = la.initial_params(problem, scale=0.3)
     result = la.run(la.fed_frozen(warmup_rounds=1, frozen_lr="safe"), problem, params, rounds=2,
-        local_steps=8, local_lr=0.01)
+        local_steps=8, local_lr=0.001)
     digest = hashlib.sha256()
     for array in (*problem.statistics, result.params.flat, *result.columns.values()):
         if array is not None:
