@@ -10,6 +10,7 @@ kernel_ridge 0.01)
 
 from linattn.analysis import (
     Assessment,
+    CentralizedDescent,
     aggregation_mismatch,
     assess,
     bias_drift,
@@ -60,13 +61,21 @@ from linattn.objectives import (
     reference_value,
     safe_step,
 )
-from linattn.theory import FrozenStage, change_gauge, euler_identity, frozen_stage
+from linattn.theory import (
+    FrozenStage,
+    ScaffoldStage,
+    change_gauge,
+    euler_identity,
+    frozen_stage,
+    scaffold_stage,
+)
 from linattn.types import Layout, Params, Problem, Statistics, pool
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Assessment",
+    "CentralizedDescent",
     "Claim",
     "Cost",
     "DeepAttention",
@@ -83,6 +92,7 @@ __all__ = [
     "Reference",
     "Result",
     "RoundContext",
+    "ScaffoldStage",
     "Statistics",
     "ValueBlock",
     "Verdict",
@@ -124,6 +134,7 @@ __all__ = [
     "safe_step",
     "save_dataset",
     "scaffold",
+    "scaffold_stage",
     "selection_errors",
     "selective",
     "solve_selection",

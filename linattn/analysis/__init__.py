@@ -2,11 +2,13 @@
 
 from linattn.analysis.assess import Assessment, assess
 from linattn.analysis.bias_drift import bias_drift, synchronized_control
+from linattn.analysis.centralized import CentralizedDescent
 from linattn.analysis.certificate import descent_certificate, looseness
 from linattn.analysis.mismatch import aggregation_mismatch
 
 __all__ = [
     "Assessment",
+    "CentralizedDescent",
     "aggregation_mismatch",
     "assess",
     "bias_drift",

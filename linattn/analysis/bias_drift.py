@@ -10,7 +10,7 @@ import numpy as np
 from linattn._checks import positive_int, real
 from linattn._threads import one_blas_thread
 from linattn._typing import Array
-from linattn.analysis.centralized import centralized_path
+from linattn.analysis.centralized import CentralizedDescent
 from linattn.federated.methods import fed_avg
 from linattn.federated.oracle import StatisticsOracle
 from linattn.federated.rounds import RoundDriver, Settings, check_settings
@@ -58,6 +58,7 @@ def bias_drift(
     frozen_lr: float | str | None = None,
     reference: float | Reference | None = None,
     path: Sequence[Params] | None = None,
+    descent: CentralizedDescent | None = None,
 ) -> xr.Dataset:
     """Return the objective after T warm-up and R − T frozen rounds for many T, with its parts.
 
@@ -86,6 +87,8 @@ def bias_drift(
     path : sequence of Params, optional
         Warm-up parameters after 0, 1, 2, … rounds, like the ``path`` of a run of `fed_avg`,
         so that a warm-up that was run already is not run again.
+    descent : CentralizedDescent, optional
+        The synchronized control, where several tables share it.
 
     Returns
     -------
@@ -116,12 +119,21 @@ def bias_drift(
             problem, params, lengths, settings.local_steps, settings.local_lr
         )
         steps = [settings.local_steps * t for t in lengths]
-        synchronized = centralized_path(problem, params, marks=steps, step_size=settings.local_lr)
+        synchronized = _checked_descent(descent, problem, params, settings.local_lr).at(steps)
         rows = [
             _row(problem, warm, smooth, settings.rounds - t, settings, frozen_lr, target)
             for t, warm, smooth in zip(lengths, reached, synchronized, strict=True)
         ]
     return _table(lengths, rows, settings, target, found)
+
+
+def _checked_descent(
+    descent: CentralizedDescent | None, problem: Problem, params: Params, step_size: float
+) -> CentralizedDescent:
+    if descent is None:
+        return CentralizedDescent(problem, params, step_size)
+    descent.check(problem, params, step_size)
+    return descent
 
 
 def _table(
@@ -271,6 +283,7 @@ def synchronized_control(
     rounds: int,
     local_steps: int,
     local_lr: float,
+    descent: CentralizedDescent | None = None,
 ) -> Array:
     """Return the objective of the control without clients, for each warm-up length.
 
@@ -278,7 +291,7 @@ def synchronized_control(
 
     Parameters
     ----------
-    problem, params, warmup_lengths, rounds, local_steps, local_lr
+    problem, params, warmup_lengths, rounds, local_steps, local_lr, descent
         As in `bias_drift`.
 
     Returns
@@ -301,7 +314,7 @@ def synchronized_control(
     with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
         for t, reached in zip(
             lengths,
-            centralized_path(problem, params, marks=marks, step_size=local_lr),
+            _checked_descent(descent, problem, params, local_lr).at(marks),
             strict=True,
         ):
             if not np.isfinite(finite_profile(problem, reached)):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from bisect import bisect, insort
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -15,41 +16,56 @@ from linattn.objectives.population import Population, population
 from linattn.types import Params, Problem
 
 
-def centralized_path(
-    problem: Problem, params: Params, *, marks: Sequence[int], step_size: float
-) -> list[Params]:
-    """Return the parameters after each number of gradient steps on F in `marks`.
+class CentralizedDescent:
+    """Centralized gradient descent on F from one start, remembered wherever it was read.
 
     Parameters
     ----------
     problem : Problem
     params : Params
         Start.
-    marks : sequence of int
-        Non-decreasing step counts.
     step_size : float
         η, the same for all blocks.
 
-    Returns
-    -------
-    list of Params
-        One per mark; not finite from the point where descent diverged.
-
     Notes
     -----
-    Cost: marks[-1] gradients, each f² m multiply-adds on moments (compiled) or one pass over all
-    sequences (compiled for the mean and last readout).
+    Source: the synchronized control of C9 (theory section 5). Cost: as many gradients as the
+    largest step count ever asked for, when marks are asked for in one call or in rising order; each
+    on moments or one pass over all sequences (compiled, but for large token problems).
     """
-    advance = _descent(problem, population(problem), params, step_size)
-    flat = params.flat.copy()
-    out, done = [], 0
-    with np.errstate(over="ignore", invalid="ignore"):
-        for mark in marks:
-            if np.isfinite(flat).all():
-                flat = advance(flat, mark - done)
-            done = mark
-            out.append(Params(params.layout, flat))
-    return out
+
+    def __init__(self, problem: Problem, params: Params, step_size: float) -> None:
+        self.problem = problem
+        self.params = params
+        self.step_size = step_size
+        self._advance = _descent(problem, population(problem), params, step_size)
+        self._known: dict[int, Array] = {0: params.flat}
+        self._marks = [0]
+
+    def at(self, marks: Iterable[int]) -> list[Params]:
+        """Return the parameters after each number of steps, from where descent was read before.
+
+        Parameters are not finite from the point where descent diverged.
+        """
+        wanted = list(marks)
+        for mark in sorted(set(wanted) - self._known.keys()):
+            nearest = self._marks[bisect(self._marks, mark) - 1]
+            flat = self._known[nearest]
+            with np.errstate(over="ignore", invalid="ignore"):
+                if np.isfinite(flat).all():
+                    flat = self._advance(flat, mark - nearest)
+            self._known[mark] = flat
+            insort(self._marks, mark)
+        return [Params(self.params.layout, self._known[mark]) for mark in wanted]
+
+    def check(self, problem: Problem, params: Params, step_size: float) -> None:
+        """Refuse to stand for descent on another problem, from another start, at another step."""
+        same_start = np.array_equal(params.flat, self.params.flat)
+        if problem is not self.problem or not same_start or step_size != self.step_size:
+            raise ValueError(
+                "descent must be of this problem, start and local_lr, got one of "
+                f"{self.problem!r} with step size {self.step_size:g}."
+            )
 
 
 def _descent(

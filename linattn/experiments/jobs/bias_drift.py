@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import linattn as la
@@ -30,13 +31,15 @@ def run(spec: BiasDriftSpec) -> xr.Dataset:
     problem, params = prepared(spec)
     reference = la.reference_value(problem, like=params, num_starts=spec.num_starts, seed=spec.seed)
     alone = one_of_identical(problem)
-    tables = {
-        steps: _table(spec, problem, params, reference=reference, local_steps=steps)
-        for steps in sorted({1, *spec.local_steps})
-    }
+    every = sorted({1, *spec.local_steps})
+    descents = [la.CentralizedDescent(p, params, spec.local_lr) for p in (problem, alone)]
+    for descent in descents:  # once, for every E and T
+        descent.at(steps * length for steps in every for length in spec.lengths())
+    table = partial(_table, spec, params=params, reference=reference)
+    tables = {steps: table(problem, descent=descents[0], local_steps=steps) for steps in every}
     parts = []
     for steps in spec.local_steps:
-        identical = _table(spec, alone, params, reference=reference, local_steps=steps)
+        identical = table(alone, descent=descents[1], local_steps=steps)
         synchronized = la.synchronized_control(
             problem,
             params,
@@ -44,6 +47,7 @@ def run(spec: BiasDriftSpec) -> xr.Dataset:
             rounds=spec.rounds,
             local_steps=steps,
             local_lr=spec.local_lr,
+            descent=descents[0],
         )
         part = tables[steps].assign(
             objective_one_step=tables[1]["objective"],
@@ -60,9 +64,10 @@ def run(spec: BiasDriftSpec) -> xr.Dataset:
 def _table(
     spec: BiasDriftSpec,
     clients: la.Problem,
-    params: la.Params,
     *,
+    params: la.Params,
     reference: la.Reference,
+    descent: la.CentralizedDescent,
     local_steps: int,
 ) -> xr.Dataset:
     return la.bias_drift(
@@ -74,4 +79,5 @@ def _table(
         local_lr=spec.local_lr,
         frozen_lr=spec.frozen_lr,
         reference=reference,
+        descent=descent,
     )
