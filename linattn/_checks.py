@@ -8,6 +8,8 @@ import numpy as np
 
 from linattn._typing import Array
 
+_SLICE = 2**20
+
 
 def as_float64(name: str, value: Any, *, ndim: int | tuple[int, ...] | None = None) -> Array:
     """Return `value` as a finite, C-contiguous float64 array; integers are cast.
@@ -32,8 +34,13 @@ def as_float64(name: str, value: Any, *, ndim: int | tuple[int, ...] | None = No
             axes = " or ".join(str(k) for k in allowed)
             raise ValueError(f"{name} must have {axes} axes, got shape {array.shape}.")
     array = np.ascontiguousarray(array, dtype=np.float64)
-    if not np.isfinite(array).all():
-        bad = int(array.size - np.isfinite(array).sum())
+    flat = array.reshape(-1)
+    # In slices: the truth values of a memory-mapped array need not lie in memory at once.
+    finite = sum(
+        int(np.isfinite(flat[k : k + _SLICE]).sum()) for k in range(0, max(1, flat.size), _SLICE)
+    )
+    if finite < flat.size:
+        bad = flat.size - finite
         raise ValueError(f"{name} must be finite, got {bad} NaN or infinite entries.")
     return array
 

@@ -17,6 +17,9 @@ from linattn.attention import (
 )
 from linattn.types import READOUTS, Problem, Statistics, check_weights
 
+# Doubles of tokens that are stacked at a time (32 MiB).
+CHUNK_ENTRIES = 2**22
+
 ClientData = tuple[Any, Any]
 
 
@@ -34,8 +37,9 @@ def problem_from_tokens(
     ----------
     clients : iterable of (tokens, targets)
         One pair per client: tokens (S, n, d) or a list of (n_s, d); targets (S, q, m), or (S, m)
-        when q = 1, or a list. q is n for the token readout and 1 otherwise. Clients are read one
-        at a time and their tokens are not kept.
+        when q = 1, or a list; memory-mapped arrays are read a few sequences at a time. q is n for
+        the token readout and 1 otherwise. Clients are read one at a time and their tokens are not
+        kept.
     value_ridge : float
         λ > 0 of (λ/2)‖V‖².
     kernel_ridge : float
@@ -112,8 +116,17 @@ def read_client(name: str, client: Any, readout: str) -> tuple[list[Array], list
 
 
 def _client_statistics(sequences: list[Array], answers: list[Array], readout: str) -> Statistics:
-    """Statistics of one client, sequences in their order."""
-    groups = by_length([len(x) for x in sequences])
+    """Statistics of one client, sequences in their order.
+
+    Sequences of one length are stacked a few at a time, so that a memory-mapped client never lies
+    in memory as a whole.
+    """
+    groups = [
+        index[start : start + step]
+        for index in by_length([len(x) for x in sequences])
+        for step in [max(1, CHUNK_ENTRIES // sequences[index[0]].size)]
+        for start in range(0, len(index), step)
+    ]
     parts = [
         sequence_statistics(
             np.stack([sequences[s] for s in index]),

@@ -138,3 +138,27 @@ def test_kernel_ridge_zero_and_one_token_and_one_channel_are_allowed():
         [(np.ones((1, 1, 1)), np.ones((1, 1, 1)))], value_ridge=1, kernel_ridge=0
     )
     assert (problem.dim, problem.num_outputs, problem.num_sequences) == (1, 1, 1)
+
+
+def test_chunks_and_memory_maps_change_nothing(tmp_path, monkeypatch):
+    """A memory-mapped client, stacked two sequences at a time, has the statistics of the array."""
+    from linattn.data import tokens as module
+
+    rng = np.random.default_rng(0)
+    arrays = {"x": rng.normal(size=(7, 5, 3)), "y": rng.normal(size=(7, 5, 2))}
+    for name, array in arrays.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    mapped = [np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in arrays]
+    ridges = {"value_ridge": 0.1, "kernel_ridge": 0.1}
+    whole = la.problem_from_tokens([tuple(arrays.values())], **ridges)
+    monkeypatch.setattr(module, "CHUNK_ENTRIES", 2 * 5 * 3)
+    parts = la.problem_from_tokens([tuple(mapped)], **ridges)
+    for left, right in zip(whole.statistics, parts.statistics, strict=True):
+        if left is not None:
+            np.testing.assert_allclose(left, right, rtol=1e-14)
+    ragged = [arrays["x"][s, : 2 + s % 3] for s in range(7)]
+    targets = [arrays["y"][s, : 2 + s % 3] for s in range(7)]
+    few = la.problem_from_tokens([(ragged, targets)], **ridges)
+    monkeypatch.setattr(module, "CHUNK_ENTRIES", 2**22)
+    many = la.problem_from_tokens([(ragged, targets)], **ridges)
+    np.testing.assert_allclose(few.statistics.gram, many.statistics.gram, rtol=1e-14)
