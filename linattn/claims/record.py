@@ -137,6 +137,8 @@ class Verdict:
         Conditions that failed, with (negative) slack.
     conditions, constants : tuple
     budget : float
+    scale : float
+        Sum of the absolute values of the terms, in which the budget is counted.
     """
 
     claim: str
@@ -149,6 +151,7 @@ class Verdict:
     conditions: tuple[Condition, ...]
     constants: tuple[Constant, ...]
     budget: float
+    scale: float
 
     def __repr__(self) -> str:
         why = ", ".join(f"{c.name} (slack {c.slack:.2g})" for c in self.unmet)
@@ -189,6 +192,7 @@ def judge(claim: Claim, measurement: Measurement, *, force: bool = False) -> Ver
         measurement.conditions,
         measurement.constants,
         measurement.budget,
+        measurement.scale,
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from linattn._checks import one_of, positive_int
 from linattn.claims.instances import random_instance
 from linattn.claims.record import Claim, Instance, Verdict, judge
+from linattn.claims.tally import worst_of
 from linattn.objectives.starts import initial_params
 from linattn.types import Params, Problem
 
@@ -114,11 +115,7 @@ class Summary:
     @property
     def worst(self) -> Verdict | None:
         """The violated verdict, else the least tight one (largest residual for identities)."""
-        judged = [v for v in self.verdicts if v.status != "refused"]
-        if not judged:
-            return None
-        violated = [v for v in judged if v.status == "violated"]
-        return max(violated or judged, key=_looseness)
+        return worst_of([v for v in self.verdicts if v.status != "refused"])
 
     @property
     def median_tightness(self) -> float:
@@ -126,10 +123,6 @@ class Summary:
         values = [v.tightness for v in self.verdicts if v.status != "refused"]
         finite = [t for t in values if np.isfinite(t)]
         return float(np.median(finite)) if finite else float("nan")
-
-
-def _looseness(verdict: Verdict) -> float:
-    return -np.inf if np.isnan(verdict.tightness) else verdict.tightness
 
 
 def summarize(

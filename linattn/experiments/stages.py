@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Mapping
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from linattn._checks import positive_int
 from linattn.experiments.catalog import find_scripts, load_script
 from linattn.experiments.files import open_folder
-from linattn.experiments.pool import single_threaded
 from linattn.experiments.progress import reporter
 from linattn.experiments.runner import SweepReport, available_workers, run_sweep
 from linattn.experiments.store import write_manifest
 from linattn.experiments.sweep import Sweep
+from linattn.experiments.verification import checked, write_tables
 
 if TYPE_CHECKING:
-    from linattn.claims import Summary, Verdict
+    from linattn.claims import Verdict
+    from linattn.claims.tally import Tally
 
 
 class Row(NamedTuple):
@@ -100,8 +100,17 @@ def draw(output: Path) -> Drawn:
     return drawn
 
 
-def verify(output: Path, *, instances: int, seed: int = 0, workers: int | None = None) -> Verified:
+def verify(
+    output: Path,
+    *,
+    instances: int,
+    seed: int = 0,
+    workers: int | None = None,
+    observe: Callable[[int], None] | None = None,
+) -> Verified:
     """Check every claim on random instances, and on the stored results.
+
+    The table is also written to ``output/verify`` as CSV and Markdown.
 
     Parameters
     ----------
@@ -111,6 +120,7 @@ def verify(output: Path, *, instances: int, seed: int = 0, workers: int | None =
         Random instances per claim, from the streams (seed, "instance").
     workers : int, optional
         Processes; default one per available processor.
+    observe : callable (number of instances done), optional
 
     Raises
     ------
@@ -119,40 +129,36 @@ def verify(output: Path, *, instances: int, seed: int = 0, workers: int | None =
     """
     from linattn.experiments.checks import verdicts
 
+    positive_int("instances", instances)
     count = available_workers() if workers is None else workers
-    summaries, stored = _summaries(instances, seed, count), verdicts(output)
-    rows = [_summary_row(summary) for summary in summaries] + [_row(v, v.status) for v in stored]
-    states = [summary.status for summary in summaries] + [verdict.status for verdict in stored]
-    pairs = zip(rows, states, strict=True)
-    return Verified(rows, [row.claim for row, state in pairs if state == "violated"])
+    tallies = _tallies(output, instances, seed, count, observe)
+    stored = verdicts(output)
+    rows = [_tally_row(part) for part in tallies] + [_row(v, v.status) for v in stored]
+    if tallies:
+        write_tables(output, tallies)
+    # A recalled bound that is violated is shown as such, but is no failure of ours.
+    failed = [part.claim for part in tallies if part.status == "violated" and not _recalled(part)]
+    return Verified(rows, failed + [v.claim for v in stored if v.status == "violated"])
 
 
-def summarize_claim(name: str, instances: int, seed: int) -> Summary:
-    """Check one claim, in a worker process."""
-    from linattn.claims import get_claim, summarize
-
-    (summary,) = summarize(instances=instances, seed=seed, chosen=[get_claim(name)])
-    return summary
+def _tallies(
+    output: Path, instances: int, seed: int, workers: int, observe: Callable[[int], None] | None
+) -> list[Tally]:
+    return checked(output, instances=instances, seed=seed, workers=workers, observe=observe)
 
 
-def _summaries(instances: int, seed: int, workers: int) -> list[Summary]:
-    """Every claim on the same instances, claims side by side in single-threaded processes."""
-    from linattn.claims import claims
+def _recalled(part: Tally) -> bool:
+    from linattn.claims import get_claim
 
-    names = [claim.id for claim in claims()]
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as executor:
-        with single_threaded():  # submitting starts the processes
-            futures = [executor.submit(summarize_claim, name, instances, seed) for name in names]
-        return [future.result() for future in futures]
+    return get_claim(part.claim).provenance == "recalled"
 
 
-def _summary_row(summary: Summary) -> Row:
-    held = f"{summary.status} ({len(summary.verdicts)} instances"
-    refused = summary.count("refused")
+def _tally_row(part: Tally) -> Row:
+    provenance = ", recalled" if _recalled(part) else ""
+    held = f"{part.status} ({part.total} instances{provenance}"
+    refused = part.counts["refused"]
     note = f"{held}, {refused} refused)" if refused else f"{held})"
-    worst = summary.worst
-    return Row(summary.claim.id, "", "", "", note) if worst is None else _row(worst, note)
+    return Row(part.claim, "", "", "", note) if part.worst is None else _row(part.worst, note)
 
 
 def _row(verdict: Verdict, note: str) -> Row:

@@ -33,7 +33,7 @@ def filled(tmp_path):
 @pytest.fixture
 def no_instances(monkeypatch):
     """Verify the stored results only."""
-    monkeypatch.setattr(stages, "_summaries", lambda instances, seed, workers: [])
+    monkeypatch.setattr(stages, "checked", lambda output, **options: [])
 
 
 def tamper(store, **changes):
@@ -102,8 +102,7 @@ def test_worst_finds_the_largest_excess_and_skips_divergence():
 
 def test_claims_are_checked_side_by_side(tmp_path, monkeypatch):
     chosen = tuple(get_claim(name) for name in ("C1", "C3"))
-    # `linattn.claims` the module, which the function of that name hides in the package.
-    monkeypatch.setattr(sys.modules["linattn.claims"], "claims", lambda: chosen)
+    monkeypatch.setattr(sys.modules["linattn.claims.table"], "claims", lambda: chosen)
     verified = verify(tmp_path, instances=2, workers=1)
     assert [row.claim for row in verified.rows] == ["C1", "C3"]
     assert verified.rows[0].tightness.startswith("residual")

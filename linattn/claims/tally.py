@@ -1,0 +1,121 @@
+"""A claim over many instances: counts, every tightness, the worst verdict; parts add up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from linattn.claims.record import Claim, Condition, Constant, Verdict
+
+STATUSES = ("holds", "refused", "violated", "reported")
+# Below this share of its scale a measured quantity says little about a bound.
+RESOLVED = 1e-8
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Verdicts of one claim, in a form that can be stored and merged.
+
+    Attributes
+    ----------
+    claim : str
+    counts : dict
+        Number of verdicts of every status.
+    resolved : int
+        Verdicts with all conditions met and the measured quantity above 1e-8 of its scale.
+    tightness : tuple of float
+        Of every judged verdict where it is defined (residuals for identities).
+    worst : Verdict or None
+        A violated verdict, else the least tight one (largest residual for identities).
+    """
+
+    claim: str
+    counts: dict[str, int]
+    resolved: int
+    tightness: tuple[float, ...]
+    worst: Verdict | None
+
+    @property
+    def total(self) -> int:
+        """Number of instances."""
+        return sum(self.counts.values())
+
+    @property
+    def status(self) -> str:
+        """violated if any is; else holds or reported; refused only if all were."""
+        for status in ("violated", "holds", "reported"):
+            if self.counts[status]:
+                return status
+        return "refused"
+
+    def quantile(self, share: float) -> float:
+        """Quantile of the tightness, NaN if it is defined nowhere."""
+        return float(np.quantile(self.tightness, share)) if self.tightness else float("nan")
+
+
+def tally(claim: str, verdicts: Iterable[Verdict]) -> Tally:
+    """Return the tally of verdicts of one claim."""
+    listed = list(verdicts)
+    judged = [v for v in listed if v.status != "refused"]
+    return Tally(
+        claim,
+        {status: sum(v.status == status for v in listed) for status in STATUSES},
+        sum(bool(abs(v.measured) > RESOLVED * v.scale) for v in judged),
+        tuple(float(v.tightness) for v in judged if np.isfinite(v.tightness)),
+        worst_of(judged),
+    )
+
+
+def worst_of(judged: Sequence[Verdict]) -> Verdict | None:
+    """Return a violated verdict, else the least tight one; None if there is none."""
+    violated = [v for v in judged if v.status == "violated"]
+    return max(violated or judged, key=_looseness, default=None)
+
+
+def _looseness(verdict: Verdict) -> float:
+    return -np.inf if np.isnan(verdict.tightness) else verdict.tightness
+
+
+def merged(claim: Claim, parts: Iterable[Tally]) -> Tally:
+    """Return the tally of a claim over all instances of its parts."""
+    listed = list(parts)
+    return Tally(
+        claim.id,
+        {status: sum(part.counts[status] for part in listed) for status in STATUSES},
+        sum(part.resolved for part in listed),
+        tuple(t for part in listed for t in part.tightness),
+        worst_of([part.worst for part in listed if part.worst is not None]),
+    )
+
+
+def to_record(part: Tally) -> dict[str, Any]:
+    """Return the tally as numbers, strings, lists and dicts."""
+    return asdict(part)
+
+
+def from_record(record: dict[str, Any]) -> Tally:
+    """Return the tally that `to_record` wrote.
+
+    Raises
+    ------
+    KeyError, TypeError
+        If the record is of another version.
+    """
+    held = record["worst"]
+    worst = None if held is None else Verdict(**(held | _tuples(held)))
+    return Tally(
+        record["claim"],
+        {status: int(record["counts"][status]) for status in STATUSES},
+        record["resolved"],
+        tuple(record["tightness"]),
+        worst,
+    )
+
+
+def _tuples(held: dict[str, Any]) -> dict[str, Any]:
+    """The named tuples of a verdict, which became lists."""
+    conditions = {k: tuple(Condition(*c) for c in held[k]) for k in ("unmet", "conditions")}
+    return conditions | {"constants": tuple(Constant(*c) for c in held["constants"])}
