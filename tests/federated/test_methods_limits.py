@@ -1,0 +1,443 @@
+"""Exact limits of the methods: where each is FedAvg, the minimizer, or local training."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from bridge import relative_error, same_bits
+from method_cases import KINDS, NOISY, RUN, case, deep_case, equal_runs, log_slope
+
+import linattn as la
+from linattn.federated.methods.hypernetwork import draw_embeddings, make_hypernetwork
+from linattn.federated.methods.scaffold import Variate
+from linattn.federated.oracle import StatisticsOracle
+from linattn.federated.rounds import Memory, RoundDriver, check_settings
+
+WEIGHTS = np.array([0.1, 0.2, 0.3, 0.4])
+COUNTS = ("floats_up", "floats_down", "multiply_adds")
+
+
+def reweighted(problem, weights=WEIGHTS):
+    return dataclasses.replace(problem, weights=np.array(weights))
+
+
+def general_path():
+    """FedAvg through local steps in Python."""
+    return la.Method("slow", penalty_gradient=lambda c, i, own, w, batch: np.zeros_like(w))
+
+
+# ------------------------------------------------------------------------ FedAvg to the bit
+
+
+@pytest.mark.parametrize("noise", [{}, NOISY], ids=["full", "noisy"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_methods_that_are_fed_avg_to_the_bit(kind, noise):
+    problem, params, step = case(kind, 1)
+    options = RUN | {"local_lr": step} | noise
+    average = la.run(la.fed_avg(), problem, params, **options)
+    for method in (
+        la.fed_avg(server_momentum=0.0),
+        la.fed_prox(prox=0.0),
+        la.fed_frozen(warmup_rounds=4),
+        la.fed_frozen(warmup_rounds=9, frozen="scaffold"),
+        la.fed_frozen(warmup_rounds=4, freeze="value"),
+        la.fed_part(groups=1, initial_rounds=0, rounds_per_group=1),
+        la.fine_tuned(steps=2),
+    ):
+        equal_runs(la.run(method, problem, params, **options), average)
+    everything = la.selective(budget=len(params.layout.names), consistency=0.3, scores="relative")
+    equal_runs(la.run(everything, problem, params, **options), average, but=COUNTS)
+    if not noise and kind != "deep":
+        exact = la.fed_frozen(warmup_rounds=4, frozen="one_shot")
+        equal_runs(la.run(exact, problem, params, **options), average)
+
+
+@pytest.mark.parametrize("noise", [{}, NOISY], ids=["full", "noisy"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_moon_without_weight_is_fed_avg_on_its_path(kind, noise):
+    problem, params, step = case(kind, 2)
+    options = RUN | {"local_lr": step} | noise
+    plain = la.fed_avg() if kind == "deep" else general_path()
+    moon = la.run(la.moon(weight=0.0), problem, params, **options)
+    equal_runs(moon, la.run(plain, problem, params, **options), but=("multiply_adds",))
+    compiled = la.run(la.fed_avg(), problem, params, **options)
+    assert relative_error(moon.params.flat, compiled.params.flat) < 1e-12
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("build", [lambda x: la.fed_prox(prox=x), lambda x: la.moon(weight=x)])
+def test_the_difference_is_first_order_in_the_weight(build, kind):
+    problem, params, step = case(kind, 3)
+    options = RUN | {"local_lr": step}
+    start = la.run(build(0.0), problem, params, **options).params.flat
+    sizes = np.array([1e-2, 1e-3, 1e-4])
+    moved = [
+        np.linalg.norm(la.run(build(x), problem, params, **options).params.flat - start)
+        for x in sizes
+    ]
+    assert min(moved) > 1e-9
+    assert abs(log_slope(sizes, moved) - 1.0) < 0.01
+
+
+def test_fed_sq_with_identity_features_is_fed_avg():
+    problem, params = deep_case(4, feature_map="identity")
+    structural = problem.model.initial_params(seed=8)
+    for noise in ({}, NOISY):
+        options = RUN | {"local_lr": 0.02} | noise
+        runs = [
+            la.run(method, problem, params, **options)
+            for method in (la.fed_sq(structural=structural), la.fed_avg())
+        ]
+        equal_runs(*runs, but=("floats_down", "multiply_adds"))
+
+
+def test_fed_sq_keeps_the_gates_of_the_structural_copy():
+    problem, params = deep_case(5)
+    structural = problem.model.initial_params(seed=8)
+    result = la.run(la.fed_sq(structural=structural), problem, params, local_lr=0.02, **RUN)
+    plain = la.run(la.fed_avg(), problem, params, local_lr=0.02, **RUN)
+    assert relative_error(result.params.flat, plain.params.flat) > 1e-3
+    model, losses = problem.model, []
+    for i in range(problem.num_clients):
+        rows = problem.rows(i)
+        for k, part in rows:
+            tokens, targets = problem.groups[k].tokens[part], problem.groups[k].targets[part]
+            gates = model.gates(structural, tokens)
+            share = problem.weights[i] * len(tokens) / problem.client_sizes[i]
+            losses.append(share * model.loss(result.params, tokens, targets, gates=gates))
+    ridge = 0.5 * float(problem.ridges @ result.params.flat**2)
+    assert abs(sum(losses) + ridge - result.columns["objective"][-1]) < 1e-12
+    extra = plain.columns["floats_down"] - result.columns["floats_down"]
+    assert extra.tolist() == [0, -4 * params.layout.size, 0, 0, 0]
+
+
+# ------------------------------------------------------------------------ momentum and prox
+
+
+def test_server_momentum_by_hand():
+    problem, params, step = case("merged", 6)
+    options = RUN | {"local_lr": step, "rounds": 1}
+    path = la.run(la.fed_avg(server_momentum=0.4), problem, params, local_lr=step, **RUN).path
+    velocity, at = np.zeros(params.layout.size), params
+    for reached in path[1:]:
+        mean = la.run(la.fed_avg(), problem, at, **options).params.flat
+        velocity = 0.4 * velocity + (mean - at.flat)
+        at = la.Params(at.layout, at.flat + velocity)
+        assert relative_error(reached.flat, at.flat) < 1e-12
+
+
+def test_a_large_prox_keeps_clients_together():
+    problem, params, step = case("factored", 7)
+    drifts = [
+        la.run(la.fed_prox(prox=x), problem, params, **(RUN | {"local_lr": step / 10}))
+        .columns["kernel_drift"][-1]
+        for x in (0.0, 5.0 / step)
+    ]  # fmt: skip
+    assert drifts[1] < 0.9 * drifts[0]
+
+
+# ------------------------------------------------------------------------ SCAFFOLD
+
+
+@pytest.mark.parametrize("option", [1, 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_scaffold_with_identical_clients_is_fed_avg(kind, option):
+    problem, params, step = case(kind, 8)
+    pooled = la.pool(reweighted(problem))
+    options = RUN | {"local_lr": step}
+    corrected = la.run(la.scaffold(option=option), pooled, params, **options)
+    average = la.run(la.fed_avg(), pooled, params, **options)
+    for left, right in zip(corrected.path, average.path, strict=True):
+        assert relative_error(left.flat, right.flat) < 1e-12
+    assert (corrected.columns["floats_up"] == 2 * average.columns["floats_up"]).all()
+
+
+def test_the_first_scaffold_round_is_fed_avg_and_the_control_stays_the_mean():
+    problem, params, step = case("merged", 9)
+    problem = reweighted(problem)
+    options = RUN | {"local_lr": step}
+    result = la.run(la.scaffold(), problem, params, **options)
+    assert same_bits(result.path[1], la.run(la.fed_avg(), problem, params, **options).path[1])
+    sampled = la.run(la.scaffold(), problem, params, **(options | NOISY | {"rounds": 9}))
+    for run in (result, sampled):
+        held = sum(problem.weights[i] * own.value for i, own in run.memory.clients.items())
+        assert relative_error(run.memory.server, held) < 1e-12
+
+
+def frozen_scaffold(problem, params, **options):
+    return la.run(la.fed_frozen(warmup_rounds=0, frozen="scaffold"), problem, params,
+                  record_params=True, metrics=["gap"], **options)  # fmt: skip
+
+
+def test_frozen_scaffold_does_not_move_from_the_minimizer():
+    problem, params, _ = case("factored", 10)
+    problem = reweighted(problem)
+    exact = params.replace(value=la.ValueBlock(problem, params).minimizer())
+    oracle = StatisticsOracle(problem, params.layout)
+    for steps in (1, 5, 20, 50):
+        stage = la.frozen_stage(problem, params, local_steps=steps, local_lr=1.0)
+        step = 0.5 / stage.largest_step_curvature
+        zeros = np.zeros(params.layout.size)
+        value = params.layout.mask(["value"])
+        clients = {
+            i: Variate(np.where(value, oracle.gradient(i, exact.flat), 0.0), zeros)
+            for i in range(4)
+        }
+        fresh = frozen_scaffold(problem, exact, rounds=0, local_steps=steps, local_lr=step)
+        driver_memory = Memory(
+            server=fresh.memory.server or stage_memory(params),
+            clients=clients,
+            traffic=fresh.memory.traffic,
+            freeze_round=None,
+        )
+        result = frozen_scaffold(
+            problem, exact, rounds=1, local_steps=steps, local_lr=step, memory=driver_memory
+        )
+        assert np.max(np.abs(result.params.value - exact.value)) < 1e-12
+
+
+def stage_memory(params):
+    from linattn.federated.methods.frozen import StageMemory
+
+    return StageMemory(control=np.zeros(params.layout.size))
+
+
+@pytest.mark.parametrize("steps", [1, 5, 20, 50])
+def test_frozen_scaffold_reaches_the_minimizer_in_the_predicted_rounds(steps):
+    problem = la.synthetic_problem(
+        num_clients=4, sequences_per_client=8, num_tokens=6, dim=3, num_outputs=2,
+        value_heterogeneity=1.0, covariate_heterogeneity=0.3, kernel_heterogeneity=0.3,
+        value_ridge=0.05, kernel_ridge=0.01,
+    )  # fmt: skip
+    problem = reweighted(problem)
+    params = la.initial_params(problem, scale=0.7, value="normal")
+    curvature = la.frozen_stage(problem, params, local_steps=1, local_lr=1.0)
+    step = 0.5 / curvature.largest_step_curvature
+    stage = la.scaffold_stage(problem, params, local_steps=steps, local_lr=step)
+    rounds = int(stage.rounds_to(1e-10))
+    result = frozen_scaffold(problem, params, rounds=rounds, local_steps=steps, local_lr=step)
+    star = la.ValueBlock(problem, params).minimizer()
+    errors = np.array([np.linalg.norm(at.value - star) for at in result.path])
+    assert errors[-1] < 1e-10
+    reached = int(np.argmax(errors < 1e-10))
+    assert rounds / 2 < reached <= rounds  # a prediction, not only a bound
+    if steps > 1:  # the averaged stage stops at its floor instead
+        average = la.frozen_stage(problem, params, local_steps=steps, local_lr=step)
+        assert np.linalg.norm(average.fixed_point - star) > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["merged", "factored"])
+def test_one_exact_round_is_the_minimizer(kind):
+    problem, params, step = case(kind, 11)
+    problem = reweighted(problem)
+    method = la.fed_frozen(warmup_rounds=2, frozen="one_shot")
+    result = la.run(method, problem, params, **(RUN | {"local_lr": step, "rounds": 5}))
+    star = la.ValueBlock(problem, result.path[2]).minimizer()
+    assert relative_error(result.path[3].value, star) < 1e-12
+    assert same_bits(result.path[3], result.path[5])
+    assert result.columns["floats_up"][4:].tolist() == [0, 0]
+    assert result.columns["floats_down"][5] == 0
+    assert result.freeze_round == 2
+
+
+# ------------------------------------------------------------------------ FedTP
+
+
+@pytest.mark.parametrize("kind", ["factored", "deep"])
+def test_orthogonal_embeddings_are_local_attention(kind):
+    problem, params, step = case(kind, 12, weights="equal" if kind == "deep" else None)
+    problem = reweighted(problem, np.full(4, 0.25))
+    options = RUN | {"local_lr": step}
+    method = la.fed_tp(embedding_dim=4, bias=False, train_embeddings=False,
+                       embeddings=np.eye(4), server_lr=4.0)  # fmt: skip
+    made = la.run(method, problem, params, **options)
+    local = la.run(la.local_attention(), problem, params, **options)
+    for left, right in zip(made.client_params, local.client_params, strict=True):
+        assert relative_error(left.flat, right.flat) < 1e-12
+    assert np.allclose(
+        made.columns["personal_objective"], local.columns["personal_objective"], rtol=1e-12
+    )
+    spread = [np.linalg.norm(at.flat - made.client_params[0].flat) for at in made.client_params]
+    assert max(spread) > 1e-3
+
+
+@pytest.mark.parametrize("noise", [{}, NOISY], ids=["full", "noisy"])
+@pytest.mark.parametrize("kind", ["factored", "deep"])
+def test_equal_embeddings_are_fed_avg(kind, noise):
+    problem, params, step = case(kind, 13)
+    problem = reweighted(problem)
+    options = RUN | {"local_lr": step} | noise
+    z = np.array([0.6, -1.1, 0.3])
+    method = la.fed_tp(bias=False, train_embeddings=False, embeddings=np.tile(z, (4, 1)),
+                       server_lr=1.0 / float(z @ z))  # fmt: skip
+    made = la.run(method, problem, params, **options)
+    average = la.run(la.fed_avg(), problem, params, **options)
+    for left, right in zip(made.path, average.path, strict=True):
+        assert relative_error(left.flat, right.flat) < 1e-12
+
+
+def test_the_gram_matrix_of_embeddings_is_the_collaboration_graph():
+    """W_i⁺ = W_i + η_h Σ_j w_j ⟨z̃_i, z̃_j⟩(Ŵ_j − W_j), z̃ = (z, 1) with bias."""
+    problem, params, step = case("factored", 14)
+    problem = reweighted(problem)
+    z = np.random.default_rng(3).standard_normal((4, 2))
+    settings = check_settings(rounds=1, local_steps=3, local_lr=step)
+    oracle = StatisticsOracle(problem, params.layout)
+    for bias, extended in ((True, np.column_stack([z, np.ones(4)])), (False, z)):
+        method = la.fed_tp(embeddings=z, bias=bias, train_embeddings=False, server_lr=0.3)
+        driver = RoundDriver(method, problem, oracle, params, settings)
+        before = np.stack(driver.client_models(0))
+        done = driver.step(0)
+        after = np.stack(driver.client_models(0))
+        mask = params.layout.mask(["query", "key"])
+        moved = 0.3 * (extended @ extended.T * WEIGHTS) @ (done.ends - before)[:, mask]
+        assert relative_error(after[:, mask] - before[:, mask], moved) < 1e-11
+
+
+@pytest.mark.parametrize("hidden_dim", [0, 5])
+def test_vector_jacobian_products_of_the_hypernetwork(hidden_dim):
+    rng = np.random.default_rng(4)
+    start = make_hypernetwork(
+        draw_embeddings(3, 4, 0), rng.standard_normal(6), hidden_dim=hidden_dim, bias=True, seed=1
+    )
+    network = start._replace(**{n: a + rng.standard_normal(a.shape) for n, a in
+                                start._asdict().items()})  # fmt: skip
+    cotangents = rng.standard_normal((3, 6))
+    gradient = network.pull_back(cotangents)
+    for name, part in network._asdict().items():
+        direction = rng.standard_normal(part.shape)
+        ends = [
+            np.vdot(cotangents, network._replace(**{name: part + t * direction}).generate())
+            for t in (1e-6, -1e-6)
+        ]
+        expected = (ends[0] - ends[1]) / 2e-6
+        assert abs(np.vdot(getattr(gradient, name), direction) - expected) < 1e-6
+
+
+def test_a_newcomer_adapts_through_its_embedding_alone():
+    problem = la.synthetic_problem(
+        num_clients=8, sequences_per_client=24, num_tokens=8, dim=3, num_outputs=2,
+        kernel_heterogeneity=1.0, value_ridge=0.02, kernel_ridge=0.01, weights="equal",
+    )  # fmt: skip
+    params = la.initial_params(problem, kernel="factored", scale=1.0, value="normal")
+    old, new = problem.subset(range(6)), problem.subset([6, 7])
+    options = {"local_steps": 5, "local_lr": 0.02}
+    trained = la.run(la.fed_tp(embedding_dim=3, server_lr=2.0), old, params, rounds=150, **options)
+    method = la.fed_tp_newcomers(trained, server_lr=0.3)
+    joined = la.run(method, new, trained.params, rounds=40, **options)
+    start, end = joined.columns["personal_objective"][[0, -1]]
+    assert end < start
+    network, before = joined.memory.server.network, trained.memory.server.network
+    for name in ("hidden", "hidden_bias", "head", "head_bias"):
+        assert same_bits(getattr(network, name), getattr(before, name))
+    assert network.embeddings.shape == (2, 3)
+    assert same_bits(joined.params.value, trained.params.value)
+
+
+def test_fine_tuned_models_are_local_steps_from_the_server():
+    problem, params, step = case("factored", 15)
+    options = RUN | {"local_lr": step}
+    result = la.run(la.fine_tuned(steps=6), problem, params, **options)
+    for i, own in enumerate(result.client_params):
+        alone = la.run(la.fed_avg(), problem.subset([i]), result.params, rounds=1, local_steps=6,
+                       local_lr=step)  # fmt: skip
+        assert relative_error(own.flat, alone.params.flat) < 1e-12
+    assert result.columns["personal_objective"][-1] < result.columns["objective"][-1]
+
+
+def test_local_blocks_never_travel_and_are_remembered():
+    problem, params, step = case("factored", 16)
+    options = RUN | {"local_lr": step} | NOISY
+    result = la.run(la.local_attention(blocks=("query",)), problem, params, **options)
+    rest = params.layout.size - params["query"].size
+    assert result.columns["floats_up"][1:].tolist() == [2 * rest] * 4
+    assert all(same_bits(at["query"], params["query"]) for at in result.path)
+    never = set(range(4)) - set(result.memory.clients)
+    for i, own in enumerate(result.client_params):
+        assert same_bits(own["query"], params["query"]) == (i in never)
+        assert same_bits(own.value, result.params.value)
+
+
+def test_client_quantities_are_those_of_the_models_in_use():
+    problem, params, step = case("factored", 17)
+    seen = []
+    for method in (la.fed_avg(), la.local_attention()):
+        result = la.run(
+            method, problem, params, local_lr=step, rounds=2, local_steps=2,
+            metrics=["objective", "personal_objective"],
+            evaluate_clients=lambda models: {"norm": np.linalg.norm(models[1].flat)},
+        )  # fmt: skip
+        seen.append(result)
+        assert result.columns["norm"][-1] == np.linalg.norm(result.client_params[1].flat)
+    plain = seen[0].columns
+    assert np.allclose(plain["objective"], plain["personal_objective"], rtol=1e-13)
+
+
+# ------------------------------------------------------------------------ all of them
+
+
+@pytest.mark.parametrize("kind", ["factored", "deep"])
+def test_a_continued_run_is_the_whole_run_to_the_bit(kind):
+    problem, params, step = case(kind, 18)
+    options = {"local_steps": 2, "local_lr": step} | NOISY
+    for method in (
+        la.fed_avg(server_momentum=0.5),
+        la.scaffold(),
+        la.moon(weight=0.5),
+        la.fed_frozen(warmup_rounds=1, frozen="scaffold"),
+        la.fed_part(order="random", initial_rounds=1, rounds_per_group=1),
+        la.fed_tp(embedding_dim=2, server_lr=0.5, server_momentum=0.5),
+        la.local_attention(),
+        la.selective(budget=1, consistency=0.1),
+    ):
+        whole = la.run(method, problem, params, rounds=5, **options)
+        half = la.run(method, problem, params, rounds=2, **options)
+        rest = la.run(method, problem, half.params, rounds=5, start_round=2, memory=half.memory,
+                      **options)  # fmt: skip
+        assert same_bits(whole.params, rest.params), method
+        for name in ("objective", *COUNTS):
+            assert same_bits(whole.columns[name][3:], rest.columns[name][1:]), (method, name)
+
+
+def mismatch_of(problem, params, method, step, t=0):
+    """Weights and client models before averaging in round t."""
+    settings = check_settings(rounds=t + 1, local_steps=5, local_lr=step)
+    oracle = StatisticsOracle(problem, params.layout)
+    done = RoundDriver(method, problem, oracle, params, settings).step(t)
+    return done.context.weights, [la.Params(params.layout, flat) for flat in done.ends]
+
+
+@pytest.mark.parametrize("kind", ["merged", "factored"])
+def test_one_block_of_one_layer_has_no_mismatch(kind):
+    problem, params, step = case(kind, 19)
+    blocks = la.fed_part(initial_rounds=0, rounds_per_group=1)
+    for t in range(len(params.layout.names)):
+        weights, models = mismatch_of(problem, params, blocks, step, t)
+        found = la.aggregation_mismatch(problem, models, weights)
+        assert np.linalg.norm(found.measured) <= 1e-14 * found.scale
+    weights, models = mismatch_of(problem, params, la.fed_avg(), step)
+    found = la.aggregation_mismatch(problem, models, weights)
+    assert np.linalg.norm(found.measured) > 1e-8 * found.scale
+
+
+@pytest.mark.parametrize("feature_map", ["identity", "relu"])
+def test_at_depth_only_blocks_of_the_last_layer_have_no_mismatch(feature_map):
+    from linattn.federated.deep_oracle import DeepOracle
+
+    problem, params = deep_case(20, feature_map=feature_map)
+    step = {"identity": 0.001, "relu": 0.02}[feature_map]
+    settings = check_settings(rounds=9, local_steps=20, local_lr=step)
+    linear = {"identity": {"layer1.query", "layer1.key", "layer1.value", "readout"},
+              "relu": {"layer1.value", "readout"}}[feature_map]  # fmt: skip
+    tokens = [x for group in problem.groups for x in group.tokens]
+    for t, name in enumerate(params.layout.names):
+        method = la.fed_part(initial_rounds=0, rounds_per_group=1)
+        done = RoundDriver(method, problem, DeepOracle(problem), params, settings).step(t)
+        assert done.plan.trained == {name}
+        predict = [
+            np.concatenate(problem.model.predict(la.Params(params.layout, w), tokens))
+            for w in (*done.ends, done.flat)
+        ]
+        averaged = np.tensordot(done.context.weights, np.stack(predict[:-1]), 1)
+        relative = np.linalg.norm(averaged - predict[-1]) / np.linalg.norm(averaged)
+        assert (relative < 1e-14) == (name in linear), (name, relative)
