@@ -5,12 +5,12 @@ def warm() -> None:
     """Compile (or load from the disk cache) every kernel, on a problem of the smallest size."""
     import numpy as np
 
-    from linattn._kernels import local
+    from linattn._kernels import layout, local
 
     index = np.zeros(0, dtype=np.int64)
 
-    def data(rank_one: bool) -> local.LocalData:
-        return local.LocalData(
+    def data(rank_one: bool) -> layout.LocalData:
+        return layout.LocalData(
             gram=np.ones((1, 1)),
             columns=np.ones((1, 1)),
             cross=np.ones((1, 1, 1)),
@@ -25,11 +25,11 @@ def warm() -> None:
             rank_one=rank_one,
         )
 
-    rule = local.LocalRule(1.0, 1.0, 0.1, 0.0, np.ones((1, 2)), np.zeros((0, 2)))
+    rule = layout.LocalRule(1.0, 1.0, 0.1, 0.0, np.ones((1, 2)), np.zeros((0, 2)))
     record = np.zeros((0, 1, 2))
     local.local_round(
         data(False),
-        local.LocalShape(1, 1, 1, 0),
+        layout.LocalShape(1, 1, 1, 0),
         rule,
         np.zeros(1, dtype=np.int64),
         np.ones((1, 2)),

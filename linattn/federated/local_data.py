@@ -17,7 +17,7 @@ from linattn.objectives.forms import MomentForm
 from linattn.types import Problem
 
 if TYPE_CHECKING:
-    from linattn._kernels.local import LocalData
+    from linattn._kernels.layout import LocalData
 
 # All moments of all clients together, in doubles (256 MiB).
 MAX_CLIENT_MOMENTS = 2**25
@@ -53,7 +53,7 @@ def prefers_client_moments(problem: Problem, heads: int) -> bool:
 
 def _sequence_cost(problem: Problem, heads: int) -> float:
     """Multiply-adds of one sequence, in those of moments that take as long."""
-    from linattn._kernels.local import PRODUCT_CHANNELS
+    from linattn._kernels.gradients import PRODUCT_CHANNELS
 
     dim, outputs = problem.dim, problem.num_outputs
     if problem.statistics.query is not None:
@@ -92,7 +92,7 @@ def pack_moments(problem: Problem, forms: Sequence[MomentForm], heads: int) -> L
 
 def sequence_data(problem: Problem) -> LocalData:
     """Return the statistics of every sequence."""
-    from linattn._kernels.local import side_by_side
+    from linattn._kernels.layout import side_by_side
 
     held, dim, outputs = problem.statistics, problem.dim, problem.num_outputs
     nothing, offsets = _no_data(problem), np.array(problem.offsets)
@@ -115,7 +115,7 @@ def sequence_data(problem: Problem) -> LocalData:
 
 def _no_data(problem: Problem) -> LocalData:
     """The offsets, and every array with size zero."""
-    from linattn._kernels.local import LocalData
+    from linattn._kernels.layout import LocalData
 
     dim, outputs = problem.dim, problem.num_outputs
     return LocalData(
@@ -136,7 +136,7 @@ def _no_data(problem: Problem) -> LocalData:
 
 def _transposed_blocks(rows: Array, offsets: IntArray) -> Array:
     """Rows of every sequence, each block of a client transposed in its place (`LocalData`)."""
-    from linattn._kernels.local import BLOCK_SEQUENCES
+    from linattn._kernels.layout import BLOCK_SEQUENCES
 
     out = np.empty(rows.shape)
     for first, last in pairwise(offsets.tolist()):

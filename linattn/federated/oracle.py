@@ -31,7 +31,7 @@ from linattn.objectives.population import Population, client_normal_equations, p
 from linattn.types import Layout, Params, Problem
 
 if TYPE_CHECKING:
-    from linattn._kernels.local import LocalData, LocalShape
+    from linattn._kernels.layout import LocalData, LocalShape
 
 __all__ = [
     "METRICS",
@@ -170,7 +170,8 @@ class StatisticsOracle:
         return max(1, min(available_threads(), work // WORK_PER_THREAD))
 
     def _train_part(self, task: LocalTask) -> tuple[Array, LocalTrace | None]:
-        from linattn._kernels.local import LocalRule, local_round
+        from linattn._kernels.layout import LocalRule
+        from linattn._kernels.local import local_round
 
         size = self.layout.size
         shape = (task.local_steps if task.record else 0, len(task.participants), size)
@@ -208,7 +209,7 @@ class StatisticsOracle:
         return ends, LocalTrace(iterates, gradients, full if minibatch else gradients)
 
     def _local_shape(self) -> LocalShape:
-        from linattn._kernels.local import LocalShape
+        from linattn._kernels.layout import LocalShape
 
         heads, dim, outputs = self.layout.shapes["value"]
         rank = self.layout.shapes["query"][-1] if "query" in self.layout.shapes else 0

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import linattn as la
-from linattn._kernels.local import BLOCK_SEQUENCES
+from linattn._kernels.layout import BLOCK_SEQUENCES
 from linattn.federated.oracle import StatisticsOracle
 from linattn.objectives.population import Population
 from linattn.types import Problem
