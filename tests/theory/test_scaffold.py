@@ -1,0 +1,82 @@
+"""The iteration of control variates in the frozen stage against explicit rounds."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from bridge import relative_error
+
+import linattn as la
+from linattn.federated.methods.scaffold import scaffold
+
+
+@pytest.fixture(scope="module")
+def federation():
+    problem = la.synthetic_problem(
+        num_clients=4, sequences_per_client=6, num_tokens=6, dim=3, num_outputs=2,
+        covariate_heterogeneity=0.5, kernel_heterogeneity=0.3, value_heterogeneity=1.0,
+        value_ridge=0.1, kernel_ridge=0.01,
+    )  # fmt: skip
+    problem = dataclasses.replace(problem, weights=np.array([0.1, 0.2, 0.3, 0.4]))
+    params = la.initial_params(problem, num_heads=2, scale=0.7, value="normal")
+    stage = la.frozen_stage(problem, params, local_steps=1, local_lr=1.0)
+    return problem, params, 0.5 / stage.largest_step_curvature
+
+
+def value_only(option, server_lr):
+    """SCAFFOLD that trains the value block alone."""
+    inner = scaffold(option=option, server_lr=server_lr)
+    return dataclasses.replace(
+        inner, plan=lambda context, memory: la.Plan(frozenset({"value"}), context.local_lr)
+    )
+
+
+@pytest.mark.parametrize("server_lr", [1.0, 0.6])
+@pytest.mark.parametrize("option", [1, 2])
+@pytest.mark.parametrize("steps", [1, 7])
+def test_the_iteration_is_what_explicit_rounds_do(federation, steps, option, server_lr):
+    problem, params, step = federation
+    stage = la.scaffold_stage(
+        problem, params, local_steps=steps, local_lr=step, option=option, server_lr=server_lr
+    )
+    result = la.run(value_only(option, server_lr), problem, params, rounds=9, local_steps=steps,
+                    local_lr=step, record_params=True)  # fmt: skip
+    for t, at in enumerate(result.path):
+        assert relative_error(at.value, stage.after(t)) < 1e-11
+
+
+def test_the_rate_is_the_slope_of_the_error(federation):
+    problem, params, step = federation
+    for steps in (1, 5, 20):
+        stage = la.scaffold_stage(problem, params, local_steps=steps, local_lr=step)
+        late = [np.linalg.norm(stage.after(t) - stage.stage.minimizer) for t in (100, 200)]
+        if late[1] > 1e-13:
+            measured = (late[1] / late[0]) ** (1 / 100)
+            assert abs(measured - stage.rate) < 0.01
+        assert stage.stable
+        assert np.isfinite(stage.rounds_to(1e-10))
+
+
+def test_one_local_step_is_centralized_descent(federation):
+    problem, params, step = federation
+    stage = la.scaffold_stage(problem, params, local_steps=1, local_lr=step)
+    smallest = np.linalg.eigvalsh(stage.stage.hessian)[0]
+    assert abs(stage.rate - (1.0 - step * smallest)) < 1e-10
+
+
+def test_large_steps_are_unstable_and_say_so(federation):
+    problem, params, step = federation
+    stage = la.scaffold_stage(problem, params, local_steps=5, local_lr=10 * step)
+    assert not stage.stable
+    assert stage.rounds_to(1e-6) == float("inf")
+    assert repr(stage).startswith("ScaffoldStage(unstable, rate")
+
+
+def test_bad_arguments_are_refused(federation):
+    problem, params, step = federation
+    with pytest.raises(ValueError, match="option must be one of '1', '2', got '3'"):
+        la.scaffold_stage(problem, params, local_steps=1, local_lr=step, option=3)
+    with pytest.raises(ValueError, match="server_lr must be > 0"):
+        la.scaffold_stage(problem, params, local_steps=1, local_lr=step, server_lr=0.0)
+    with pytest.raises(ValueError, match="error must be > 0"):
+        la.scaffold_stage(problem, params, local_steps=1, local_lr=step).rounds_to(0.0)
