@@ -27,6 +27,7 @@ from linattn.data.splits import digits_split, watch_split
 from linattn.data.synthetic import synthetic_problem
 from linattn.data.tokens import problem_from_tokens
 from linattn.deep import DeepAttention
+from linattn.experiments.store import load_results
 from linattn.federated import (
     Cost,
     Direction,
@@ -121,6 +122,7 @@ __all__ = [
     "frozen_stage",
     "initial_params",
     "load_dataset",
+    "load_results",
     "local_attention",
     "looseness",
     "loss",
