@@ -45,6 +45,15 @@ def test_the_iteration_is_what_explicit_rounds_do(federation, steps, option, ser
         assert relative_error(at.value, stage.after(t)) < 1e-11
 
 
+def test_the_frozen_stage_of_fed_frozen_is_that_iteration(federation):
+    """Also with a step size of its own, which option 2 has to divide by."""
+    problem, params, step = federation
+    stage = la.scaffold_stage(problem, params, local_steps=4, local_lr=step, frozen_lr=0.3 * step)
+    method = la.fed_frozen(warmup_rounds=0, frozen="scaffold", frozen_lr=0.3 * step)
+    result = la.run(method, problem, params, rounds=9, local_steps=4, local_lr=step)
+    assert relative_error(result.params.value, stage.after(9)) < 1e-11
+
+
 def test_the_rate_is_the_slope_of_the_error(federation):
     problem, params, step = federation
     for steps in (1, 5, 20):

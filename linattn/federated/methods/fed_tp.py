@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,41 +87,27 @@ def fed_tp(
     """
     one_of("hypernetwork", hypernetwork, HYPERNETWORKS)
     given, size = _check_embeddings(embeddings, embedding_dim)
-    names = check_blocks(blocks)
-    step = real("server_lr", server_lr, above=0.0)
-    beta = check_momentum(server_momentum)
+    names, biased = check_blocks(blocks), bool(bias)
     width = positive_int("hidden_dim", hidden_dim) if hypernetwork == "mlp" else 0
-    parts = {
-        "embeddings": bool(train_embeddings),
-        "hidden": True,
-        "hidden_bias": bool(bias),
-        "head": True,
-        "head_bias": bool(bias),
-    }
+    learner = _Learner(
+        real("server_lr", server_lr, above=0.0),
+        check_momentum(server_momentum),
+        frozenset(_trained_parts(biased, bool(train_embeddings))),
+    )
 
     def begin(context: RoundContext) -> TransformerMemory:
         chosen = matching_blocks(context.params.layout, names)
-        clients = context.oracle.num_clients
-        rows = draw_embeddings(clients, size, context.seed) if given is None else given
-        if len(rows) != clients:
-            raise ValueError(
-                f"embeddings must have {clients} rows, one per client, got {len(rows)}."
-            )
+        rows = _client_embeddings(context, given, size)
         target = context.params.flat[context.params.layout.mask(chosen)]
-        network = make_hypernetwork(
-            rows, target, hidden_dim=width, bias=bool(bias), seed=context.seed
-        )
-        return TransformerMemory(tuple(sorted(chosen)), network, network.only())
+        network = make_hypernetwork(rows, target, hidden_dim=width, bias=biased, seed=context.seed)
+        return TransformerMemory(tuple(sorted(chosen)), network, network.only(()))
 
     def aggregate(
         context: RoundContext, memory: TransformerMemory, proposal: Proposal
     ) -> tuple[Array, TransformerMemory]:
-        gradient = memory.network.pull_back(_moves(context, memory, proposal, context.weights))
-        velocity = gradient.only(**parts).plus(memory.velocity, beta)
-        network = memory.network.plus(velocity, -step)
-        flat = average(context, proposal)
-        flat[_mask(context, memory)] = context.problem.weights @ network.generate()
-        return flat, memory._replace(network=network, velocity=velocity)
+        moves = _moves(context, memory, proposal, context.weights)
+        memory = learner.learn(memory, moves)
+        return _with_mean(context, memory, average(context, proposal)), memory
 
     return Method(
         f"fed_tp({hypernetwork})",
@@ -134,6 +121,28 @@ def fed_tp(
         personal=_own_model,
         aggregate=aggregate,
     )
+
+
+@dataclass(frozen=True)
+class _Learner:
+    """Gradient descent with momentum β on some parts of the hypernetwork."""
+
+    step: float
+    beta: float
+    parts: frozenset[str]
+
+    def learn(self, memory: TransformerMemory, moves: Array) -> TransformerMemory:
+        """v ← βv + Σ_i (∂h(z_i)/∂·)ᵀ moves_i, then a step along −v."""
+        gradient = memory.network.pull_back(moves).only(self.parts)
+        velocity = gradient.plus(memory.velocity, self.beta)
+        network = memory.network.plus(velocity, -self.step)
+        return memory._replace(network=network, velocity=velocity)
+
+
+def _trained_parts(bias: bool, embeddings: bool) -> list[str]:
+    parts = ["hidden", "head"]
+    parts += ["hidden_bias", "head_bias"] if bias else []
+    return parts + (["embeddings"] if embeddings else [])
 
 
 def fed_tp_newcomers(result: Result, *, server_lr: float, server_momentum: float = 0.0) -> Method:
@@ -162,35 +171,32 @@ def fed_tp_newcomers(result: Result, *, server_lr: float, server_momentum: float
     -----
     Source: FedTP (arXiv 2211.01572), new clients.
     """
-    held = getattr(getattr(result, "memory", None), "server", None)
-    if not isinstance(held, TransformerMemory):
+    trained = getattr(getattr(result, "memory", None), "server", None)
+    if not isinstance(trained, TransformerMemory):
         raise TypeError(f"result must be that of a fed_tp run, got {result!r}.")
-    trained = held
-    step, beta = real("server_lr", server_lr, above=0.0), check_momentum(server_momentum)
+    learner = _Learner(
+        real("server_lr", server_lr, above=0.0),
+        check_momentum(server_momentum),
+        frozenset({"embeddings"}),
+    )
+    generated = frozenset(trained.blocks)
 
     def begin(context: RoundContext) -> TransformerMemory:
         mean = trained.network.embeddings.mean(axis=0)
-        network = trained.network._replace(
-            embeddings=np.tile(mean, (context.oracle.num_clients, 1))
-        )
-        return trained._replace(network=network, velocity=network.only())
+        rows = np.tile(mean, (context.oracle.num_clients, 1))
+        network = trained.network._replace(embeddings=rows)
+        return trained._replace(network=network, velocity=network.only(()))
 
     def aggregate(
         context: RoundContext, memory: TransformerMemory, proposal: Proposal
     ) -> tuple[Array, TransformerMemory]:
         alone = np.ones(len(context.participants))
-        gradient = memory.network.pull_back(_moves(context, memory, proposal, alone))
-        velocity = gradient.only(embeddings=True).plus(memory.velocity, beta)
-        network = memory.network.plus(velocity, -step)
-        flat = context.params.flat.copy()
-        flat[_mask(context, memory)] = context.problem.weights @ network.generate()
-        return flat, memory._replace(network=network, velocity=velocity)
+        memory = learner.learn(memory, _moves(context, memory, proposal, alone))
+        return _with_mean(context, memory, context.params.flat.copy()), memory
 
     return Method(
         "fed_tp_newcomers",
-        plan=lambda context, memory: Plan(
-            frozenset(memory.blocks), context.local_lr, generated=frozenset(memory.blocks)
-        ),
+        plan=lambda context, memory: Plan(generated, context.local_lr, generated=generated),
         server_memory=begin,
         start=_own_model,
         personal=_own_model,
@@ -207,6 +213,22 @@ def _check_embeddings(embeddings: Any, embedding_dim: int | None) -> tuple[Array
     if rows.shape[1] != size:
         raise ValueError(f"embeddings must have {size} columns, got {rows.shape[1]}.")
     return rows, size
+
+
+def _client_embeddings(context: RoundContext, given: Array | None, size: int) -> Array:
+    """z of all clients, (C, e)."""
+    clients = context.oracle.num_clients
+    if given is None:
+        return draw_embeddings(clients, size, context.seed)
+    if len(given) != clients:
+        raise ValueError(f"embeddings must have {clients} rows, one per client, got {len(given)}.")
+    return given
+
+
+def _with_mean(context: RoundContext, memory: TransformerMemory, flat: Array) -> Array:
+    """`flat` with the mean Σ p_i h(z_i) in the generated blocks."""
+    flat[_mask(context, memory)] = context.problem.weights @ memory.network.generate()
+    return flat
 
 
 def _mask(context: RoundContext, memory: TransformerMemory) -> BoolArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -61,9 +62,9 @@ class Hypernetwork(NamedTuple):
         """This + factor · other, part by part."""
         return Hypernetwork(*(a + factor * b for a, b in zip(self, other, strict=True)))
 
-    def only(self, **trained: bool) -> Hypernetwork:
-        """Zero in all parts but those that are True."""
-        parts = {n: a if trained.get(n) else np.zeros_like(a) for n, a in self._asdict().items()}
+    def only(self, names: Collection[str]) -> Hypernetwork:
+        """The named parts; zero in all others."""
+        parts = {n: a if n in names else np.zeros_like(a) for n, a in self._asdict().items()}
         return Hypernetwork(**parts)
 
 

@@ -48,7 +48,10 @@ def moon(*, weight: float, temperature: float = 0.5) -> Method:
     def penalty(
         context: RoundContext, client: int, own: Array, flat: Array, batch: IntArray | None
     ) -> Array:
-        return weight * contrastive(context, client, own, flat, batch, temperature=temperature)[1]
+        return (
+            weight
+            * contrastive(context, client, own, flat, batch=batch, temperature=temperature)[1]
+        )
 
     return Method(
         f"moon({weight:g})",
@@ -64,8 +67,8 @@ def contrastive(
     client: int,
     own: Array,
     flat: Array,
-    batch: IntArray | None,
     *,
+    batch: IntArray | None = None,
     temperature: float,
 ) -> tuple[float, Array]:
     """Return the mean of ℓ_con over the batch and its gradient at `flat`, (D,).
