@@ -3,6 +3,16 @@
 Importing this loads neither xarray nor the compiled code.
 """
 
+from linattn.experiments.method_specs import (
+    GatesSpec,
+    MethodsSpec,
+    ModelSpec,
+    PartScheduleSpec,
+    PersonalAttentionSpec,
+    SecondStageSpec,
+    SelectionSpec,
+    UpdateJumpSpec,
+)
 from linattn.experiments.runner import SweepReport, run_sweep
 from linattn.experiments.specs import (
     NUMERICS,
@@ -26,14 +36,22 @@ __all__ = [
     "CertificateSpec",
     "FreezeRuleSpec",
     "FrozenStageSpec",
+    "GatesSpec",
     "Grid",
     "InitialSpec",
+    "MethodsSpec",
+    "ModelSpec",
+    "PartScheduleSpec",
+    "PersonalAttentionSpec",
     "ProblemSpec",
     "RealDataSpec",
     "Result",
+    "SecondStageSpec",
+    "SelectionSpec",
     "Spec",
     "Sweep",
     "SweepReport",
+    "UpdateJumpSpec",
     "combine",
     "digest",
     "load_results",
