@@ -28,6 +28,7 @@ Sets = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Set a field of the spec; repeatable."),
 ]
 RESULTS = Path("results")
+WORST = RESULTS / "worst"
 INSTANCES = {"tiny": 2, "quick": 4, "paper": 20}
 """Random instances per claim that `reproduce` checks at each preset."""
 QUIET_INSTANCES = 100
@@ -93,6 +94,33 @@ def verify_command(
     was stopped continues. The table is written there as CSV and Markdown, too.
     """
     raise typer.Exit(_verify(output, instances=instances, seed=seed, workers=workers))
+
+
+@app.command("tightness")
+def tightness_command(
+    claim: Annotated[str, typer.Argument(help="Id of a bound, such as 'C4'.")],
+    evaluations: Annotated[int, typer.Option(help="Instances to try.")] = 20_000,
+    minutes: Annotated[float, typer.Option(help="Time to try them in.")] = 10.0,
+    factored: Annotated[bool, typer.Option(help="Use factored kernels.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
+    output: Annotated[Path, typer.Option(help="Folder of the instance found.")] = WORST,
+) -> None:
+    """Search for the instance on which a bound is tightest, and store it."""
+    from linattn._threads import one_blas_thread
+    from linattn.claims import get_claim
+    from linattn.claims.adversary import search
+    from linattn.claims.worst import write_found
+
+    with one_blas_thread():
+        found = search(
+            get_claim(claim),
+            evaluations=evaluations,
+            seconds=60.0 * minutes,
+            factored=factored,
+            seed=seed,
+        )
+    print(found)
+    print(write_found(output, found))
 
 
 @app.command("reproduce")

@@ -12,7 +12,7 @@ import numpy as np
 
 from linattn._checks import one_of, positive_int
 from linattn.claims.instances import random_instance
-from linattn.claims.record import Claim, Instance, Verdict, judge
+from linattn.claims.record import Claim, Condition, Instance, Verdict, judge, refused
 from linattn.claims.tally import worst_of
 from linattn.objectives.starts import initial_params
 from linattn.types import Params, Problem
@@ -82,9 +82,16 @@ def check(
 
 
 def check_instance(claim: Claim, instance: Instance, force: bool = False) -> Verdict:
-    """Measure and judge one claim; overflow inside a diverging run is not an error."""
+    """Measure and judge one claim; overflow inside a diverging run is not an error.
+
+    Where a run leaves the numbers in which the claim can be evaluated, the claim is refused.
+    """
     with np.errstate(over="ignore", invalid="ignore"):
-        return judge(claim, claim.measure(instance), force=force)
+        try:
+            measurement = claim.measure(instance)
+        except FloatingPointError as error:
+            measurement = refused(Condition(f"a run within floating-point range: {error}", -1.0))
+        return judge(claim, measurement, force=force)
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,16 @@ def test_check_runs_on_any_problem(small_problem, small_factored):
     assert verdict.unmet[0].name == "merged kernel"
 
 
+def test_a_run_beyond_floating_point_is_refused(small_problem, small_params):
+    def overflows(instance):
+        raise FloatingPointError("the value-block Hessian is not positive definite")
+
+    claim = Claim("X", "test", "upper", "test", overflows)
+    verdict = check_instance(claim, Instance(small_problem, small_params))
+    assert verdict.status == "refused"
+    assert "floating-point range" in verdict.unmet[0].name
+
+
 def test_report_is_never_judged(small_problem):
     assert la.check("C13 profile", small_problem, rounds=4, local_lr=0.05).status == "reported"
 

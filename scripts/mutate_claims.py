@@ -1,0 +1,300 @@
+"""Mutation run of the analytical side: every mutant of a bound must fail a claim test.
+
+Mutants come from the source of `linattn/theory`, `linattn/analysis` and `linattn/claims`: every
+number in arithmetic times ½ and times 2, every added or subtracted term dropped, every comparison
+flipped. Each is run against the tests of claims in a forked process, the tests of its own module
+first. Survivors are listed; those in `EQUIVALENT` carry the reason why no test can see them.
+
+    python scripts/mutate_claims.py --sample 100
+    python scripts/mutate_claims.py --module theory/inexact.py
+
+Exit status 1 if more than 5 % survive without a reason. Needs a platform with `os.fork`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("theory", "analysis", "claims")
+# Searches, storage and drawing of instances are no bounds.
+LEFT_OUT = {
+    "claims/instances.py",
+    "claims/adversary.py",
+    "claims/worst.py",
+    "claims/table.py",
+    "claims/tally.py",
+    "analysis/assess.py",
+    "theory/certify.py",
+    "theory/balls.py",
+}
+ALLOWED = 0.05
+SECONDS = 240.0
+FLIPPED = {
+    ast.Lt: ast.GtE, ast.GtE: ast.Lt, ast.Gt: ast.LtE, ast.LtE: ast.Gt, ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
+}  # fmt: skip
+FIRST = {
+    "theory/tracking.py": ("tests/theory/test_tracking.py", "tests/claims/test_warmup_claims.py"),
+    "theory/consensus.py": ("tests/theory/test_consensus.py", "tests/claims/test_warmup_claims.py"),
+    "theory/inexact.py": ("tests/theory/test_inexact.py", "tests/claims/test_inexact_claims.py"),
+    "theory/drift.py": ("tests/theory/test_drift.py", "tests/claims/test_inexact_claims.py"),
+    "theory/published.py": ("tests/theory/test_published.py",),
+    "theory/population.py": ("tests/theory/test_population.py",),
+    "theory/wick.py": ("tests/theory/test_population.py",),
+    "theory/frozen.py": ("tests/theory/test_frozen.py",),
+    "theory/polynomials.py": ("tests/theory/test_polynomials.py", "tests/theory/test_frozen.py"),
+    "analysis/certificate.py": ("tests/analysis/test_certificate.py",),
+    "analysis/bias_drift.py": ("tests/analysis/test_bias_drift.py",),
+    "claims/record.py": ("tests/claims/test_claims.py",),
+}
+ALL = ("tests/theory", "tests/claims", "tests/analysis")
+EQUIVALENT: dict[str, str] = {
+    "theory/tracking.py SPECTRAL_SLACK": "a rounding allowance, far below what a test may resolve",
+}
+"""Mutants that no test can see, by the start of their name, and why."""
+
+
+class Mutant(NamedTuple):
+    """A changed module: its path below linattn/, a stable name, and the new source."""
+
+    path: str
+    name: str
+    source: str
+
+
+class _Site(NamedTuple):
+    node: ast.AST
+    replacement: ast.expr
+    text: str
+
+
+def mutants(path: str) -> Iterator[Mutant]:
+    """Yield every mutant of a module."""
+    text = (ROOT / "linattn" / path).read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    owners = _owners(tree)
+    for k, site in enumerate(list(_sites(tree))):
+        fresh = ast.parse(text)
+        target = list(_sites(fresh))[k]
+        source = ast.unparse(_Swap(target.node, target.replacement).visit(fresh))
+        yield Mutant(path, f"{path} {owners[site.node]} {site.text}", source)
+
+
+class _Swap(ast.NodeTransformer):
+    def __init__(self, old: ast.AST, new: ast.expr) -> None:
+        self.old, self.new = old, new
+
+    def visit(self, node: ast.AST) -> ast.AST:
+        return self.new if node is self.old else super().visit(node)
+
+
+def _owners(tree: ast.Module) -> dict[ast.AST, str]:
+    """The innermost function, class or assigned name around every node."""
+    held: dict[ast.AST, str] = {}
+
+    def walk(node: ast.AST, owner: str) -> None:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            owner = node.name
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and not owner:
+            owner = node.targets[0].id
+        held[node] = owner
+        for child in ast.iter_child_nodes(node):
+            walk(child, owner)
+
+    walk(tree, "")
+    return held
+
+
+def _sites(tree: ast.Module) -> Iterator[_Site]:
+    skipped = _not_numbers(tree)
+    for node in ast.walk(tree):
+        if node in skipped:
+            continue
+        if isinstance(node, ast.BinOp):
+            yield from _arithmetic(node)
+        elif isinstance(node, ast.Compare) and len(node.ops) == 1:
+            flipped = FLIPPED.get(type(node.ops[0]))
+            if flipped is not None:
+                new = ast.Compare(node.left, [flipped()], node.comparators)
+                yield _site(node, new)
+
+
+def _not_numbers(tree: ast.Module) -> set[ast.AST]:
+    """Nodes inside annotations, subscripts (indices), strings and error messages."""
+    found: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        parts: list[ast.AST | None] = []
+        if isinstance(node, (ast.FunctionDef, ast.arg, ast.AnnAssign)):
+            parts = [getattr(node, "returns", None), getattr(node, "annotation", None)]
+        elif isinstance(node, ast.Subscript):
+            parts = [node.slice]
+        elif isinstance(node, (ast.JoinedStr, ast.Raise)):
+            parts = [node]
+        for part in parts:
+            if part is not None:
+                found.update(ast.walk(part))
+    return found
+
+
+def _arithmetic(node: ast.BinOp) -> Iterator[_Site]:
+    sides = (node.left, node.right)
+    if any(isinstance(s, (ast.JoinedStr, ast.List, ast.Tuple)) or _is_text(s) for s in sides):
+        return
+    if isinstance(node.op, (ast.Add, ast.Sub)):
+        yield _site(node, node.left)
+        if isinstance(node.op, ast.Add):
+            yield _site(node, node.right)
+    for k, side in enumerate(sides):
+        if isinstance(side, ast.Constant) and type(side.value) in (int, float):
+            for factor in (0.5, 2):
+                changed = ast.Constant(_scaled(side.value, factor))
+                pair = (changed, node.right) if k == 0 else (node.left, changed)
+                if changed.value != side.value:
+                    yield _site(node, ast.BinOp(pair[0], node.op, pair[1]))
+
+
+def _is_text(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def _scaled(value: float, factor: float) -> float:
+    product = value * factor
+    return int(product) if isinstance(value, int) and product == int(product) else product
+
+
+def _site(old: ast.AST, new: ast.expr) -> _Site:
+    return _Site(old, ast.copy_location(new, old), f"{ast.unparse(old)} -> {ast.unparse(new)}")
+
+
+class _Loader(importlib.machinery.SourceFileLoader):
+    """Loads the mutated source under the module's own name."""
+
+    def __init__(self, name: str, path: str, source: str) -> None:
+        super().__init__(name, path)
+        self.source = source
+
+    def get_code(self, fullname: str) -> object:  # type: ignore[override]
+        return compile(self.source, self.path, "exec")
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    def __init__(self, mutant: Mutant) -> None:
+        self.path = str(ROOT / "linattn" / mutant.path)
+        self.name = "linattn." + mutant.path.removesuffix(".py").replace("/", ".")
+        self.source = mutant.source
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> object:  # type: ignore[override]
+        if name != self.name:
+            return None
+        loader = _Loader(name, self.path, self.source)
+        return importlib.util.spec_from_file_location(name, self.path, loader=loader)
+
+
+def survives(mutant: Mutant | None, tests: Sequence[str]) -> bool:
+    """Whether all tests pass with the mutant in place, within the time allowed."""
+    child = os.fork()
+    if child == 0:
+        _run_and_exit(mutant, tests)
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status) == 0
+        time.sleep(0.05)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return False  # a mutant that does not end is noticed
+
+
+def _run_and_exit(mutant: Mutant | None, tests: Sequence[str]) -> None:
+    """In the child: import the mutant instead of the module, run pytest, leave."""
+    import pytest
+
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    os.chdir(ROOT)
+    sys.path.insert(0, str(ROOT))
+    if mutant is not None:
+        sys.meta_path.insert(0, _Finder(mutant))
+    os._exit(int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests])))
+
+
+def warm() -> None:
+    """Import what no mutant changes, so that every child starts with it."""
+    for name in ("numpy", "scipy.optimize", "scipy.stats", "xarray", "numba"):
+        importlib.import_module(name)
+
+
+def tried(chosen: Sequence[Mutant]) -> list[Mutant]:
+    """Return the survivors, saying how each mutant fared."""
+    alive = []
+    for k, mutant in enumerate(chosen, start=1):
+        first = FIRST.get(mutant.path, ())
+        lived = (not first or survives(mutant, first)) and survives(mutant, ALL)
+        alive += [mutant] if lived else []
+        state = "SURVIVED" if lived else "killed"
+        print(f"{k}/{len(chosen)} {state} {mutant.name}", flush=True)
+    return alive
+
+
+def reason(mutant: Mutant) -> str | None:
+    """Why no test can see this mutant, if that is known."""
+    return next((why for name, why in EQUIVALENT.items() if mutant.name.startswith(name)), None)
+
+
+def modules() -> list[str]:
+    """Modules that state bounds, as paths below linattn/."""
+    found = [p for room in ROOMS for p in sorted((ROOT / "linattn" / room).glob("*.py"))]
+    paths = [p.relative_to(ROOT / "linattn").as_posix() for p in found]
+    return [p for p in paths if p not in LEFT_OUT and not p.endswith("__init__.py")]
+
+
+def main() -> int:
+    """Run the mutants that were asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--module", action="append", help="path below linattn/; default all")
+    parser.add_argument("--sample", type=int, help="a random sample of so many mutants")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--list", action="store_true", help="only count the mutants")
+    parser.add_argument("--output", type=Path, help="write the survivors as JSON")
+    options = parser.parse_args()
+    every = [m for path in options.module or modules() for m in mutants(path)]
+    if options.sample is not None and options.sample < len(every):
+        every = random.Random(options.seed).sample(every, options.sample)
+    if options.list:
+        print(len(every))
+        return 0
+    warm()
+    if not survives(None, ALL):
+        print("the tests fail without any mutant", file=sys.stderr)
+        return 2
+    alive = tried(every)
+    unexplained = [m for m in alive if reason(m) is None]
+    for mutant in alive:
+        print(f"survivor: {mutant.name}: {reason(mutant) or 'no reason known'}")
+    share = len(unexplained) / len(every)
+    print(f"{len(every)} mutants, {len(alive)} survived, {len(unexplained)} without a reason "
+          f"({share:.1%})")  # fmt: skip
+    if options.output is not None:
+        records = [{"name": m.name, "reason": reason(m)} for m in alive]
+        options.output.write_text(json.dumps(records, indent=1, ensure_ascii=False) + "\n")
+    return int(share > ALLOWED)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

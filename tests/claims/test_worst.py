@@ -1,0 +1,106 @@
+"""The tightest instances ever found: replayed, and the search that finds them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import linattn as la
+from linattn.claims import Instance, get_claim
+from linattn.claims.adversary import BOX, Found, Shape, decode, search
+from linattn.claims.table import check_instance
+from linattn.claims.worst import file_name, read_found, write_found
+
+STORED = sorted((Path(__file__).parent / "worst").glob("*.json"))
+WORSE_BY = 1.01
+# Recalled bounds that the search refuted, as recalled.
+REFUTED = {"Charles–Konečný alignment"}
+
+
+def test_bounds_have_a_stored_instance():
+    assert {"C3 bound", "C6 frozen", "C8 bound"} <= {read_found(p).claim for p in STORED}
+
+
+@pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
+def test_the_tightest_instance_is_replayed(path):
+    """The claim still holds there, and the bound has not become looser."""
+    found = read_found(path)
+    claim = get_claim(found.claim)
+    verdict = check_instance(claim, found.instance)
+    assert path.name == file_name(found.claim)
+    assert verdict.tightness <= found.tightness * WORSE_BY
+    if claim.id in REFUTED:
+        assert claim.provenance == "recalled"
+        assert verdict.status == "violated"
+    else:
+        assert verdict.status == "holds"
+        assert verdict.tightness >= 1.0 - 1e-6
+
+
+@pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
+def test_the_search_was_long_enough_and_beat_random_search(path):
+    found = read_found(path)
+    assert found.evaluations >= 20_000
+    assert found.tightness <= found.random_quantile
+    assert found.optimizer in ("differential evolution", "dual annealing", "Nelder–Mead")
+
+
+@pytest.mark.parametrize("factored", [False, True])
+def test_every_point_of_the_box_is_an_instance(factored):
+    shape = Shape(factored)
+    for corner in (-BOX, 0.3, BOX):
+        instance = decode(np.full(shape.size, corner), shape)
+        assert instance.params.is_factored is factored
+        assert 1 <= instance.local_steps <= 16
+        assert 1e-4 * (1 - 1e-9) <= instance.problem.value_ridge <= 1 + 1e-9
+        assert instance.problem.weights.sum() == pytest.approx(1.0)
+    first, second = (decode(np.full(shape.size, c), shape) for c in (-1.0, 1.0))
+    assert first.local_lr * la.safe_step(second.problem, second.params) < second.local_lr * (
+        la.safe_step(first.problem, first.params)
+    )
+
+
+def test_search_improves_on_random_instances():
+    found = search(get_claim("C3 bound"), evaluations=600, seed=1)
+    assert found.evaluations <= 600
+    assert 1.0 - 1e-9 <= found.tightness < 1.01
+    assert found.tightness <= found.random_quantile
+    again = search(get_claim("C3 bound"), evaluations=600, seed=1)
+    assert (again.tightness, again.optimizer) == (found.tightness, found.optimizer)
+    replayed = check_instance(get_claim("C3 bound"), found.instance)
+    assert replayed.tightness == pytest.approx(found.tightness, rel=1e-12)
+
+
+def test_search_ends_with_its_time():
+    assert search(get_claim("C8 bound"), evaluations=10**6, seconds=0.5).evaluations < 10**5
+
+
+def test_search_refuses_what_has_no_tightness():
+    with pytest.raises(ValueError, match="upper or lower"):
+        search(get_claim("C3"))
+    with pytest.raises(ValueError, match="refused on all"):
+        search(get_claim("C3 bound"), evaluations=20, factored=True)
+
+
+def test_an_instance_survives_its_file(tmp_path, small_problem, small_factored):
+    instance = Instance(small_problem, small_factored, 2, 3, 0.1, None, 1.0, 4)
+    path = write_found(tmp_path, Found("C8 bound", instance, 1.5, 2.0, 10, "Nelder–Mead"))
+    read = read_found(path)
+    assert read.tightness == 1.5
+    assert read.instance[2:] == instance[2:]
+    assert (read.instance.params.flat == small_factored.flat).all()
+    pairs = zip(read.instance.problem.statistics, small_problem.statistics, strict=True)
+    assert all((a is None and b is None) or (a == b).all() for a, b in pairs)
+
+
+def test_tightness_command_stores_what_it_found(tmp_path, capsys):
+    from linattn.cli import main
+
+    with pytest.raises(SystemExit) as end:
+        main(["tightness", "C3 bound", "--evaluations", "200", "--output", str(tmp_path)])
+    assert not end.value.code
+    assert "tightness" in capsys.readouterr().out
+    assert read_found(tmp_path / "c3_bound.json").claim == "C3 bound"
+    with pytest.raises(SystemExit) as end:
+        main(["tightness", "C99"])
+    assert end.value.code == 2
