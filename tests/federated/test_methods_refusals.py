@@ -150,6 +150,12 @@ def test_refused_when_built(build, message):
         ),
         (
             "merged",
+            la.selective(budget=1, always=("head",)),
+            {},
+            r"blocks must name blocks of the parameters \(kernel, value\), got 'head'",
+        ),
+        (
+            "merged",
             la.selective(budget=[1, 1]),
             {},
             "budget must have 4 entries, one per client, got 2",

@@ -9,6 +9,7 @@ import numpy as np
 from linattn._checks import one_of, positive_int, real
 from linattn._typing import Array, IntArray
 from linattn.federated.method import Cost, Method, Plan, RoundContext
+from linattn.federated.methods.personal import matching_blocks
 from linattn.federated.selection import solve_selection
 
 SCORES = ("gradient", "relative", "snr")
@@ -40,7 +41,8 @@ def selective(
         between the client's sequences (of which it then needs two). All at the server's
         parameters, from all data of the client.
     always : sequence of str
-        Blocks that all participants always train and that no budget counts.
+        Blocks, named in full, that all participants always train and that no budget counts. A
+        single layer has no readout.
     normalize : bool
         Divide the scores of a round by their mean, so that λ has no units; the paper does not.
 
@@ -63,6 +65,7 @@ def selective(
     kept_open = frozenset(always)
 
     def choices(context: RoundContext) -> tuple[str, ...]:
+        matching_blocks(context.params.layout, tuple(kept_open - {"readout"}))  # or refuse
         return tuple(n for n in context.params.layout.names if n not in kept_open)
 
     def probe(context: RoundContext, client: int, server: object, own: object) -> Array:
