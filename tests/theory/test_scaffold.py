@@ -73,6 +73,29 @@ def test_one_local_step_is_centralized_descent(federation):
     assert abs(stage.rate - (1.0 - step * smallest)) < 1e-10
 
 
+def test_the_first_option_may_be_unstable_where_the_second_is_stable():
+    problem = la.synthetic_problem(
+        num_clients=4, sequences_per_client=8, num_tokens=6, dim=3, num_outputs=2,
+        value_heterogeneity=1.0, covariate_heterogeneity=0.3, kernel_heterogeneity=0.3,
+        value_ridge=0.05, kernel_ridge=0.01,
+    )  # fmt: skip
+    problem = dataclasses.replace(problem, weights=np.array([0.1, 0.2, 0.3, 0.4]))
+    params = la.initial_params(problem, scale=0.7, value="normal")
+    curvature = la.frozen_stage(problem, params, local_steps=1, local_lr=1.0)
+    step = 0.5 / curvature.largest_step_curvature
+    rates = [
+        la.scaffold_stage(problem, params, local_steps=50, local_lr=step, option=option).rate
+        for option in (1, 2)
+    ]
+    assert np.round(rates, 2).tolist() == [1.24, 0.9]
+    gaps = [
+        la.run(value_only(option, 1.0), problem, params, rounds=60, local_steps=50, local_lr=step,
+               metrics=["gap"]).columns["gap"][-1]
+        for option in (1, 2)
+    ]  # fmt: skip
+    assert gaps[0] > 1.0 > 1e-3 > gaps[1]
+
+
 def test_large_steps_are_unstable_and_say_so(federation):
     problem, params, step = federation
     stage = la.scaffold_stage(problem, params, local_steps=5, local_lr=10 * step)
