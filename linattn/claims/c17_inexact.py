@@ -34,6 +34,8 @@ from linattn.theory.inexact import (
     relative_decrease,
 )
 
+ROUNDING_SQ = 1e-20
+"""Square of the relative distance from V* below which a gap is rounding."""
 SLOPES = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
 """Values of B_d that are tried; every one gives a valid bound."""
 
@@ -163,11 +165,17 @@ def _exact(instance: Instance) -> Measurement:
     eta = instance.local_lr
     small = Condition("η ≤ 2/L", 2.0 - eta * curved.largest)
     rate = pl_rate(min(eta, 2.0 / curved.largest), curved.largest, curved.smallest)
-    params, rows = instance.params, []
+    # Where V is V* to rounding, rounding decides.
+    floor = ROUNDING_SQ * 0.5 * curved.largest * float(np.sum(stage.minimizer**2))
+    params, rows = instance.params, list[Row]()
     for _ in range(min(instance.local_steps, 10)):
         before = block.gap(params.value)
+        if before <= floor:
+            break
         params = params.replace(value=params.value - eta * joint.gradient(params).value)
         rows.append((block.gap(params.value), rate * before, before))
+    if not rows:
+        return refused(small, Condition("V_0 apart from V*", -1.0))
     return Measurement(
         *shown(rows, LONG_BUDGET),
         conditions=(small,),
@@ -209,6 +217,6 @@ CLAIMS = (
         "upper",
         SOURCE,
         _exact,
-        assumptions=("η ≤ 2/L",),
+        assumptions=("η ≤ 2/L", "V_0 apart from V*"),
     ),
 )

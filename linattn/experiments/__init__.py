@@ -3,6 +3,7 @@
 Importing this loads neither xarray nor the compiled code.
 """
 
+from linattn.experiments.claim_specs import BoundsSpec, TightnessSpec
 from linattn.experiments.method_specs import (
     GatesSpec,
     MethodsSpec,
@@ -33,6 +34,7 @@ from linattn.experiments.sweep import Grid, Sweep
 __all__ = [
     "NUMERICS",
     "BiasDriftSpec",
+    "BoundsSpec",
     "CertificateSpec",
     "FreezeRuleSpec",
     "FrozenStageSpec",
@@ -51,6 +53,7 @@ __all__ = [
     "Spec",
     "Sweep",
     "SweepReport",
+    "TightnessSpec",
     "UpdateJumpSpec",
     "combine",
     "digest",

@@ -89,6 +89,13 @@ def test_relative_bound_is_refused_at_the_minimizer(instance):
     assert verdict("inexact relative", there).status == "refused"
 
 
+def test_rate_is_refused_at_the_minimizer(instance):
+    """There rounding alone would be compared."""
+    star = la.KernelProfile(instance.problem).minimizer(instance.params)
+    there = with_step(instance, 0.9)._replace(params=instance.params.replace(value=star))
+    assert verdict("PL rate", there).status == "refused"
+
+
 def test_quadratic_factor_needs_a_small_step(instance):
     """E = 3: a direction of ηλ = 1.5 drifts by ¾, the top one by less."""
     same = pooled(instance)

@@ -1,0 +1,125 @@
+"""Figure 8: how tight every bound of the claim table is over random instances.
+
+One row per bound, tightest first: median, 10–90 % and extremes of bound/measured (1 is tight), how
+often the bound was refused, and how often it was violated. Bounds whose paper could not be compared
+are marked as recalled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from linattn._typing import Array
+from linattn.experiments.store import Result
+from linattn.report.marks import caption, name_rows, panel
+from linattn.report.regimes import number
+from linattn.report.stored import last_sweep
+from linattn.report.style import QUANTILES, Look, legend, sheet
+
+NAME = "tightness"
+KIND = "tightness"
+REFUSED, VIOLATED = 1, 2
+OURS = Look("proved here", "#0072B2", "", "o")
+RECALLED = Look("recalled from a paper", "#D55E00", "", "s")
+EXTREMES = Look("tightest, loosest", "#7F7F7F", "", "|")
+
+
+class Row(NamedTuple):
+    """A bound over all instances."""
+
+    claim: str
+    recalled: bool
+    tightness: Array
+    refused: int
+    violated: int
+    instances: int
+
+
+def draw(output: Path, folder: Path) -> list[Path]:
+    """Draw the figure from the stored results in `output` into `folder`; return its files."""
+    found = rows(last_sweep(output, KIND))
+    with sheet(NAME, 1, 1, height=0.9 + 0.17 * len(found)) as drawn:
+        axes = drawn.axes[0, 0]
+        count = found[0].instances if found else 0
+        panel(
+            drawn,
+            axes,
+            f"bound / measured, {count} random instances each",
+            x="tightness (1)",
+            y="",
+            wrap=60,
+            outer=False,
+        )
+        drawn.level(axes, "reference", 1.0, across=False, label="tight")
+        for place, row in enumerate(found):
+            _row(drawn, axes, place, row)
+        name_rows(drawn, axes, [_label(row) for row in found], labels=True)
+        axes.set_xscale("log")
+        legend(drawn)
+        caption(
+            drawn,
+            "Every upper and lower bound on the same random instances: median, 10–90 % and "
+            "extremes over instances where it is not refused. Beside each name: refused / "
+            "violated.",
+        )
+        return drawn.save(folder)
+
+
+def summary(output: Path) -> str:
+    """Return the median tightness of every bound, and how many were refused or violated."""
+    return "\n".join(
+        f"{row.claim}{' (recalled)' if row.recalled else ''}: median {_middle(row)}, "
+        f"{row.refused} refused, {row.violated} violated of {row.instances}"
+        for row in rows(last_sweep(output, KIND))
+    )
+
+
+def rows(results: Sequence[Result]) -> list[Row]:
+    """Return every bound over the instances of all runs, the tightest first."""
+    sets = [result.dataset for result in results]
+    tightness = np.concatenate([s["tightness"].values for s in sets], axis=1)
+    status = np.concatenate([s["status"].values for s in sets], axis=1)
+    found = [
+        Row(
+            str(claim),
+            bool(sets[0]["recalled"].values[k]),
+            tightness[k][np.isfinite(tightness[k])],
+            int((status[k] == REFUSED).sum()),
+            int((status[k] == VIOLATED).sum()),
+            status.shape[1],
+        )
+        for k, claim in enumerate(sets[0]["claim"].values)
+    ]
+    return sorted(
+        found, key=lambda r: float(np.median(r.tightness)) if r.tightness.size else np.inf
+    )
+
+
+def _median(row: Row) -> float:
+    return float(np.median(row.tightness)) if row.tightness.size else np.inf
+
+
+def _row(drawn: Any, axes: Any, place: int, row: Row) -> None:
+    if not row.tightness.size:
+        return
+    look = RECALLED if row.recalled else OURS
+    low, middle, high = np.quantile(row.tightness, (QUANTILES[0], 0.5, QUANTILES[1]))
+    drawn.line(
+        axes, look._replace(marker="", line="-"), [low, high], [place, place], linewidth=1.0,
+        label="_10–90 %",
+    )  # fmt: skip
+    ends = [row.tightness.min(), row.tightness.max()]
+    drawn.points(axes, EXTREMES, ends, [place, place], markersize=3)
+    drawn.points(axes, look, [middle], [place], markersize=3.5)
+
+
+def _label(row: Row) -> str:
+    return f"{row.claim}  {row.refused}/{row.violated}"
+
+
+def _middle(row: Row) -> str:
+    return number(_median(row)) if row.tightness.size else "undefined"

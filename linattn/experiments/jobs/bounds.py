@@ -1,0 +1,75 @@
+"""The bias of the frozen stage between a lower bound and every upper bound, as ηE grows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import linattn as la
+from linattn.experiments.claim_specs import BoundsSpec
+from linattn.experiments.jobs.common import prepared, single, stacked
+from linattn.theory.published import (
+    alignment_bound,
+    average_drift,
+    operator_bound,
+    surrogate_condition_bound,
+)
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+NORM = "parameter norm"
+UNITS = dict.fromkeys(
+    ("bias", "lower", "certified", "crude", "operator", "alignment", "minimizer_norm"), NORM
+) | {"step": "1/curvature"}
+
+
+def run(spec: BoundsSpec) -> xr.Dataset:
+    """Return bias, bounds and rate for every number of local steps.
+
+    Dimension `local_steps`. ``lower`` = Eρ/λ_max(Σp S_iA_i) ≤ bias, from Σp S_iA_i(V* − V_∞) =
+    Σp S_i g_i*; ``certified`` and ``crude`` are C8, ``operator`` Malinovsky et al., ``alignment``
+    Charles and Konečný (recalled); NaN where a bound is refused. ``rate`` is ρ(M̂), ``condition``
+    that of Σp S_iA_i with its bound.
+    """
+    problem, start = prepared(spec)
+    params = la.run(
+        la.fed_avg(),
+        problem,
+        start,
+        rounds=spec.rounds,
+        local_steps=spec.warmup_local_steps,
+        local_lr=spec.local_lr,
+        metrics=(),
+    ).params
+    parts = [_panel(problem, params, spec.local_lr, steps) for steps in spec.local_steps]
+    return stacked(parts, spec.local_steps)
+
+
+def _panel(problem: la.Problem, params: la.Params, local_lr: float, steps: int) -> xr.Dataset:
+    import xarray as xr
+
+    stage = la.frozen_stage(problem, params, local_steps=steps, local_lr=local_lr)
+    surrogate = np.linalg.eigvalsh(stage.surrogate_hessian)
+    small = stage.largest_step_curvature <= 1.0
+    values = {
+        "bias": float(np.linalg.norm(stage.bias)),
+        "lower": average_drift(stage) * steps / float(surrogate[-1]),
+        "certified": _or_nan(stage.bias_bound),
+        "crude": _or_nan(stage.crude_bias_bound),
+        "operator": _or_nan(operator_bound(stage)),
+        "alignment": alignment_bound(stage) if small else np.nan,
+        "rate": stage.rate,
+        "stable": float(stage.stable),
+        "condition": float(surrogate[-1] / surrogate[0]),
+        "condition_bound": surrogate_condition_bound(stage) if small else np.nan,
+        "largest_step_curvature": stage.largest_step_curvature,
+        "step": stage.local_lr,
+        "minimizer_norm": float(np.linalg.norm(stage.minimizer)),
+    }
+    return xr.Dataset(single(values, UNITS))
+
+
+def _or_nan(bound: float | None) -> float:
+    return np.nan if bound is None else bound
