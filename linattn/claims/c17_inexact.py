@@ -20,6 +20,7 @@ from linattn.claims.value_descent import (
     Curvatures,
     ValueDescent,
     curvatures,
+    rounding,
     stage_of,
     value_descent,
 )
@@ -47,9 +48,10 @@ def _constants(curved: Curvatures) -> tuple[Constant, ...]:
     )
 
 
-def _scale(descent: ValueDescent) -> float:
+def _scale(descent: ValueDescent, stage: FrozenStage) -> float:
     eta = descent.step_size
-    return float(descent.excess.max() + 0.5 * eta * np.max(descent.error_norms**2))
+    terms = float(descent.excess.max() + 0.5 * eta * np.max(descent.error_norms**2))
+    return terms + rounding(stage, LONG_BUDGET)
 
 
 def _absolute(instance: Instance) -> Measurement:
@@ -62,7 +64,7 @@ def _absolute(instance: Instance) -> Measurement:
     small = Condition("ηL ≤ 1", 1.0 - eta * curved.largest)
     moduli = np.full(len(descent.errors), curved.smallest)
     chain = descent_chain(float(descent.excess[0]), eta, moduli, descent.error_norms**2)
-    scale = _scale(descent)
+    scale = _scale(descent, stage)
     rows = [(float(m), float(b), scale) for m, b in zip(descent.excess[1:], chain, strict=True)]
     return Measurement(
         *shown(rows, LONG_BUDGET),
@@ -72,10 +74,12 @@ def _absolute(instance: Instance) -> Measurement:
     )
 
 
-def _relative_rows(descent: ValueDescent, curved: Curvatures) -> tuple[list[Row], list[float]]:
+def _relative_rows(
+    descent: ValueDescent, curved: Curvatures, scale: float
+) -> tuple[list[Row], list[float]]:
     """Steps up to the first whose error is too large for the rate, and the slack of each."""
     rows, slacks = [], []
-    eta, scale = descent.step_size, _scale(descent)
+    eta = descent.step_size
     sizes = np.maximum(descent.slope_norms, 1e-300)
     for k, error in enumerate(descent.error_norms / sizes):
         slack = min(2.0 - eta * curved.largest * (1.0 + error), 1.0 - error)
@@ -93,7 +97,7 @@ def _relative(instance: Instance) -> Measurement:
     if descent is None:
         return refused(finite)
     curved = curvatures(stage)
-    rows, slacks = _relative_rows(descent, curved)
+    rows, slacks = _relative_rows(descent, curved, _scale(descent, stage))
     return Measurement(
         *shown(rows, LONG_BUDGET),
         conditions=(finite, Condition("η < 2/(L(1 + ε)) and ε ≤ 1", min(slacks))),
@@ -141,7 +145,7 @@ def _composite(instance: Instance) -> Measurement:
     return Measurement(
         float(descent.excess[-1]),
         best.bound.value,
-        _scale(descent),
+        _scale(descent, stage),
         conditions=(
             finite,
             Condition("ηEL ≤ 1", 1.0 - descent.step_size * curved.largest),

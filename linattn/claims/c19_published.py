@@ -22,7 +22,7 @@ from linattn.claims.record import (
     Measurement,
     refused,
 )
-from linattn.claims.value_descent import curvatures, stage_of, value_descent
+from linattn.claims.value_descent import curvatures, rounding, stage_of, value_descent
 from linattn.federated import fed_frozen, run
 from linattn.theory.published import (
     alignment_bound,
@@ -104,7 +104,7 @@ def _biased(instance: Instance) -> Measurement:
     return Measurement(
         float(descent.excess[-1]),
         bound,
-        float(descent.excess.max()) + bound,
+        float(descent.excess.max()) + bound + rounding(stage, LONG_BUDGET),
         conditions=(condition, small_step(stage, 1.0)),
         constants=(Constant("μ", curved.smallest, "exact"),),
         budget=LONG_BUDGET,

@@ -20,6 +20,7 @@ from linattn.claims.record import (
     Measurement,
     refused,
 )
+from linattn.claims.value_descent import squared_rounding
 from linattn.theory.published import (
     field_guide_bound,
     field_guide_drift,
@@ -114,7 +115,9 @@ def _guide_progress(instance: Instance) -> Measurement:
     gained = (lag[:, 0] - lag[:, -1]) / (2.0 * stage.local_lr * stage.local_steps)
     drift = smoothness(stage) * apart[:, :-1].mean(axis=1)
     measured = held.excess(means[:, 1:]).mean(axis=1)
-    scale = np.abs(gained) + drift + lag[:, 0] / (stage.local_lr * stage.local_steps)
+    length = stage.local_lr * stage.local_steps
+    noise = squared_rounding(stage) / (length * LONG_BUDGET)
+    scale = np.abs(gained) + drift + lag[:, 0] / length + noise
     rows = [(float(m), float(g + d), float(s)) for m, g, d, s
             in zip(measured, gained, drift, scale, strict=True)]  # fmt: skip
     return Measurement(

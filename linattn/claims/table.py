@@ -12,7 +12,15 @@ import numpy as np
 
 from linattn._checks import one_of, positive_int
 from linattn.claims.instances import random_instance
-from linattn.claims.record import Claim, Condition, Instance, Verdict, judge, refused
+from linattn.claims.record import (
+    Claim,
+    Condition,
+    Instance,
+    Measurement,
+    Verdict,
+    judge,
+    refused,
+)
 from linattn.claims.tally import worst_of
 from linattn.objectives.starts import initial_params
 from linattn.types import Params, Problem
@@ -91,7 +99,15 @@ def check_instance(claim: Claim, instance: Instance, force: bool = False) -> Ver
             measurement = claim.measure(instance)
         except FloatingPointError as error:
             measurement = refused(Condition(f"a run within floating-point range: {error}", -1.0))
-        return judge(claim, measurement, force=force)
+        return judge(claim, _within_range(measurement), force=force)
+
+
+def _within_range(measurement: Measurement) -> Measurement:
+    """Refuse a comparison whose terms have overflowed, though no iterate has."""
+    if np.isfinite(measurement.scale) or any(c.slack < 0.0 for c in measurement.conditions):
+        return measurement
+    overflow = Condition("terms within floating-point range", -1.0)
+    return measurement._replace(conditions=(*measurement.conditions, overflow))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,9 @@ from linattn.claims.along import finite, frozen_rounds
 from linattn.claims.record import Condition, Instance
 from linattn.theory.frozen import FrozenStage, frozen_stage
 
+GAP_ROUNDING = 1e-29
+"""Square of a few hundred roundings, relative to ‖A‖‖V*‖²cond(A)."""
+
 
 class ValueDescent(NamedTuple):
     """Points x_0..x_N of V ↦ F(B, V) with x⁺ = x − γ(∇f + e).
@@ -67,6 +70,24 @@ def curvatures(stage: FrozenStage) -> Curvatures:
     values = np.linalg.eigvalsh(stage.hessian)
     clients = float(np.linalg.eigvalsh(stage.hessians).max())
     return Curvatures(float(values[0]), float(values[-1]), clients)
+
+
+def rounding(stage: FrozenStage, budget: float) -> float:
+    """What to add to a scale so that the budget covers rounding of f − f* at V*.
+
+    V* is solved with a backward error: its gap ½rᵀA⁻¹r with ‖r‖ ≈ 1e-16‖A‖‖V*‖ is not zero.
+    """
+    curved = curvatures(stage)
+    condition = curved.largest / curved.smallest
+    size = float(np.sum(stage.minimizer**2)) + float(np.sum(stage.start**2))
+    return GAP_ROUNDING * curved.largest * size * condition / budget
+
+
+def squared_rounding(stage: FrozenStage) -> float:
+    """Square of the error with which V* is known: a few hundred roundings times cond(A)."""
+    condition = float(np.linalg.cond(stage.hessian))
+    size = float(np.sum(stage.minimizer**2)) + float(np.sum(stage.start**2))
+    return GAP_ROUNDING * condition**2 * size
 
 
 def value_descent(

@@ -70,6 +70,16 @@ def test_a_run_beyond_floating_point_is_refused(small_problem, small_params):
     assert "floating-point range" in verdict.unmet[0].name
 
 
+def test_terms_beyond_floating_point_are_refused(small_problem, small_params):
+    def measure(instance):
+        return Measurement(float("inf"), float("inf"), float("inf"))
+
+    claim = Claim("X", "test", "upper", "test", measure)
+    verdict = check_instance(claim, Instance(small_problem, small_params))
+    assert verdict.status == "refused"
+    assert verdict.unmet[0].name == "terms within floating-point range"
+
+
 def test_report_is_never_judged(small_problem):
     assert la.check("C13 profile", small_problem, rounds=4, local_lr=0.05).status == "reported"
 
