@@ -220,7 +220,14 @@ def name_rows(drawn: Sheet, axes: Axes, names: Sequence[str], *, labels: bool) -
 
 
 def sideways(
-    drawn: Sheet, axes: Axes, look: str, row: float, values: ArrayLike, **style: Any
+    drawn: Sheet,
+    axes: Axes,
+    look: str,
+    row: float,
+    values: ArrayLike,
+    *,
+    label: str | None = None,
+    **style: Any,
 ) -> None:
     """Draw median and quantiles over seeds as a point with a bar in a named row, if finite."""
     if not np.size(values):
@@ -232,9 +239,10 @@ def sideways(
     alone = np.size(values) == 1 or not np.isfinite(high)
     if not alone:
         axes.hlines(row, low, high, color=settings["color"], linewidth=0.9)
-    axes.plot([middle], [row], linestyle="", label=shown.label, **settings)
+    name = shown.label if label is None else label
+    axes.plot([middle], [row], linestyle="", label=name, **settings)
     ends = (np.nan, np.nan, "") if alone else (float(low), float(high), f"{BAND}, along x")
-    _note(drawn, axes, shown.label, "points", float(middle), row, *ends)
+    _note(drawn, axes, name, "points", float(middle), row, *ends)
 
 
 def _note(

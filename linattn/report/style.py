@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from linattn.experiments.files import open_folder, write_atomically
+from linattn.report.looks import LOOKS as LOOKS
+from linattn.report.looks import Look as Look
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,39 +55,6 @@ RC: dict[str, Any] = {
     "savefig.dpi": 200,
     "xtick.labelsize": 7,
     "ytick.labelsize": 7,
-}
-
-
-class Look(NamedTuple):
-    """How one series is drawn in every figure."""
-
-    label: str
-    colour: str
-    line: str | tuple[int, tuple[float, ...]] = "-"
-    marker: str = ""
-
-
-# Methods and measures in the colours of Okabe and Ito, parts and rules in the muted ones of Tol:
-# both keep apart for red-green and blue-yellow deficiencies; line and marker repeat the difference.
-LOOKS: dict[str, Look] = {
-    "fed_avg": Look("FedAvg", "#D55E00", "-", "s"),
-    "fed_frozen": Look("FedFrozen", "#0072B2", "-", "o"),
-    "synchronized": Look("synchronized (centralized)", "#009E73", "--"),
-    "identical": Look("identical clients", "#56B4E9", "-."),
-    "one_step": Look("E = 1", "#000000", ":"),
-    "measured": Look("measured", "#000000", "-"),
-    "bound": Look("certificate (upper bound)", "#CC79A7", "--"),
-    "lower_bound": Look("lower bound (C15)", "#CC79A7", ":"),
-    "reference": Look("best known P", "#7F7F7F", "--"),
-    "refit": Look("server-refit V*", "#E69F00", "--", "^"),
-    "kernel_bias": Look("kernel bias", "#332288"),
-    "value_transient": Look("value drift: transient", "#88CCEE"),
-    "value_floor": Look("value drift: frozen floor", "#882255"),
-    "value_cross": Look("value drift: cross term", "#999933"),
-    "profile_rule": Look("profile rule", "#117733", "-", "v"),
-    "observable_rule": Look("observable rule", "#DDCC77", "-", "D"),
-    "certified_rule": Look("certified rule", "#AA4499", "-", "P"),
-    "oracle": Look("oracle T*", "#000000", "--", "*"),
 }
 
 
