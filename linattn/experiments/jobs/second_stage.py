@@ -21,9 +21,10 @@ def run(spec: SecondStageSpec) -> xr.Dataset:
     """Return every second stage, forked from one warm-up at every warm-up length.
 
     Dimensions: `stage`; `warmup`; `round` = 0..rounds (NaN before the fork). ``gap``: F − P(B_T) by
-    C1, what is left of the value block's problem; ``kernel_bias`` P(B_T) − P_ref, P_ref by one
-    L-BFGS descent on P from the start; ``test_accuracy`` at the end (real data);
-    ``floats``, both ways, of the second stage.
+    C1, what is left of the value block's problem; ``floor`` its limit under
+    averaging by C7, ∞ where that is unstable; ``kernel_bias`` P(B_T) − P_ref, P_ref by one L-BFGS
+    descent on P from the start; ``test_accuracy`` at the end (real data); ``floats``, both ways, of
+    the second stage.
     """
     import xarray as xr
 
@@ -33,8 +34,10 @@ def run(spec: SecondStageSpec) -> xr.Dataset:
     reference, norm = descended(world.problem, world.params, spec.reference_iterations)
     profile = la.KernelProfile(world.problem)
     lengths = [t for t in spec.warmup_lengths if t < len(warm.path)]
-    bias = np.full(len(spec.warmup_lengths), np.nan)
-    bias[: len(lengths)] = [profile.value(warm.path[t]) - reference for t in lengths]
+    parts = np.full((2, len(spec.warmup_lengths)), np.nan)
+    for k, length in enumerate(lengths):
+        reached = warm.path[length]
+        parts[:, k] = profile.value(reached) - reference, _floor(spec, world, reached)
     shape = (len(spec.stages), len(spec.warmup_lengths))
     gap = np.full((*shape, spec.rounds + 1), np.nan)
     ends = np.full((2, *shape), np.nan)
@@ -45,7 +48,8 @@ def run(spec: SecondStageSpec) -> xr.Dataset:
             ends[:, s, k] = accuracy, columns["floats_up"].sum() + columns["floats_down"].sum()
     data: dict[str, Any] = {
         "gap": (("stage", "warmup", "round"), gap, {"units": "loss"}),
-        "kernel_bias": ("warmup", bias, {"units": "loss"}),
+        "kernel_bias": ("warmup", parts[0], {"units": "loss"}),
+        "floor": ("warmup", parts[1], {"units": "loss"}),
         "test_accuracy": (("stage", "warmup"), ends[0], {"units": "1"}),
         "floats": (("stage", "warmup"), ends[1], {"units": "floats"}),
     }
@@ -56,6 +60,15 @@ def run(spec: SecondStageSpec) -> xr.Dataset:
         "round": np.arange(spec.rounds + 1),
     }
     return xr.Dataset(data, coordinates)
+
+
+def _floor(spec: SecondStageSpec, world: World, start: la.Params) -> float:
+    """½‖V_∞ − V*‖²_A of averaging at the kernel of `start`, in closed form."""
+    assert isinstance(world.problem, la.Problem)
+    stage = la.frozen_stage(
+        world.problem, start, local_steps=spec.local_steps, local_lr=world.local_lr
+    )
+    return stage.floor if stage.stable else float("inf")
 
 
 def _forked(

@@ -1,0 +1,150 @@
+"""Figure 10: FedPart's schedules at depth three against rounds, floats and multiply-adds."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from linattn._typing import Array
+from linattn.report.marks import caption, median_line, panel
+from linattn.report.regimes import Regime, in_words
+from linattn.report.stored import last_sweep
+from linattn.report.style import LOOKS, Look, legend, sheet
+from linattn.report.worlds import last_known, mostly, reproduced, worlds
+
+NAME = "part_schedule"
+KIND = "part_schedule"
+PRICES = {"round": "round", "floats": "floats, both ways", "multiply_adds": "multiply-adds"}
+ORDERS = {
+    "sequential": LOOKS["fed_part"]._replace(marker=""),
+    "reverse": LOOKS["fed_part"]._replace(marker="", colour="#DDCC77", line="--"),
+    "random": LOOKS["fed_part"]._replace(marker="", colour="#44AA99", line=":"),
+}
+INITIAL = ("#332288", "#CC6677", "#999933", "#88CCEE")
+
+
+def draw(output: Path, folder: Path) -> list[Path]:
+    """Draw the figure from the stored results in `output` into `folder`; return its files."""
+    found = worlds(last_sweep(output, KIND))
+    with sheet(NAME, len(found), 3, height=2.5, sharey="row") as drawn:
+        for world, row in zip(found, drawn.axes, strict=True):
+            for axes, (price, label) in zip(row, PRICES.items(), strict=True):
+                y = "F / final F of FedAvg" if price == "round" else ""
+                panel(drawn, axes, f"{world.label}: {label}", x=label, y=y, outer=False)
+                axes.set_title(world.label if price == "round" else f"per {label}", fontsize=7)
+                _curves(drawn, axes, world, price)
+        legend(drawn, columns=3)
+        caption(drawn, "FedPart with W full rounds before every cycle over the groups; floats and "
+                "multiply-adds counted by the accountant. Lines: median over seeds, bands: "
+                f"10–90 %. {_claims(found)}")  # fmt: skip
+        return drawn.save(folder)
+
+
+def summary(output: Path) -> str:
+    """Return final objectives, floats and multiply-adds of every schedule, then the claims."""
+    found = worlds(last_sweep(output, KIND))
+    lines = []
+    for world in found:
+        for name in _schedules(world):
+            floats, work = (_price(world, price, name) for price in ("floats", "multiply_adds"))
+            end = in_words(_end(world, name))
+            lines.append(
+                f"{world.label}: {_look(world, name).label}: final F {end}, floats "
+                f"{in_words(floats, percent=True)} and multiply-adds "
+                f"{in_words(work, percent=True)} of FedAvg's"
+            )
+    return "\n".join([*lines, _claims(found)])
+
+
+def _curves(drawn: Any, axes: Any, world: Regime, price: str) -> None:
+    """Median of F over FedAvg's last F of the same seed; prices differ at random orders only."""
+    axes.set_yscale("log")
+    for name in _schedules(world):
+        x = (
+            world.coordinate("round")
+            if price == "round"
+            else np.median(_of(world, price, name), axis=0)
+        )
+        relative = _of(world, "objective", name) / _of(world, "objective", "fed_avg")[:, -1:]
+        median_line(drawn, axes, _look(world, name), x, relative)
+    _plain_ticks(axes)
+
+
+def _plain_ticks(axes: Any) -> None:
+    from matplotlib.ticker import NullFormatter, NullLocator
+
+    low, high = axes.get_ylim()
+    ticks = [t for t in (0.5, 0.7, 1, 1.2, 1.5, 2, 3, 5, 10) if low <= t <= high]
+    axes.set_yticks(ticks, [f"{t:g}" for t in ticks])
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _schedules(world: Regime) -> list[str]:
+    return [str(name) for name in world.results[0].dataset["schedule"].values]
+
+
+def _look(world: Regime, name: str) -> Look:
+    """FedAvg; orders at the first W; other W in colours of their own."""
+    if name == "fed_avg":
+        return LOOKS["fed_avg"]._replace(marker="", line="-")
+    order, first = name.split(", ")
+    names = _schedules(world)[1:]
+    if first == names[0].split(", ")[1]:
+        return ORDERS[order]._replace(label=f"{order}, W = {first}")
+    others = [n for n in names if n.split(", ")[1] != names[0].split(", ")[1]]
+    colour = INITIAL[others.index(name) % len(INITIAL)]
+    return Look(f"{order}, W = {first}", colour, "-.")
+
+
+def _of(world: Regime, name: str, schedule: str) -> Array:
+    return world.values(name)[:, _schedules(world).index(schedule)]
+
+
+def _end(world: Regime, schedule: str) -> Array:
+    return last_known(_of(world, "objective", schedule)[:, -1])
+
+
+def _price(world: Regime, price: str, schedule: str) -> Array:
+    return _of(world, price, schedule)[:, -1] / _of(world, price, "fed_avg")[:, -1]
+
+
+def _at_equal_price(world: Regime, price: str, schedule: str) -> Array:
+    """FedAvg's objective when it has spent what the schedule spends in all, per seed."""
+    spent = _of(world, price, schedule)[:, -1]
+    full = _of(world, price, "fed_avg")
+    objective = _of(world, "objective", "fed_avg")
+    return np.array(
+        [o[max(int(np.searchsorted(f, s, "right")) - 1, 0)]
+         for f, o, s in zip(full, objective, spent, strict=True)]
+    )  # fmt: skip
+
+
+def _claims(found: list[Regime]) -> str:
+    """FedPart's claims in our words against the stored numbers."""
+    words = []
+    equal: dict[str, list[bool]] = {"floats": [], "multiply_adds": []}
+    rounds, order, initial = [], [], []
+    for world in found:
+        names = _schedules(world)[1:]
+        base = names[0]
+        rounds.append(mostly(_end(world, base) <= _end(world, "fed_avg")))
+        for price, hits in equal.items():
+            hits.append(mostly(_end(world, base) < _at_equal_price(world, price, base)))
+        rivals = [n for n in names if n.endswith(base.split(", ")[1]) and n != base]
+        order += [mostly(_end(world, base) < _end(world, n)) for n in rivals]
+        held = sorted((int(n.split(", ")[1]), n) for n in names if n.startswith("sequential"))
+        initial += [
+            mostly(_end(world, more) < _end(world, less)) for (_, less), (_, more) in pairwise(held)
+        ]
+    words.append(f"at equal rounds {reproduced(rounds)}")
+    words.append(f"at equal floats {reproduced(equal['floats'])}")
+    words.append(f"at equal multiply-adds {reproduced(equal['multiply_adds'])}")
+    return (
+        f"Claims (FedPart): it ends at least as low as full training: {', '.join(words)}; first "
+        f"to last layer is the best order: {reproduced(order, 'comparison')}; more full rounds "
+        f"first end lower: {reproduced(initial, 'comparison')}."
+    )
