@@ -11,12 +11,13 @@ from experiments.toy_runs import SMALL
 import linattn as la
 from linattn.claims.instances import random_instance
 from linattn.claims.table import check_instance
-from linattn.experiments import BoundsSpec, TightnessSpec
+from linattn.experiments import BoundsSpec, CertificateSpec, TightnessSpec
 from linattn.experiments.store import load_results, write_manifest, write_result
 from linattn.experiments.worker import compute
 
 FIGURES = Path(__file__).parents[2] / "figures"
 TIGHTNESS = TightnessSpec(seed=4, first=3, count=2)
+CERTIFICATE = CertificateSpec(problem=SMALL, rounds=8, local_steps=(1, 10), num_starts=2)
 BOUNDS = BoundsSpec(problem=SMALL, rounds=2, local_steps=(2, 5, 40))
 
 
@@ -30,7 +31,11 @@ def figure(name):
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("claims")
-    for spec, name in ((TIGHTNESS, "tightness"), (BOUNDS, "bounds")):
+    for spec, name in (
+        (TIGHTNESS, "tightness"),
+        (BOUNDS, "bounds"),
+        (CERTIFICATE, "certificate"),
+    ):
         write_result(folder, spec, compute(spec))
         write_manifest(folder, name, preset="tiny", specs=[spec])
     return folder
@@ -92,3 +97,17 @@ def test_figures_show_what_is_stored(store, tmp_path):
     table = csv.DictReader((tmp_path / "bounds.csv").read_text("utf-8").splitlines())
     bias = [float(line["y"]) for line in table if line["series"] == "exact bias"]
     assert np.allclose(bias, dataset(store, "bounds")["bias"].values)
+
+
+def test_argmin_figure_has_a_point_per_run(store, tmp_path):
+    module = figure("certificate_argmin")
+    assert module.draw(store, tmp_path)
+    found = dataset(store, "certificate")
+    runs = module.collect(module.regimes(module.last_sweep(store, "certificate")))
+    assert runs.argmin.tolist() == found["argmin_certificate"].values.tolist()
+    assert runs.eta_curvature.tolist() == found["eta_L"].values.max(axis=1).tolist()
+    table = csv.DictReader((tmp_path / "certificate_argmin.csv").read_text("utf-8").splitlines())
+    first = [line for line in table if line["panel"].startswith("argmin")]
+    drawn = [float(line["y"]) for line in first if line["series"] == "merged"]
+    assert drawn == runs.argmin[runs.oracle >= 0].tolist()
+    assert "runs with a trade-off" in module.summary(store)

@@ -1,0 +1,130 @@
+"""Figure 10: freezing where the certificate is lowest, against the oracle (C4).
+
+One point per run (seed, regime, E). Left: argmin of the certificate against the best warm-up length
+T*. Middle: relative regret of freezing there, sorted; runs without a trade-off are counted and left
+out. Right: looseness of the certificate at T = argmin P against the largest ηL_K of the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from linattn._typing import Array
+from linattn.report.marks import caption, panel, record
+from linattn.report.regimes import Regime, in_words, regimes
+from linattn.report.stored import last_sweep
+from linattn.report.style import Look, legend, sheet
+
+NAME = "certificate_argmin"
+KIND = "certificate"
+TARGET = 0.10
+SMALL_STEP = 0.15
+MERGED = Look("merged", "#0072B2", "", "o")
+FACTORED = Look("factored", "#D55E00", "", "s")
+
+
+class Runs(NamedTuple):
+    """One entry per run."""
+
+    argmin: Array
+    oracle: Array
+    regret: Array
+    looseness: Array
+    eta_curvature: Array
+    factored: Array
+
+    def of(self, kept: Array) -> Runs:
+        """Some of the runs."""
+        return Runs(*(column[kept] for column in self))
+
+
+def draw(output: Path, folder: Path) -> list[Path]:
+    """Draw the figure from the stored results in `output` into `folder`; return its files."""
+    runs = collect(regimes(last_sweep(output, KIND)))
+    with sheet(NAME, 1, 3, height=2.6) as drawn:
+        _argmin(drawn, drawn.axes[0, 0], runs)
+        _regret(drawn, drawn.axes[0, 1], runs)
+        _looseness(drawn, drawn.axes[0, 2], runs)
+        legend(drawn)
+        caption(
+            drawn,
+            "Freezing at the argmin of the certificate: one point per seed, regime and E. Regret 0 "
+            "is the best warm-up length, 1 is never freezing.",
+        )
+        return drawn.save(folder)
+
+
+def summary(output: Path) -> str:
+    """Return regret with quantiles, and looseness below and above ηL_K = 0.15."""
+    runs = collect(regimes(last_sweep(output, KIND)))
+    known = runs.regret[~np.isnan(runs.regret)]
+    lines = [
+        f"relative regret {in_words(known)} in {known.size} of {runs.regret.size} runs with a "
+        "trade-off"
+    ]
+    small = runs.eta_curvature <= SMALL_STEP
+    for words, kept in (("≤", small), (">", ~small)):
+        loose = runs.looseness[kept & np.isfinite(runs.looseness)]
+        lines.append(f"looseness at max ηL_K {words} {SMALL_STEP}: {in_words(loose)} "
+                     f"in {loose.size} runs")  # fmt: skip
+    return "\n".join(lines)
+
+
+def collect(found: Sequence[Regime]) -> Runs:
+    """Return the runs of all regimes and numbers of local steps."""
+    parts = []
+    for regime in found:
+        for steps in regime.local_steps:
+            names = ("argmin_certificate", "warmup_star", "regret", "looseness")
+            columns = [regime.values(name, steps) for name in names]
+            finite = regime.values("eta_L", steps)
+            largest = np.where(np.isfinite(finite), finite, 0.0).max(axis=1)
+            factored = np.full(regime.seeds, float(regime.factored))
+            parts.append(Runs(*columns, largest, factored))
+    return Runs(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _kinds(runs: Runs) -> list[tuple[Look, Runs]]:
+    kinds = ((MERGED, runs.factored == 0.0), (FACTORED, runs.factored == 1.0))
+    return [(look, runs.of(kept)) for look, kept in kinds if kept.any()]
+
+
+def _argmin(drawn: Any, axes: Any, runs: Runs) -> None:
+    panel(
+        drawn, axes, "argmin of certificate and oracle", x="best length T* (rounds)",
+        y="argmin of certificate (rounds)", outer=False,
+    )  # fmt: skip
+    known = runs.of(runs.oracle >= 0)
+    top = float(max(known.oracle.max(initial=1.0), known.argmin.max(initial=1.0)))
+    drawn.line(axes, Look("equal", "#7F7F7F", "--"), [0.0, top], [0.0, top], linewidth=0.8)
+    for look, part in _kinds(known):
+        drawn.points(axes, look, part.oracle, part.argmin, alpha=0.6, markersize=3)
+
+
+def _regret(drawn: Any, axes: Any, runs: Runs) -> None:
+    known = runs.of(~np.isnan(runs.regret))
+    without = runs.regret.size - known.regret.size
+    panel(
+        drawn, axes, "relative regret of the argmin", x="share of runs (1)", y="regret (1)",
+        below=f"{in_words(known.regret)}; {without} runs without a trade-off", outer=False, wrap=30,
+    )  # fmt: skip
+    for look, part in _kinds(known):
+        share = (np.arange(part.regret.size) + 0.5) / part.regret.size
+        drawn.points(axes, look, share, np.sort(part.regret), markersize=3)
+    drawn.level(axes, "reference", TARGET, label="0.10")
+    record(drawn, axes, "relative regret (1)", known.regret)
+
+
+def _looseness(drawn: Any, axes: Any, runs: Runs) -> None:
+    known = runs.of(np.isfinite(runs.looseness) & (runs.eta_curvature > 0.0))
+    panel(
+        drawn, axes, "looseness of the certificate", x="largest ηL_K of the run (1)",
+        y="looseness at argmin P (1)", outer=False, wrap=30,
+    )  # fmt: skip
+    for look, part in _kinds(known):
+        drawn.points(axes, look, part.eta_curvature, part.looseness, alpha=0.6, markersize=3)
+    drawn.level(axes, "reference", TARGET, label="0.10")
