@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from linattn._typing import Array
+from linattn._typing import Array, BoolArray
 from linattn.report.marks import caption, panel, record
 from linattn.report.regimes import Regime, in_words, regimes
 from linattn.report.stored import last_sweep
@@ -37,9 +37,9 @@ class Runs(NamedTuple):
     eta_curvature: Array
     factored: Array
 
-    def of(self, kept: Array) -> Runs:
+    def of(self, kept: BoolArray) -> Runs:
         """Some of the runs."""
-        return Runs(*(column[kept] for column in self))
+        return Runs._make(column[kept] for column in self)
 
 
 def draw(output: Path, folder: Path) -> list[Path]:
@@ -84,8 +84,8 @@ def collect(found: Sequence[Regime]) -> Runs:
             finite = regime.values("eta_L", steps)
             largest = np.where(np.isfinite(finite), finite, 0.0).max(axis=1)
             factored = np.full(regime.seeds, float(regime.factored))
-            parts.append(Runs(*columns, largest, factored))
-    return Runs(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+            parts.append(Runs._make((*columns, largest, factored)))
+    return Runs._make(np.concatenate(column) for column in zip(*parts, strict=True))
 
 
 def _kinds(runs: Runs) -> list[tuple[Look, Runs]]:

@@ -60,6 +60,16 @@ def test_relative_decrease_holds_for_every_direction_of_the_error():
         assert 0.5 * values @ after**2 <= bound + 1e-12
 
 
+@pytest.mark.parametrize(("step", "relative"), [(0.5, 0.2), (0.8, 0.0), (1.2, 0.3)])
+def test_relative_rate_is_attained_where_both_curvatures_are_equal(step, relative):
+    """On f = x²/2, μ = L = 1 and e = ∓ε∇f: f⁺/f = (1 − η_e)²."""
+    effective = step * (1 - relative) if step <= 1.0 else step * (1 + relative)
+    rate = relative_rate(step, 1.0, 1.0, relative_error=relative)
+    assert rate == pytest.approx((1 - effective) ** 2, abs=1e-14)
+    half = relative_rate(step, 1.0, 0.5, relative_error=relative)
+    assert half == pytest.approx(0.5 * (1 + rate), abs=1e-14)
+
+
 def test_relative_rate_is_refused_where_the_step_may_ascend_and_would_be_violated():
     """f = (μx² + Ly²)/2 at x = 0, step 2.4/L: f grows by 1.4², the formula says 1 + 0.96μ/L."""
     smoothness, modulus, step = 1.0, 0.01, 2.4
