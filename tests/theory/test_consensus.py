@@ -79,6 +79,17 @@ def test_segment_bound_covers_the_segment():
     assert segment_constant(problem, 0, end, end) == pytest.approx(at_end, rel=1e-10)
 
 
+def test_segment_bound_is_the_largest_bernstein_coefficient():
+    """The middle coefficient from the Hessian at t = ¼, on a segment through the origin."""
+    _, _, _, _, problem, params = bridge.make(3, num_heads=2)
+    end = la.Params(params.layout, -params.flat)
+    quarter = la.Params(params.layout, 0.5 * params.flat)
+    first, last, between = (client_hessian(problem, 0, p) for p in (params, end, quarter))
+    middle = (16.0 * between - 9.0 * first - last) / 6.0
+    norms = [np.abs(np.linalg.eigvalsh(m)).max() for m in (first, middle, last)]
+    assert segment_constant(problem, 0, params, end) == pytest.approx(max(norms), rel=1e-10)
+
+
 def test_segment_bound_needs_merged_kernels():
     _, _, _, _, problem, params = bridge.make(0, kind="factored")
     with pytest.raises(ValueError, match="merged"):
