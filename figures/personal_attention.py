@@ -76,7 +76,8 @@ def _losses(drawn: Any, axes: Any, world: Regime, *, relative: bool, lowest: boo
         rows = [_loss(_at(world, level), method) for level in levels]
         if relative:
             local = [_loss(_at(world, level), "local_attention") for level in levels]
-            rows = [r / base for r, base in zip(rows, local, strict=True)]
+            with np.errstate(invalid="ignore"):  # both diverged: nothing to compare
+                rows = [r / base for r, base in zip(rows, local, strict=True)]
         median_line(drawn, axes, look, levels, np.stack(rows, axis=1))
 
 

@@ -16,7 +16,7 @@ from linattn.report.marks import caption, median_line, panel
 from linattn.report.regimes import Regime, in_words
 from linattn.report.stored import last_sweep
 from linattn.report.style import LOOKS, legend, sheet
-from linattn.report.worlds import mostly, page_name, pages, reproduced, worlds
+from linattn.report.worlds import last_known, mostly, page_name, pages, reproduced, worlds
 
 NAME = "second_stage"
 KIND = "second_stage"
@@ -59,12 +59,13 @@ def summary(output: Path) -> str:
         place = _middle(world)
         length = int(world.coordinate("warmup")[place])
         share = in_words(_share(world, "fed_avg")[:, place], percent=True)
-        floor = world.values("floor")[:, place] / _ends(world, "fed_avg")[:, place]
+        with np.errstate(invalid="ignore"):
+            floor = world.values("floor")[:, place] / _ends(world, "fed_avg")[:, place]
         parts = [
-            f"T = {length}: value drift {share} of F − P_ref, its floor {in_words(floor)} of it"
+            f"T = {length}: value drift {share} of F − P_ref, its floor {in_words(_known(floor))} of it"
         ]
         for stage in _stages(world)[1:]:
-            recovered = in_words(_recovered(world, stage)[:, place], percent=True)
+            recovered = in_words(_known(_recovered(world, stage)[:, place]), percent=True)
             parts.append(f"{STAGES[stage].label} recovers {recovered} of it")
         accuracy = world.values("test_accuracy")
         if np.isfinite(accuracy).all():
@@ -82,14 +83,16 @@ def _along_rounds(drawn: Any, axes: Any, world: Regime, *, first: bool) -> None:
     title = f"{world.label}, T = {length}"
     panel(drawn, axes, title, x="round", y="F − P(B_T) (loss)" if first else "", outer=False,
           wrap=30)  # fmt: skip
-    rounds, gap = world.coordinate("round")[length:], world.values("gap")[:, :, place, length:]
+    rounds = world.coordinate("round")[length:]
+    gap = last_known(world.values("gap")[:, :, place, length:])  # diverged where it ends
     axes.set_yscale("log")
     for s, stage in enumerate(_stages(world)):
         median_line(drawn, axes, STAGES[stage], rounds, gap[:, s], marker="")
     floor = world.values("floor")[:, place]
     if np.isfinite(floor).all():
         drawn.level(axes, FLOOR, float(np.median(floor)))
-    top = float(gap.max())
+    top = float(gap[..., 0].max())
+    top = top if np.isfinite(top) else 1.0
     axes.set_ylim(LOWEST * top, 2.0 * top)
 
 
@@ -101,9 +104,14 @@ def _shares(drawn: Any, axes: Any, world: Regime, *, first: bool) -> None:
     lengths = world.coordinate("warmup")
     for stage in _stages(world):
         median_line(drawn, axes, STAGES[stage], lengths, 100.0 * _share(world, stage))
-    floor = world.values("floor") / (_ends(world, "fed_avg") + world.values("kernel_bias"))
+    with np.errstate(invalid="ignore"):
+        floor = world.values("floor") / (_ends(world, "fed_avg") + world.values("kernel_bias"))
     median_line(drawn, axes, FLOOR, lengths, 100.0 * floor, linewidth=1.0)
     axes.set_ylim(-4.0, 104.0)
+
+
+def _known(values: Array) -> Array:
+    return values[np.isfinite(values)]
 
 
 def _stages(world: Regime) -> list[str]:
@@ -117,18 +125,21 @@ def _middle(world: Regime) -> int:
 
 def _ends(world: Regime, stage: str) -> Array:
     """F − P(B_T) after the last round, (seeds, lengths)."""
-    return world.values("gap")[:, _stages(world).index(stage), :, -1]
+    return last_known(world.values("gap")[:, _stages(world).index(stage), :, -1])
 
 
 def _share(world: Regime, stage: str) -> Array:
-    """Part of F − P_ref that is F − P(B_T)."""
-    end = _ends(world, stage)
-    return np.asarray(end / (end + world.values("kernel_bias")))
+    """Part of F − P_ref that is F − P(B_T), all of it where the stage diverged."""
+    end, bias = _ends(world, stage), world.values("kernel_bias")
+    finite = np.where(np.isfinite(end), end, 0.0)
+    return np.asarray(np.where(np.isfinite(end), finite / (finite + bias), 1.0))
 
 
 def _recovered(world: Regime, stage: str) -> Array:
-    """Part of what averaging leaves that another stage removes, in the same rounds."""
-    return np.asarray(1.0 - _ends(world, stage) / _ends(world, "fed_avg"))
+    """Part of what averaging leaves that another stage removes in the same rounds, at least −1."""
+    end, base = _ends(world, stage), _ends(world, "fed_avg")
+    with np.errstate(invalid="ignore"):  # both diverged: nothing to recover
+        return np.asarray(np.maximum(1.0 - end / base, -1.0))
 
 
 def _claims(found: list[Regime]) -> str:

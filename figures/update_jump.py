@@ -10,6 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from linattn._typing import Array
 from linattn.report.marks import caption, median_line, name_rows, panel, sideways
 from linattn.report.regimes import Regime, in_words
@@ -46,8 +48,9 @@ def draw(output: Path, folder: Path) -> list[Path]:
             for variant, shift in zip(VARIANTS, (-0.22, 0.0, 0.22), strict=True):
                 look, label = VARIANTS[variant], LABELS[variant]
                 style: dict[str, Any] = {"label": label}
-                sideways(drawn, jump, look, row + shift, _jump(world, variant), **style)
-                sideways(drawn, mismatch, look, row + shift, _mismatch(world, variant), **style)
+                sideways(drawn, jump, look, row + shift, _known(_jump(world, variant)), **style)
+                values = _known(_mismatch(world, variant))
+                sideways(drawn, mismatch, look, row + shift, values, **style)
         _rounds(drawn, rounds, found)
         _plain_ticks(jump)
         legend(drawn, [jump], columns=3)
@@ -60,8 +63,8 @@ def summary(output: Path) -> str:
     """Return jumps and mismatches with quantiles, then the claim."""
     found = worlds(last_sweep(output, KIND))
     lines = [
-        f"{world.label}: {LABELS[variant]}: jump {in_words(_jump(world, variant))}, "
-        f"mismatch {in_words(_mismatch(world, variant), digits=2)}"
+        f"{world.label}: {LABELS[variant]}: jump {in_words(_known(_jump(world, variant)))}, "
+        f"mismatch {in_words(_known(_mismatch(world, variant)), digits=2)}"
         for world in found
         for variant in VARIANTS
     ]
@@ -76,8 +79,9 @@ def _rounds(drawn: Any, axes: Any, found: list[Regime]) -> None:
     axes.set_yscale("log")
     for variant, look in VARIANTS.items():
         shown = LOOKS[look]._replace(label=LABELS[variant])
-        ratio = _of(world, "after", variant) / _of(world, "before", variant)
-        median_line(drawn, axes, shown, world.coordinate("round"), ratio, marker="")
+        median_line(
+            drawn, axes, shown, world.coordinate("round"), _ratio(world, variant), marker=""
+        )
     drawn.level(axes, "reference", 1.0, label="no jump", linewidth=0.7)
 
 
@@ -102,27 +106,46 @@ def _of(world: Regime, name: str, variant: str) -> Array:
     return world.values(name)[:, place]
 
 
+def _ratio(world: Regime, variant: str) -> Array:
+    with np.errstate(invalid="ignore"):  # diverged
+        return _of(world, "after", variant) / _of(world, "before", variant)
+
+
 def _second_half(values: Array) -> Array:
     return values[:, values.shape[1] // 2 :].mean(axis=1)
 
 
 def _jump(world: Regime, variant: str) -> Array:
-    return _second_half(_of(world, "after", variant) / _of(world, "before", variant))
+    return _second_half(_ratio(world, variant))
 
 
 def _mismatch(world: Regime, variant: str) -> Array:
     return _second_half(_of(world, "mismatch", variant))
 
 
+def _lost(found: list[Regime]) -> str:
+    """How many runs diverged, in words; they are left out."""
+    runs = np.concatenate([_jump(world, variant) for world in found for variant in VARIANTS])
+    lost = int(np.isnan(runs).sum())
+    return f" {lost} of {runs.size} runs diverged and are left out." if lost else ""
+
+
+def _known(values: Array) -> Array:
+    return values[np.isfinite(values)]
+
+
 def _claims(found: list[Regime]) -> str:
     """FedPart's claim against the stored numbers, and against its control."""
-    order = [mostly(_jump(w, "full") > _jump(w, "one_block")) for w in found]
-    control = sum(mostly(_jump(w, "value_only") > 1.0) for w in found)
-    exact = [mostly(_mismatch(w, "one_block") < EXACT) for w in found]
+    pairs = [_jump(w, "full") - _jump(w, "one_block") for w in found]
+    order = [mostly(_known(d) > 0.0) for d in pairs if len(_known(d))]
+    control = sum(mostly(_known(_jump(w, "value_only")) > 1.0) for w in found)
+    block = [_known(_mismatch(w, "one_block")) for w in found]
+    exact = [mostly(values < EXACT) for values in block if len(values)]
     return (
         "Claim (FedPart): full updates jump after averaging, one-block updates jump less, because "
         f"blocks mismatch. The order is {reproduced(order)}; but the convex control, where no "
         f"blocks can mismatch, jumps too in {control} of {len(found)}, so the jump does not "
         "isolate mismatch: it also shows that clients fit their own data. What does is the output "
         f"mismatch; that it vanishes for one block of one layer is {reproduced(exact)}."
+        f"{_lost(found)}"
     )

@@ -36,18 +36,20 @@ SWEEP = Sweep(
                 {"seed": range(10)},
             ),
             Grid(
-                MethodsSpec(rounds=100, local_steps=20, warmup_rounds=25, initial=REAL),
+                MethodsSpec(
+                    rounds=100, local_steps=20, warmup_rounds=25, initial=REAL, step_factor=0.5
+                ),
                 {"seed": range(10), "data": ["digits", "watch"]},
             ),
         ],
         "quick": [
             Grid(MethodsSpec(rounds=16, warmup_rounds=8, problem=SMALL), {"seed": range(2)}),
             Grid(
-                MethodsSpec(deep=True, rounds=8, local_steps=2, warmup_rounds=4, problem=SMALL),
+                MethodsSpec(deep=True, rounds=6, local_steps=2, warmup_rounds=3, problem=SMALL),
                 {"seed": range(2)},
             ),
             Grid(
-                MethodsSpec(rounds=6, local_steps=4, warmup_rounds=3, initial=REAL),
+                MethodsSpec(rounds=6, local_steps=3, warmup_rounds=3, initial=REAL),
                 {"seed": range(2), "data": ["digits", "watch"]},
             ),
         ],

@@ -12,7 +12,7 @@ SWEEP = Sweep(
     presets={
         "paper": [
             Grid(
-                PersonalAttentionSpec(rounds=200, test_sequences=256),
+                PersonalAttentionSpec(rounds=200, test_sequences=256, problem=ProblemSpec()),
                 {
                     "seed": range(10),
                     "problem.sequences_per_client": [8, 64],

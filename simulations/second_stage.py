@@ -35,7 +35,11 @@ SWEEP = Sweep(
             ),
             Grid(
                 SecondStageSpec(
-                    rounds=200, local_steps=20, warmup_lengths=(0, 5, 10, 20, 50, 100), initial=REAL
+                    rounds=200,
+                    local_steps=20,
+                    warmup_lengths=(0, 5, 10, 20, 50, 100),
+                    initial=REAL,
+                    step_factor=0.5,
                 ),
                 {"seed": range(10), "data": ["digits", "watch"]},
             ),

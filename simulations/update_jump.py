@@ -20,7 +20,9 @@ SWEEP = Sweep(
     presets={
         "paper": [
             Grid(
-                UpdateJumpSpec(rounds=90, local_steps=20, problem=problem, initial=initial),
+                UpdateJumpSpec(
+                    rounds=90, local_steps=20, local_lr=0.02, problem=problem, initial=initial
+                ),
                 {"seed": range(10)},
             )
             for problem in (IID, HETEROGENEOUS)
@@ -28,7 +30,7 @@ SWEEP = Sweep(
         ],
         "quick": [
             Grid(
-                UpdateJumpSpec(rounds=20, local_steps=20, problem=problem),
+                UpdateJumpSpec(rounds=20, local_steps=20, local_lr=0.02, problem=problem),
                 {"seed": range(2)},
             )
             for problem in (IID, HETEROGENEOUS)

@@ -190,7 +190,7 @@ class PersonalAttentionSpec(
 
     test_sequences: Count = 64
     embedding_dim: Count = 8
-    server_lr: Positive = 4.0
+    server_lr: Positive = 2.0
     tuning_steps: Count = 10
 
     def __post_init__(self) -> None:

@@ -106,6 +106,22 @@ def test_the_outcome_is_computed(store, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", FIGURES)
+def test_diverged_runs_are_drawn_as_far_as_they_go(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(Sheet, "_arrange", lambda self: None)
+    monkeypatch.setattr(Sheet, "_image", lambda self, suffix: b"")
+    sweep = load_sweep(find_folder("simulations") / f"{name}.py")
+    specs = [
+        *sweep.specs("tiny", {"local_lr": 5.0, "seed": 0}),
+        *sweep.specs("tiny", {"local_lr": 5.0, "seed": 1}),
+    ]
+    for spec in specs:
+        write_result(tmp_path, spec, compute(spec))
+    write_manifest(tmp_path, name, preset="tiny", specs=specs)
+    assert figure(name).draw(tmp_path, tmp_path / "figures")
+    assert figure(name).summary(tmp_path)
+
+
+@pytest.mark.parametrize("name", FIGURES)
 def test_missing_results(tmp_path, name):
     with pytest.raises(FileNotFoundError, match=f"linattn run simulations/{name}.py"):
         figure(name).draw(tmp_path, tmp_path / "figures")

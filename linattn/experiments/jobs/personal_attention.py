@@ -66,7 +66,7 @@ def build(spec: PersonalAttentionSpec, kernel: tuple[str, ...]) -> dict[str, la.
             hypernetwork=network,
             embedding_dim=spec.embedding_dim,
             blocks=kernel,
-            server_lr=spec.server_lr if network == "linear" else 0.25 * spec.server_lr,
+            server_lr=spec.server_lr if network == "linear" else 0.5 * spec.server_lr,
         )
     return made
 
