@@ -61,9 +61,8 @@ def summary(output: Path) -> str:
         share = in_words(_share(world, "fed_avg")[:, place], percent=True)
         with np.errstate(invalid="ignore"):
             floor = world.values("floor")[:, place] / _ends(world, "fed_avg")[:, place]
-        parts = [
-            f"T = {length}: value drift {share} of F − P_ref, its floor {in_words(_known(floor))} of it"
-        ]
+        left = in_words(_known(floor))
+        parts = [f"T = {length}: value drift {share} of F − P_ref, its floor {left} of it"]
         for stage in _stages(world)[1:]:
             recovered = in_words(_known(_recovered(world, stage)[:, place]), percent=True)
             parts.append(f"{STAGES[stage].label} recovers {recovered} of it")

@@ -27,6 +27,8 @@ LABELS = {
     "one_block": "one block in turn (FedPart)",
     "value_only": "value alone (convex control)",
 }
+CYCLE = 6
+"""Rounds that hold whole cycles over two blocks and over three."""
 EXACT = 1e-13
 """Relative mismatch that is rounding."""
 
@@ -74,14 +76,16 @@ def summary(output: Path) -> str:
 def _rounds(drawn: Any, axes: Any, found: list[Regime]) -> None:
     """The ratio along rounds in the most heterogeneous world."""
     world = max(found, key=lambda w: (not w.factored, sum(w.heterogeneity)))
-    panel(drawn, axes, f"along rounds, {_short(world.label)}", x="round", y="ratio (1)",
-          outer=False)  # fmt: skip
+    rounds = world.coordinate("round")
+    size = CYCLE if len(rounds) >= 6 * CYCLE else 1
+    means = f" (means of {size})" if size > 1 else ""
+    title = f"along rounds{means}, {_short(world.label)}"
+    panel(drawn, axes, title, x="round", y="ratio (1)", outer=False)
     axes.set_yscale("log")
     for variant, look in VARIANTS.items():
         shown = LOOKS[look]._replace(label=LABELS[variant])
-        median_line(
-            drawn, axes, shown, world.coordinate("round"), _ratio(world, variant), marker=""
-        )
+        ratio = _cycles(_ratio(world, variant), size)
+        median_line(drawn, axes, shown, _cycles(rounds[None], size)[0], ratio, marker="")
     drawn.level(axes, "reference", 1.0, label="no jump", linewidth=0.7)
 
 
@@ -109,6 +113,12 @@ def _of(world: Regime, name: str, variant: str) -> Array:
 def _ratio(world: Regime, variant: str) -> Array:
     with np.errstate(invalid="ignore"):  # diverged
         return _of(world, "after", variant) / _of(world, "before", variant)
+
+
+def _cycles(values: Array, size: int) -> Array:
+    """Means over runs of `size` rounds, (seeds, rounds // size)."""
+    count = values.shape[1] // size
+    return values[:, : count * size].reshape(len(values), count, size).mean(axis=2)
 
 
 def _second_half(values: Array) -> Array:
