@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -28,24 +30,25 @@ INITIAL = ("#332288", "#CC6677", "#999933", "#88CCEE")
 
 def draw(output: Path, folder: Path) -> list[Path]:
     """Draw the figure from the stored results in `output` into `folder`; return its files."""
-    found = worlds(last_sweep(output, KIND))
+    found, lost = _comparable(output)
     with sheet(NAME, len(found), 3, height=2.5, sharey="row") as drawn:
         for world, row in zip(found, drawn.axes, strict=True):
             for axes, (price, label) in zip(row, PRICES.items(), strict=True):
                 y = "F / final F of FedAvg" if price == "round" else ""
                 panel(drawn, axes, f"{world.label}: {label}", x=label, y=y, outer=False)
-                axes.set_title(world.label if price == "round" else f"per {label}", fontsize=7)
+                shown = fill(world.label, 34) if price == "round" else f"per {label}"
+                axes.set_title(shown, fontsize=7)
                 _curves(drawn, axes, world, price)
         legend(drawn, columns=3)
         caption(drawn, "FedPart with W full rounds before every cycle over the groups; floats and "
                 "multiply-adds counted by the accountant. Lines: median over seeds, bands: "
-                f"10–90 %. {_claims(found)}")  # fmt: skip
+                f"10–90 %. {_claims(found)}{lost}")  # fmt: skip
         return drawn.save(folder)
 
 
 def summary(output: Path) -> str:
     """Return final objectives, floats and multiply-adds of every schedule, then the claims."""
-    found = worlds(last_sweep(output, KIND))
+    found, lost = _comparable(output)
     lines = []
     for world in found:
         for name in _schedules(world):
@@ -56,7 +59,19 @@ def summary(output: Path) -> str:
                 f"{in_words(floats, percent=True)} and multiply-adds "
                 f"{in_words(work, percent=True)} of FedAvg's"
             )
-    return "\n".join([*lines, _claims(found)])
+    return "\n".join([*lines, _claims(found) + lost])
+
+
+def _comparable(output: Path) -> tuple[list[Regime], str]:
+    """Worlds without the seeds in which FedAvg diverged, and a sentence on those."""
+    found = worlds(last_sweep(output, KIND))
+    kept = []
+    for world in found:
+        ended = np.isfinite(_of(world, "objective", "fed_avg")[:, -1])
+        results = [r for r, known in zip(world.results, ended, strict=True) if known]
+        kept.append(replace(world, results=results or world.results))
+    lost = sum(a.seeds - b.seeds for a, b in zip(found, kept, strict=True))
+    return kept, f" {lost} seeds in which FedAvg diverged are left out." if lost else ""
 
 
 def _curves(drawn: Any, axes: Any, world: Regime, price: str) -> None:

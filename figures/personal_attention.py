@@ -7,6 +7,7 @@ made by a hypernetwork (FedTP), against the spread of the clients' kernels.
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,8 @@ def _losses(drawn: Any, axes: Any, world: Regime, *, relative: bool, lowest: boo
     y = "loss / loss of local" if relative else "test loss"
     x = "planted kernel heterogeneity" if lowest else ""
     panel(drawn, axes, f"{world.label}: {y}", x=x, y=y, outer=False)
-    axes.set_title("relative to local attention" if relative else world.label, fontsize=7)
+    shown = "relative to local attention" if relative else fill(world.label, 34)
+    axes.set_title(shown, fontsize=7)
     axes.set_yscale("log")
     levels = _levels(world)
     for method, look in METHODS.items():
@@ -123,7 +125,7 @@ def _claims(found: list[Regime]) -> str:
         f"{reproduced(hurts, 'setting')}; the hypernetwork beats local attention: "
         f"{reproduced(better, 'setting')}, averaged attention: {reproduced(both, 'setting')}, "
         f"averaging with fine-tuning: {reproduced(tuned, 'setting')}. Where they do not, the gain "
-        f"over averaging vanishes (< 10 %): {reproduced(null, 'setting')}."
+        f"over averaging vanishes (below 10 %): {reproduced(null, 'setting')}."
     )
 
 

@@ -14,7 +14,7 @@ SWEEP = Sweep(
     presets={
         "paper": [
             Grid(
-                GatesSpec(rounds=200, pretraining=(0, 5, 20, 50, 100)),
+                GatesSpec(rounds=200, local_lr=0.02, pretraining=(0, 5, 20, 50, 100)),
                 {"seed": range(10), "problem.value_heterogeneity": [0.0, 0.75]},
             ),
         ],

@@ -32,7 +32,7 @@ SWEEP = Sweep(
                 {"seed": range(10), "problem.kernel_heterogeneity": [0.0, 0.5]},
             ),
             Grid(
-                MethodsSpec(deep=True, rounds=150, local_steps=10, warmup_rounds=40),
+                MethodsSpec(deep=True, rounds=150, local_steps=10, local_lr=0.02, warmup_rounds=40),
                 {"seed": range(10)},
             ),
             Grid(

@@ -14,7 +14,7 @@ SWEEP = Sweep(
     presets={
         "paper": [
             Grid(
-                PartScheduleSpec(rounds=195, initial_rounds=(5, 0, 60)),
+                PartScheduleSpec(rounds=195, local_lr=0.02, initial_rounds=(5, 0, 60)),
                 {
                     "seed": range(10),
                     "problem.value_heterogeneity": [0.0, 0.75],

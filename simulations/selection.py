@@ -14,7 +14,11 @@ SWEEP = Sweep(
     presets={
         "paper": [
             Grid(
-                SelectionSpec(rounds=100, consistency=(0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)),
+                SelectionSpec(
+                    rounds=100,
+                    local_lr=0.02,
+                    consistency=(0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
+                ),
                 {
                     "seed": range(10),
                     "budget": [1, 2],
