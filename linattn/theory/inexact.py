@@ -9,6 +9,7 @@ import scipy.optimize
 
 from linattn._checks import real
 from linattn._typing import Array
+from linattn.theory.polynomials import contraction
 
 
 def measured_moduli(excess: Array, slopes_sq: Array, step_size: float) -> Array:
@@ -211,8 +212,9 @@ def _composite(
     kept = 1.0 - (1.0 + split) * relative**2
     rate = 1.0 - step_size * modulus * kept
     floor = (1.0 + 1.0 / split) * absolute**2 / (2.0 * modulus * kept) if absolute > 0.0 else 0.0
-    power = rate**steps
-    return CompositeBound(power * start + floor * (1.0 - power), rate, floor, split)
+    # 1 − rate^T without cancellation: the floor is huge where the rate is close to one.
+    fallen = float(contraction(np.array(step_size * modulus * kept), steps))
+    return CompositeBound(rate**steps * start + floor * fallen, rate, floor, split)
 
 
 def pl_rate(step_size: float, smoothness: float, modulus: float) -> float:

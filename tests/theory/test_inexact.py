@@ -97,7 +97,7 @@ def test_composite_bound_is_the_best_split():
 def test_composite_bound_searches_up_to_the_largest_split():
     """At ε = 0.9 only s < 0.235 is valid, and the best is close to it."""
     found = composite_bound(1e-6, 8, step_size=0.5, modulus=0.3, relative=0.9, absolute=0.2)
-    splits = np.linspace(1e-3, 0.2345, 3000)
+    splits = np.linspace(1e-3, 0.234567, 3000)
     kept = 1 - (1 + splits) * 0.81
     rate, floor = 1 - 0.15 * kept, (1 + 1 / splits) * 0.04 / (0.6 * kept)
     values = rate**8 * 1e-6 + floor * (1 - rate**8)
