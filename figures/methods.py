@@ -52,7 +52,7 @@ def summary(output: Path) -> str:
     lines = []
     for world in found:
         named = [
-            f"{LOOKS[m].label} {in_words(_ratio(world, 'final_objective', m), digits=3)}"
+            f"{LOOKS[m].label} {in_words(_values(world, 'objective', m), digits=3)}"
             for m in _methods([world])
             if m != "fed_avg"
         ]

@@ -63,7 +63,7 @@ def summary(output: Path) -> str:
 
 
 def _comparable(output: Path) -> tuple[list[Regime], str]:
-    """Worlds without the seeds in which FedAvg diverged, and a sentence on those."""
+    """Worlds without the seeds in which FedAvg diverged, and a sentence on them."""
     found = worlds(last_sweep(output, KIND))
     kept = []
     for world in found:
@@ -71,7 +71,7 @@ def _comparable(output: Path) -> tuple[list[Regime], str]:
         results = [r for r, known in zip(world.results, ended, strict=True) if known]
         kept.append(replace(world, results=results or world.results))
     lost = sum(a.seeds - b.seeds for a, b in zip(found, kept, strict=True))
-    return kept, f" {lost} seeds in which FedAvg diverged are left out." if lost else ""
+    return kept, f" Seeds left out because FedAvg diverged: {lost}." if lost else ""
 
 
 def _curves(drawn: Any, axes: Any, world: Regime, price: str) -> None:

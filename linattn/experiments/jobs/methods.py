@@ -45,9 +45,9 @@ def run(spec: MethodsSpec) -> xr.Dataset:
     Dimensions: `method`; `round` = 0..rounds. The columns of the history; ``mismatch``,
     ‖F(w̄) − Σ w_i F(w_i)‖/‖Σ w_i F(w_i)‖ of the last round's averaging (NaN where a block is not
     averaged); ``final_objective`` and ``test_accuracy`` of the models that clients use, the latter
-    on their own test sequences. The target is FedAvg's final objective plus one per cent of what it
-    gained; ``*_to_target`` are rounds, floats both ways and multiply-adds until a method is there,
-    NaN if it never is.
+    on their own test sequences (NaN if diverged). The target is FedAvg's final objective plus one
+    per cent of what it gained; ``*_to_target`` are rounds, floats both ways and multiply-adds until
+    a method is there, NaN if it never is.
     """
     import xarray as xr
 
@@ -108,7 +108,8 @@ def _one(spec: MethodsSpec, world: World, name: MethodName) -> dict[str, Any]:
         name: padded(result.columns[name], spec.rounds + 1) for name in COLUMNS
     }
     columns["mismatch"] = last[0] if last else np.nan
-    columns["test_accuracy"] = share_right(world, result.client_params)
+    completed = result.outcome.status == "completed"
+    columns["test_accuracy"] = share_right(world, result.client_params) if completed else np.nan
     return columns
 
 
