@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from linattn._checks import positive_int
 from linattn.experiments.catalog import find_scripts, load_script
 from linattn.experiments.files import open_folder
+from linattn.experiments.pool import single_threaded
 from linattn.experiments.progress import reporter
 from linattn.experiments.runner import SweepReport, available_workers, run_sweep
 from linattn.experiments.store import write_manifest
@@ -19,6 +22,9 @@ from linattn.experiments.verification import checked, write_tables
 if TYPE_CHECKING:
     from linattn.claims import Verdict
     from linattn.claims.tally import Tally
+
+
+FIGURES_PER_PROCESS = 4
 
 
 class Row(NamedTuple):
@@ -75,7 +81,7 @@ def simulate(
 
 
 def draw(output: Path) -> Drawn:
-    """Draw every figure whose results are stored.
+    """Draw every figure whose results are stored, figures side by side in several processes.
 
     Raises
     ------
@@ -86,18 +92,38 @@ def draw(output: Path) -> Drawn:
     """
     scripts = find_scripts("figures")
     target = open_folder(output / "figures")
-    drawn = Drawn([], [], [])
-    for path in scripts:
-        module = load_script(path)
-        if not hasattr(module, "draw"):
-            continue  # a module that figures share
-        try:
-            drawn.made.extend(module.draw(output, target))
-            if hasattr(module, "summary"):
-                drawn.summaries.append((path.stem, module.summary(output)))
-        except FileNotFoundError as error:
-            drawn.lacking.append(str(error))
-    return drawn
+    # A process takes a second to start, a figure about as long to draw.
+    count = min(available_workers(), len(scripts) // FIGURES_PER_PROCESS)
+    if count <= 1:
+        return _joined(draw_one(path, output, target) for path in scripts)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(count, mp_context=context) as executor:
+        with single_threaded():  # submitting starts the processes
+            futures = [executor.submit(draw_one, path, output, target) for path in scripts]
+        return _joined(future.result() for future in futures)
+
+
+def draw_one(path: Path, output: Path, target: Path) -> Drawn:
+    """Draw the figure of one script, in a worker process or here."""
+    module = load_script(path)
+    if not hasattr(module, "draw"):
+        return Drawn([], [], [])  # a module that figures share
+    try:
+        made = list(module.draw(output, target))
+        said = [(path.stem, module.summary(output))] if hasattr(module, "summary") else []
+    except FileNotFoundError as error:
+        return Drawn([], [str(error)], [])
+    return Drawn(made, [], said)
+
+
+def _joined(parts: Iterable[Drawn]) -> Drawn:
+    """All figures as one, in the order of their scripts."""
+    every = list(parts)
+    return Drawn(
+        [path for part in every for path in part.made],
+        [sentence for part in every for sentence in part.lacking],
+        [said for part in every for said in part.summaries],
+    )
 
 
 def verify(
