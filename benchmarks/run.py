@@ -29,7 +29,9 @@ GROUPS = ("jax statistics", "jax tokens", "jax hoisted", "torch")
 def environment(threads: int) -> dict[str, str]:
     """Environment in which every library uses so many threads."""
     names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-    return {**os.environ, **dict.fromkeys(names, str(threads)), "JAX_PLATFORMS": "cpu"}
+    # Passive: idle threads of one candidate must not spin on a core while another is timed.
+    fixed = {"JAX_PLATFORMS": "cpu", "OMP_WAIT_POLICY": "PASSIVE"}
+    return {**os.environ, **dict.fromkeys(names, str(threads)), **fixed}
 
 
 def measure(part: str, output: Path, threads: int, *arguments: str) -> dict[str, Any]:
