@@ -15,6 +15,8 @@ from linattn.objectives.forms import SequenceForm
 
 REPEATS = 9
 TURN = 0.03
+# Idle threads of the previous candidate spin for some milliseconds before they sleep.
+PAUSE = 0.03
 STEP = 1e-3
 RIDGES = (0.05, 0.01)
 
@@ -128,8 +130,9 @@ def interleave(
 ) -> dict[str, np.ndarray[Any, Any]]:
     """Return wall times of one call in seconds, (repeats,), all calls taking turns.
 
-    A turn repeats a short call until it has taken `TURN` seconds, so that every candidate finds the
-    caches as its own previous call left them, as in a run of many rounds.
+    A turn begins with a pause and an untimed call, then repeats a short call until it has taken
+    `TURN` seconds: every candidate finds the caches as its own previous call left them, as in a run
+    of many rounds.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
     counts = {}
@@ -140,6 +143,8 @@ def interleave(
         counts[name] = max(1, round(TURN / (time.perf_counter() - began)))
     for _ in range(repeats):
         for name, call in calls.items():
+            time.sleep(PAUSE)
+            call()
             began = time.perf_counter()
             for _ in range(counts[name]):
                 call()

@@ -30,7 +30,7 @@ def environment(threads: int) -> dict[str, str]:
     """Environment in which every library uses so many threads."""
     names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
     # Passive: idle threads of one candidate must not spin on a core while another is timed.
-    fixed = {"JAX_PLATFORMS": "cpu", "OMP_WAIT_POLICY": "PASSIVE"}
+    fixed = {"JAX_PLATFORMS": "cpu", "OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_THREAD_TIMEOUT": "4"}
     return {**os.environ, **dict.fromkeys(names, str(threads)), **fixed}
 
 
