@@ -162,11 +162,7 @@ class Problem:
         ValueError
             If the list is empty, repeats a client or names one that does not exist.
         """
-        chosen = check_clients(clients, self.num_clients)
-        index = np.concatenate([np.arange(self.offsets[i], self.offsets[i + 1]) for i in chosen])
-        weights = self.weights[chosen]
-        offsets = np.cumsum([0, *self.client_sizes[chosen]]).astype(np.int64)
-        return self.rearranged(index, offsets, weights / weights.sum())
+        return self.rearranged(*part_of_clients(self, clients))
 
     def rearranged(self, index: IntArray, offsets: IntArray, weights: Array) -> Problem:
         """Return the problem whose clients hold the sequences `index`, cut at `offsets`."""
@@ -221,6 +217,18 @@ def check_clients(clients: Sequence[int], num_clients: int) -> list[int]:
     if not valid or not all(i in range(num_clients) for i in chosen):
         raise ValueError(f"clients must be distinct numbers in 0..{num_clients - 1}, got {chosen}.")
     return [int(i) for i in chosen]
+
+
+def part_of_clients(
+    problem: Federation, clients: Sequence[int]
+) -> tuple[IntArray, IntArray, Array]:
+    """Return the sequences of some clients, their new offsets, and weights summing to one."""
+    chosen = check_clients(clients, problem.num_clients)
+    begins = np.cumsum([0, *problem.client_sizes])
+    spans = [np.arange(begins[i], begins[i + 1]) for i in chosen]
+    offsets = np.cumsum([0, *problem.client_sizes[chosen]]).astype(np.int64)
+    weights = problem.weights[chosen]
+    return np.concatenate(spans), offsets, weights / weights.sum()
 
 
 def check_weights(weights: Any, sizes: IntArray) -> Array:

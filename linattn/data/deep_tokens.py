@@ -15,7 +15,7 @@ from linattn._typing import Array, IntArray
 from linattn.attention import by_length
 from linattn.data.tokens import ClientData, read_client
 from linattn.deep import DeepAttention
-from linattn.types import check_clients, check_weights
+from linattn.types import check_weights, part_of_clients
 
 RIDGE_GROUPS = ("kernel", "value")
 # Where sequences lie: pairs of a group and rows in it.
@@ -149,11 +149,7 @@ class DeepProblem:
         ValueError
             If the list is empty, repeats a client or names one that does not exist.
         """
-        chosen = check_clients(clients, self.num_clients)
-        index = np.concatenate([np.arange(self.offsets[i], self.offsets[i + 1]) for i in chosen])
-        weights = self.weights[chosen]
-        offsets = np.cumsum([0, *self.client_sizes[chosen]]).astype(np.int64)
-        return self.rearranged(index, offsets, weights / weights.sum())
+        return self.rearranged(*part_of_clients(self, clients))
 
     def rearranged(self, index: IntArray, offsets: IntArray, weights: Array) -> DeepProblem:
         """Return the problem whose clients hold the sequences `index`, cut at `offsets`."""
