@@ -8,13 +8,12 @@ import numpy as np
 
 from linattn._threads import one_blas_thread
 from linattn._typing import Array
+from linattn.analysis.recorded import recorded_driver
 from linattn.federated.method import Method
-from linattn.federated.methods import fed_avg
-from linattn.federated.oracle import LocalTrace, StatisticsOracle
-from linattn.federated.rounds import Round, RoundDriver, check_settings
+from linattn.federated.oracle import LocalTrace
+from linattn.federated.rounds import Round, check_settings
 from linattn.linalg import largest_eigenvalue
 from linattn.objectives.forms import SequenceForm
-from linattn.objectives.joint import check_fits
 from linattn.objectives.population import Population, population
 from linattn.objectives.profile import KernelCurvatureBound, cheap_curvature_bound
 from linattn.types import Params, Problem
@@ -102,7 +101,6 @@ def descent_certificate(
     bound of C3 above; the attribute says which. Cost: per local step one profile, two
     gradients and one 𝓚 on the population, besides the run itself.
     """
-    check_fits(problem, params)
     settings = check_settings(
         rounds=rounds,
         local_steps=local_steps,
@@ -111,8 +109,7 @@ def descent_certificate(
         participation=participation,
         seed=seed,
     )
-    oracle = StatisticsOracle(problem, params.layout)
-    driver = RoundDriver(method or fed_avg(), problem, oracle, params, settings, record=True)
+    driver = recorded_driver(problem, params, settings, method)
     ledger = Ledger(problem, params)
     with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
         for done in driver:

@@ -9,10 +9,8 @@ import numpy as np
 from linattn._threads import one_blas_thread
 from linattn._typing import Array
 from linattn.analysis.certificate import Ledger, StepErrors
-from linattn.federated.methods import fed_avg
-from linattn.federated.oracle import StatisticsOracle
-from linattn.federated.rounds import RoundDriver, check_settings
-from linattn.objectives.joint import check_fits
+from linattn.analysis.recorded import recorded_driver
+from linattn.federated.rounds import check_settings
 from linattn.types import Params, Problem
 
 
@@ -92,7 +90,6 @@ def descent_steps(
     -----
     Source: C14, C4. Cost: that of `descent_certificate`.
     """
-    check_fits(problem, params)
     settings = check_settings(
         rounds=rounds,
         local_steps=local_steps,
@@ -101,8 +98,7 @@ def descent_steps(
         participation=participation,
         seed=seed,
     )
-    oracle = StatisticsOracle(problem, params.layout)
-    driver = RoundDriver(fed_avg(), problem, oracle, params, settings, record=True)
+    driver = recorded_driver(problem, params, settings)
     recorder, completed = _Recorder(problem, params), True
     with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
         for done in driver:

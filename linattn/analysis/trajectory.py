@@ -9,11 +9,10 @@ import numpy as np
 
 from linattn._threads import one_blas_thread
 from linattn._typing import Array, IntArray
+from linattn.analysis.recorded import recorded_driver
 from linattn.federated.method import Method
-from linattn.federated.methods import fed_avg
 from linattn.federated.oracle import LocalTask, StatisticsOracle
-from linattn.federated.rounds import RoundDriver, check_settings
-from linattn.objectives.joint import check_fits
+from linattn.federated.rounds import check_settings
 from linattn.types import Params, Problem
 
 
@@ -80,7 +79,6 @@ def local_paths(
     -----
     Source: theory section 3 (virtual iterate). Cost: the run itself, 3 E P D numbers of memory.
     """
-    check_fits(problem, params)
     settings = check_settings(
         rounds=rounds,
         local_steps=local_steps,
@@ -89,8 +87,7 @@ def local_paths(
         participation=participation,
         seed=seed,
     )
-    oracle = StatisticsOracle(problem, params.layout)
-    driver = RoundDriver(method or fed_avg(), problem, oracle, params, settings, record=True)
+    driver = recorded_driver(problem, params, settings, method)
     with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
         for done in driver:
             assert done.trace is not None
