@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -111,10 +112,7 @@ def descent_certificate(
     )
     driver = recorded_driver(problem, params, settings, method)
     ledger = Ledger(problem, params)
-    with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
-        for done in driver:
-            if not np.isfinite(done.flat).all() or not ledger.add(done):
-                break
+    ledger.follow(driver)
     return ledger.finish(settings.rounds)
 
 
@@ -159,6 +157,11 @@ class Ledger:
                 "eta_L": eta_curvature,
             }
         )
+
+    def follow(self, driver: Iterable[Round]) -> bool:
+        """Account for a whole run; False if it stopped being finite."""
+        with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
+            return all(bool(np.isfinite(d.flat).all()) and self.add(d) for d in driver)
 
     def add(self, done: Round) -> bool:
         """Account for all local steps of a round; False once an iterate is no longer finite."""

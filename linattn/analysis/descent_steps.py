@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from linattn._threads import one_blas_thread
 from linattn._typing import Array
 from linattn.analysis.certificate import Ledger, StepErrors
 from linattn.analysis.recorded import recorded_driver
 from linattn.federated.rounds import check_settings
 from linattn.types import Params, Problem
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 class DescentSteps(NamedTuple):
@@ -29,6 +31,8 @@ class DescentSteps(NamedTuple):
         Whether all iterates were finite.
     end : Params
         The last virtual iterate.
+    ledger : xarray.Dataset
+        The same run as `descent_certificate` returns it.
     """
 
     profile: Array
@@ -37,6 +41,7 @@ class DescentSteps(NamedTuple):
     eta_L: Array
     completed: bool
     end: Params
+    ledger: xr.Dataset
 
 
 class _Recorder(Ledger):
@@ -99,12 +104,9 @@ def descent_steps(
         seed=seed,
     )
     driver = recorded_driver(problem, params, settings)
-    recorder, completed = _Recorder(problem, params), True
-    with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
-        for done in driver:
-            if not np.isfinite(done.flat).all() or not recorder.add(done):
-                completed = False
-                break
+    recorder = _Recorder(problem, params)
+    completed = recorder.follow(driver)
     slopes, errors, curvatures = np.array(recorder.steps).reshape(-1, 3).T
     profile = np.array(recorder.profiles)
-    return DescentSteps(profile, slopes, errors, curvatures, completed, driver.params)
+    ledger = recorder.finish(settings.rounds)
+    return DescentSteps(profile, slopes, errors, curvatures, completed, driver.params, ledger)

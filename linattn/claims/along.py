@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from linattn.analysis.descent_steps import DescentSteps, descent_steps
 from linattn.analysis.trajectory import LocalPath, local_paths
-from linattn.claims.record import Condition, Instance
+from linattn.claims.record import Condition, Instance, shared
 from linattn.federated.methods import fed_frozen
 
 Row = tuple[float, float, float]
 """Measured, bound and the sum of |terms| of one step."""
 
 
-def warmup_rounds(instance: Instance, *, full_batches: bool = False) -> list[LocalPath]:
+@shared
+def warmup_rounds(instance: Instance) -> list[LocalPath]:
     """The rounds of a FedAvg warm-up with minibatches and sampling as the instance has them."""
     return list(
         local_paths(
@@ -21,20 +23,36 @@ def warmup_rounds(instance: Instance, *, full_batches: bool = False) -> list[Loc
             rounds=instance.rounds,
             local_steps=instance.local_steps,
             local_lr=instance.local_lr,
-            batch_size=None if full_batches else instance.batch_size,
+            batch_size=instance.batch_size,
             participation=instance.participation,
             seed=instance.seed,
         )
     )
 
 
-def frozen_rounds(instance: Instance, rounds: int) -> list[LocalPath]:
+@shared
+def warmup_descent(instance: Instance) -> DescentSteps:
+    """The same warm-up as inexact descent on P, with its certificate."""
+    return descent_steps(
+        instance.problem,
+        instance.params,
+        rounds=instance.rounds,
+        local_steps=instance.local_steps,
+        local_lr=instance.local_lr,
+        batch_size=instance.batch_size,
+        participation=instance.participation,
+        seed=instance.seed,
+    )
+
+
+@shared
+def frozen_rounds(instance: Instance) -> list[LocalPath]:
     """Frozen rounds with full batches and full participation."""
     return list(
         local_paths(
             instance.problem,
             instance.params,
-            rounds=rounds,
+            rounds=instance.rounds,
             local_steps=instance.local_steps,
             local_lr=instance.local_lr,
             method=fed_frozen(warmup_rounds=0),
@@ -43,8 +61,8 @@ def frozen_rounds(instance: Instance, rounds: int) -> list[LocalPath]:
 
 
 def finite(paths: list[LocalPath], rounds: int) -> Condition:
-    """Whether all rounds stayed finite."""
-    return Condition("finite trajectory", 0.0 if len(paths) == rounds else -1.0)
+    """Whether the first rounds stayed finite: as many as are needed."""
+    return Condition("finite trajectory", 0.0 if len(paths) >= rounds else -1.0)
 
 
 def shown(rows: Iterable[Row], budget: float) -> Row:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from linattn.analysis.certificate import IDENTITY, LEDGER, descent_certificate
+from linattn.analysis.certificate import IDENTITY, LEDGER
+from linattn.claims.along import warmup_descent
 from linattn.claims.record import (
     Claim,
     Condition,
@@ -19,19 +20,6 @@ from linattn.objectives.population import population
 
 if TYPE_CHECKING:
     import xarray as xr
-
-
-def _certificate(instance: Instance) -> xr.Dataset:
-    return descent_certificate(
-        instance.problem,
-        instance.params,
-        rounds=instance.rounds,
-        local_steps=instance.local_steps,
-        local_lr=instance.local_lr,
-        batch_size=instance.batch_size,
-        participation=instance.participation,
-        seed=instance.seed,
-    )
 
 
 def _finite(ledger: xr.Dataset) -> Condition:
@@ -74,18 +62,18 @@ def _merged(instance: Instance) -> Measurement:
     condition = merged_condition(instance.params)
     if condition.slack < 0:
         return refused(condition)
-    return upper_measurement(_certificate(instance), condition)
+    return upper_measurement(warmup_descent(instance).ledger, condition)
 
 
 def _factored(instance: Instance) -> Measurement:
     condition = factored_condition(instance.params)
     if condition.slack < 0:
         return refused(condition)
-    return upper_measurement(_certificate(instance), condition)
+    return upper_measurement(warmup_descent(instance).ledger, condition)
 
 
 def _additive(instance: Instance) -> Measurement:
-    found = additive_measurement(_certificate(instance))
+    found = additive_measurement(warmup_descent(instance).ledger)
     # P = ½c̄ − ½⟨C, V*⟩ + ridge: its own terms are of the size of c̄, however small P is.
     return found._replace(scale=found.scale + population(instance.problem).form.energy)
 

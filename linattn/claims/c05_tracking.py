@@ -17,6 +17,7 @@ from linattn.claims.record import (
     Instance,
     Measurement,
     refused,
+    shared,
 )
 from linattn.linalg import stack_heads
 from linattn.objectives.population import Population, ValueSystem, population
@@ -40,7 +41,7 @@ def _tracking_error(instance: Instance, params: Params) -> tuple[float, float]:
 
 def _bound(instance: Instance) -> Measurement:
     """At the virtual iterates of the first round, evenly spread over its local steps."""
-    paths = warmup_rounds(instance._replace(rounds=1))
+    paths = warmup_rounds(instance)
     condition = finite(paths, 1)
     if condition.slack < 0:
         return refused(condition)
@@ -76,6 +77,7 @@ class _LagStep(NamedTuple):
     push: float
 
 
+@shared
 def _lag_steps(instance: Instance) -> tuple[float, list[_LagStep], float, Condition]:
     """‖Δ_0‖, every local step, the largest cond(A), and whether the run stayed finite."""
     held, layout = population(instance.problem), instance.params.layout

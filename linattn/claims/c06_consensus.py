@@ -16,7 +16,9 @@ from linattn.claims.record import (
     Measurement,
     merged_condition,
     refused,
+    shared,
 )
+from linattn.claims.value_descent import stage_of
 from linattn.theory.consensus import (
     consensus_chain,
     frozen_consensus_bound,
@@ -24,7 +26,7 @@ from linattn.theory.consensus import (
     secant_constants,
     segment_constant,
 )
-from linattn.theory.frozen import FrozenStage, frozen_stage
+from linattn.theory.frozen import FrozenStage
 from linattn.types import Params
 
 MAX_SEGMENTS = 6
@@ -36,7 +38,7 @@ def _full_batches(instance: Instance) -> Condition:
 
 def _prepared(instance: Instance, *extra: Condition) -> tuple[list[LocalPath], list[Condition]]:
     """One round, and the conditions; the round is empty where it is not finite."""
-    paths = warmup_rounds(instance._replace(rounds=1))
+    paths = warmup_rounds(instance)[:1]
     return paths, [*extra, _full_batches(instance), finite(paths, 1)]
 
 
@@ -106,15 +108,11 @@ def _segment(instance: Instance) -> Measurement:
     )
 
 
+@shared
 def _frozen(instance: Instance) -> tuple[FrozenStage, float, float, Condition]:
     """The stage, D_E, ζ = max_e ζ_e, and whether the round stayed finite."""
-    stage = frozen_stage(
-        instance.problem,
-        instance.params,
-        local_steps=instance.local_steps,
-        local_lr=instance.local_lr,
-    )
-    paths = frozen_rounds(instance, 1)
+    stage = stage_of(instance)
+    paths = frozen_rounds(instance)[:1]
     condition = finite(paths, 1)
     if not paths:
         return stage, np.nan, np.nan, condition

@@ -11,20 +11,12 @@ from linattn.claims.record import (
     Measurement,
     refused,
 )
+from linattn.claims.value_descent import stage_of
 from linattn.federated import fed_frozen, run
-from linattn.theory import FrozenStage, frozen_stage
+from linattn.theory import FrozenStage
 from linattn.types import Params
 
 MAX_CONDITION = 1e4
-
-
-def _stage(instance: Instance) -> FrozenStage:
-    return frozen_stage(
-        instance.problem,
-        instance.params,
-        local_steps=instance.local_steps,
-        local_lr=instance.local_lr,
-    )
 
 
 def _simulate(instance: Instance, params: Params, rounds: int) -> np.ndarray:
@@ -50,7 +42,7 @@ def _conditions(stage: FrozenStage) -> tuple[Condition, ...]:
 
 
 def _closed_form(instance: Instance) -> Measurement:
-    stage = _stage(instance)
+    stage = stage_of(instance)
     conditions = _conditions(stage)
     if min(c.slack for c in conditions) < 0:
         return refused(*conditions)
@@ -70,7 +62,7 @@ def _closed_form(instance: Instance) -> Measurement:
 
 
 def _fixed_point(instance: Instance) -> Measurement:
-    stage = _stage(instance)
+    stage = stage_of(instance)
     conditions = _conditions(stage)
     if min(c.slack for c in conditions) < 0:
         return refused(*conditions)
@@ -86,7 +78,7 @@ def _fixed_point(instance: Instance) -> Measurement:
 
 
 def _bias_bound(instance: Instance) -> Measurement:
-    stage = _stage(instance)
+    stage = stage_of(instance)
     condition = Condition("ηλ_max < 2", 2.0 - stage.largest_step_curvature - 1e-12)
     bound = stage.bias_bound
     if bound is None:
@@ -103,7 +95,7 @@ def _bias_bound(instance: Instance) -> Measurement:
 
 
 def _first_order(instance: Instance) -> Measurement:
-    stage = _stage(instance)
+    stage = stage_of(instance)
     measured, predicted = stage.bias, stage.first_order_bias
     scale = float(np.linalg.norm(stage.minimizer))
     return Measurement(

@@ -1,16 +1,47 @@
 """C13: when to freeze without knowing the answer. Heuristics, reported and never judged."""
 
+from __future__ import annotations
+
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from linattn.analysis.bias_drift import bias_drift
-from linattn.claims.record import Claim, Condition, Instance, Measurement, refused
+from linattn.claims.record import (
+    Claim,
+    Condition,
+    Instance,
+    Measurement,
+    refused,
+    shared,
+)
 from linattn.federated import fed_frozen, freeze_rule, run
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def _rounds(instance: Instance) -> int:
+    return max(4, instance.rounds)
+
+
+@shared
+def _every_length(instance: Instance) -> xr.Dataset:
+    rounds = _rounds(instance)
+    return bias_drift(
+        instance.problem,
+        instance.params,
+        warmup_lengths=range(rounds + 1),
+        rounds=rounds,
+        local_steps=instance.local_steps,
+        local_lr=instance.local_lr,
+        reference=0.0,
+    )
 
 
 def _measure(instance: Instance, rule: str) -> Measurement:
-    rounds = max(4, instance.rounds)
+    rounds = _rounds(instance)
     result = run(
         fed_frozen(warmup_rounds=freeze_rule(rule)),
         instance.problem,
@@ -20,15 +51,7 @@ def _measure(instance: Instance, rule: str) -> Measurement:
         local_lr=instance.local_lr,
         metrics=("objective",),
     )
-    table = bias_drift(
-        instance.problem,
-        instance.params,
-        warmup_lengths=range(rounds + 1),
-        rounds=rounds,
-        local_steps=instance.local_steps,
-        local_lr=instance.local_lr,
-        reference=0.0,
-    )
+    table = _every_length(instance)
     finite = result.outcome.status == "completed" and table.attrs["warmup_star"] is not None
     condition = Condition("finite trajectory", 0.0 if finite else -1.0)
     if not finite:

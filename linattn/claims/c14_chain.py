@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from linattn.analysis.descent_steps import DescentSteps, descent_steps
-from linattn.claims.along import shown
+from linattn.analysis.descent_steps import DescentSteps
+from linattn.claims.along import shown, warmup_descent
 from linattn.claims.record import (
     LONG_BUDGET,
     Claim,
@@ -20,19 +20,6 @@ from linattn.objectives.reference import dual_lower_bound
 from linattn.theory.inexact import descent_chain, measured_moduli
 
 
-def _steps(instance: Instance) -> DescentSteps:
-    return descent_steps(
-        instance.problem,
-        instance.params,
-        rounds=instance.rounds,
-        local_steps=instance.local_steps,
-        local_lr=instance.local_lr,
-        batch_size=instance.batch_size,
-        participation=instance.participation,
-        seed=instance.seed,
-    )
-
-
 def _reference(instance: Instance, steps: DescentSteps) -> float:
     """A lower bound of inf P: C15 at the last iterate (merged), and never below zero."""
     problem, held = instance.problem, population(instance.problem)
@@ -44,7 +31,7 @@ def _reference(instance: Instance, steps: DescentSteps) -> float:
 
 
 def _measure(instance: Instance) -> Measurement:
-    steps = _steps(instance)
+    steps = warmup_descent(instance)
     finite = Condition("finite trajectory", 0.0 if steps.completed else -1.0)
     if finite.slack < 0:
         return refused(finite)

@@ -80,7 +80,7 @@ def _general(instance: Instance) -> Measurement:
 
 def _quadratic(instance: Instance) -> Measurement:
     stage = stage_of(instance)
-    paths = frozen_rounds(instance, instance.rounds)
+    paths = frozen_rounds(instance)
     small = Condition("ηλ_max(A_i) ≤ 1", 1.0 - stage.largest_step_curvature)
     conditions = (small, finite(paths, instance.rounds))
     if conditions[1].slack < 0:
@@ -147,7 +147,7 @@ def _largest_value_curvature(instance: Instance, path: LocalPath) -> float:
 
 def _blocks(instance: Instance) -> Measurement:
     """The first round, kernel block general and value block convex-quadratic."""
-    paths = warmup_rounds(instance._replace(rounds=1))
+    paths = warmup_rounds(instance)[:1]
     conditions = _conditions(instance._replace(rounds=1), paths)
     if conditions[1].slack < 0:
         return refused(*conditions)

@@ -9,7 +9,7 @@ import numpy as np
 
 from linattn._typing import Array
 from linattn.claims.along import finite, frozen_rounds
-from linattn.claims.record import Claim, Condition, Instance, Measurement
+from linattn.claims.record import Claim, Condition, Instance, Measurement, shared
 from linattn.claims.value_descent import stage_of
 from linattn.theory.frozen import FrozenStage
 
@@ -51,10 +51,11 @@ class FrozenRounds(NamedTuple):
         return largest
 
 
+@shared
 def frozen_places(instance: Instance) -> tuple[FrozenRounds | None, Condition]:
     """The frozen rounds of an instance, and whether they stayed finite."""
     stage = stage_of(instance)
-    paths = frozen_rounds(instance, instance.rounds)
+    paths = frozen_rounds(instance)
     condition = finite(paths, instance.rounds)
     if condition.slack < 0:
         return None, condition

@@ -8,9 +8,12 @@ The registry finds it by its name.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import wraps
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -22,6 +25,9 @@ KINDS = ("identity", "upper", "lower", "report")
 ROUNDING_BUDGET = 1e-12
 LONG_BUDGET = 1e-10
 UNDEFINED_BELOW = 1e-12
+
+T = TypeVar("T")
+_kept: ContextVar[dict[Any, Any] | None] = ContextVar("kept", default=None)
 
 
 class Instance(NamedTuple):
@@ -46,6 +52,34 @@ class Instance(NamedTuple):
     batch_size: int | None = None
     participation: float = 1.0
     seed: int = 0
+
+
+@contextmanager
+def shared_runs() -> Iterator[None]:
+    """Let claims that are checked in this block, on one and the same instance, share its runs."""
+    token = _kept.set({})
+    try:
+        yield
+    finally:
+        _kept.reset(token)
+
+
+def shared(function: Callable[[Instance], T]) -> Callable[[Instance], T]:
+    """Compute once per instance within `shared_runs`; the result must not be changed."""
+
+    @wraps(function)
+    def once(instance: Instance) -> T:
+        kept = _kept.get()
+        if kept is None:
+            return function(instance)
+        key = (function, id(instance))
+        if key not in kept:
+            # Holding the instance keeps its id from being given to another one.
+            kept[key] = instance, function(instance)
+        result: T = kept[key][1]
+        return result
+
+    return once
 
 
 class Constant(NamedTuple):

@@ -20,6 +20,7 @@ from linattn.claims.record import (
     Verdict,
     judge,
     refused,
+    shared_runs,
 )
 from linattn.claims.tally import worst_of
 from linattn.objectives.starts import initial_params
@@ -100,6 +101,12 @@ def check_instance(claim: Claim, instance: Instance, force: bool = False) -> Ver
         except FloatingPointError as error:
             measurement = refused(Condition(f"a run within floating-point range: {error}", -1.0))
         return judge(claim, _within_range(measurement), force=force)
+
+
+def check_all(chosen: Iterable[Claim], instance: Instance) -> list[Verdict]:
+    """Check claims on one instance; they share its runs, which is most of the cost."""
+    with shared_runs():
+        return [check_instance(claim, instance) for claim in chosen]
 
 
 def _within_range(measurement: Measurement) -> Measurement:

@@ -8,7 +8,7 @@ import numpy as np
 
 from linattn._typing import Array
 from linattn.claims.along import finite, frozen_rounds
-from linattn.claims.record import Condition, Instance
+from linattn.claims.record import Condition, Instance, shared
 from linattn.theory.frozen import FrozenStage, frozen_stage
 
 GAP_ROUNDING = 1e-29
@@ -55,6 +55,7 @@ class Curvatures(NamedTuple):
     clients: float
 
 
+@shared
 def stage_of(instance: Instance) -> FrozenStage:
     """The frozen stage of an instance."""
     return frozen_stage(
@@ -94,9 +95,8 @@ def value_descent(
     instance: Instance, stage: FrozenStage, *, every_round: bool
 ) -> tuple[ValueDescent | None, Condition]:
     """The frozen rounds of an instance as inexact steps: local ones of size η, or rounds of ηE."""
-    rounds = max(1, instance.rounds)
-    paths = frozen_rounds(instance, rounds)
-    condition = finite(paths, rounds)
+    paths = frozen_rounds(instance)
+    condition = finite(paths, instance.rounds)
     if condition.slack < 0:
         return None, condition
     value = instance.params.layout.slices["value"]
