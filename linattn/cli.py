@@ -84,7 +84,16 @@ def figures_command(output: Output = RESULTS) -> None:
 @app.command("verify")
 def verify_command(
     output: Output = RESULTS,
-    instances: Annotated[int, typer.Option(help="Random instances per claim.")] = 10,
+    instances: Annotated[
+        int | None, typer.Option(help="Random instances; default 10, or 10 times --resolved.")
+    ] = None,
+    resolved: Annotated[
+        int | None,
+        typer.Option(
+            help="Check each claim until so many verdicts had all conditions met and the "
+            "measured quantity above 1e-8 of its scale."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the instances.")] = 0,
     workers: Workers = None,
 ) -> None:
@@ -93,7 +102,11 @@ def verify_command(
     Instances are checked in chunks that are stored below the output folder, so that a long run that
     was stopped continues. The table is written there as CSV and Markdown, too.
     """
-    raise typer.Exit(_verify(output, instances=instances, seed=seed, workers=workers))
+    if instances is None:
+        instances = 10 if resolved is None else 10 * resolved
+    raise typer.Exit(
+        _verify(output, instances=instances, seed=seed, workers=workers, resolved=resolved)
+    )
 
 
 @app.command("tightness")
@@ -224,18 +237,27 @@ def _draw(output: Path) -> Drawn:
     return drawn
 
 
-def _verify(output: Path, *, instances: int, seed: int = 0, workers: int | None = None) -> int:
+def _verify(
+    output: Path,
+    *,
+    instances: int,
+    seed: int = 0,
+    workers: int | None = None,
+    resolved: int | None = None,
+) -> int:
     """Print the table of claims; return the exit status."""
     from linattn.experiments.stages import Row, verify
 
-    def observe(done: int) -> None:
-        print(f"checked {done} of {instances} instances", file=sys.stderr, flush=True)
+    def observe(done: int, claims: list[str]) -> None:
+        most = "" if resolved is None else f"at most {instances}, {len(claims)} claims left"
+        print(f"checked {done} of {most or instances} instances", file=sys.stderr, flush=True)
 
     verified = verify(
         output,
         instances=instances,
         seed=seed,
         workers=workers,
+        resolved=resolved,
         observe=observe if instances > QUIET_INSTANCES else None,
     )
     print(table([Row._fields, *verified.rows]))

@@ -132,7 +132,8 @@ def verify(
     instances: int,
     seed: int = 0,
     workers: int | None = None,
-    observe: Callable[[int], None] | None = None,
+    resolved: int | None = None,
+    observe: Callable[[int, list[str]], None] | None = None,
 ) -> Verified:
     """Check every claim on random instances, and on the stored results.
 
@@ -146,18 +147,25 @@ def verify(
         Random instances per claim, from the streams (seed, "instance").
     workers : int, optional
         Processes; default one per available processor.
-    observe : callable (number of instances done), optional
+    resolved : int, optional
+        Check every claim only until so many of its verdicts were resolved: all conditions met and
+        the measured quantity above 1e-8 of its scale.
+    observe : callable (number of instances done, ids of the claims being checked), optional
 
     Raises
     ------
     ValueError
-        If `instances` is not positive.
+        If `instances` or `resolved` is not positive.
     """
     from linattn.experiments.checks import verdicts
 
     positive_int("instances", instances)
+    if resolved is not None:
+        positive_int("resolved", resolved)
     count = available_workers() if workers is None else workers
-    tallies = _tallies(output, instances, seed, count, observe)
+    tallies = checked(
+        output, instances=instances, seed=seed, workers=count, resolved=resolved, observe=observe
+    )
     stored = verdicts(output)
     rows = [_tally_row(part) for part in tallies] + [_row(v, v.status) for v in stored]
     if tallies:
@@ -165,12 +173,6 @@ def verify(
     # A recalled bound that is violated is shown as such, but is no failure of ours.
     failed = [part.claim for part in tallies if part.status == "violated" and not _recalled(part)]
     return Verified(rows, failed + [v.claim for v in stored if v.status == "violated"])
-
-
-def _tallies(
-    output: Path, instances: int, seed: int, workers: int, observe: Callable[[int], None] | None
-) -> list[Tally]:
-    return checked(output, instances=instances, seed=seed, workers=workers, observe=observe)
 
 
 def _recalled(part: Tally) -> bool:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import itertools
 import json
 import multiprocessing
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from functools import lru_cache
@@ -18,11 +20,13 @@ from linattn.experiments.files import open_folder, write_atomically
 from linattn.experiments.pool import single_threaded
 
 if TYPE_CHECKING:
-    from linattn.claims import Claim
+    from linattn.claims import Claim, Verdict
     from linattn.claims.tally import Tally
 
 FOLDER = "verify"
 CHUNK = 50
+WAVE = 10
+"""Chunks between two decisions which claims need no more instances."""
 COLUMNS = (
     "claim", "kind", "provenance", "status", "instances", "holds", "resolved", "refused",
     "violated", "tightness_min", "tightness_median", "tightness_max", "measured", "bound",
@@ -42,6 +46,13 @@ class Chunk(NamedTuple):
         """File of its tallies."""
         return f"{self.start:06d}-{self.stop:06d}.json"
 
+    def split(self, pieces: int) -> list[Chunk]:
+        """Parts of nearly the same size, none empty."""
+        size = self.stop - self.start
+        count = min(pieces, size)
+        ends = [self.start + size * k // count for k in range(count + 1)]
+        return [Chunk(a, b) for a, b in itertools.pairwise(ends)]
+
 
 def checked(
     output: Path,
@@ -49,7 +60,8 @@ def checked(
     instances: int,
     seed: int,
     workers: int,
-    observe: Callable[[int], None] | None = None,
+    resolved: int | None = None,
+    observe: Callable[[int, list[str]], None] | None = None,
 ) -> list[Tally]:
     """Return the tally of every claim on instances 0..instances of a seed.
 
@@ -60,81 +72,120 @@ def checked(
     ----------
     output : Path
     instances, seed, workers : int
-    observe : callable (number of instances done), optional
+    resolved : int, optional
+        Check a claim no further once so many of its verdicts were resolved (`Tally.resolved`); then
+        `instances` is the most that are drawn. Without it claims are checked on their share.
+    observe : callable (number of instances done, ids of the claims being checked), optional
 
     Notes
     -----
-    Source: none; a service. Cost: about a tenth of a second per instance and processor.
+    Source: none; a service. Cost: about half a second per instance and processor.
     """
     from linattn.claims.table import claims
     from linattn.claims.tally import merged
 
     table = claims()
-    folder = open_folder(output / FOLDER / f"seed{seed}-{_fingerprint(table)}")
-    chunks = [Chunk(k, min(k + CHUNK, instances)) for k in range(0, instances, CHUNK)]
-    parts = {chunk: _load(folder / chunk.name) for chunk in chunks}
+    kind = "" if resolved is None else f"-until{resolved}"
+    folder = open_folder(output / FOLDER / f"seed{seed}-{_fingerprint(table)}{kind}")
+    wave = instances if resolved is None else WAVE * CHUNK
+    tallies = {claim.id: merged(claim, []) for claim in table}
+    for start in range(0, instances, wave):
+        # Decided between waves, so that neither the number of workers nor a restart matters.
+        short = [c for c in table if resolved is None or tallies[c.id].resolved < resolved]
+        if not short:
+            break
+        work = _Work([c.id for c in short], seed, shares=resolved is None)
+        ends = range(start, min(start + wave, instances), CHUNK)
+        chunks = [Chunk(k, min(k + CHUNK, start + wave, instances)) for k in ends]
+        parts = _stored_or_computed(folder, chunks, work, workers, observe)
+        for claim in short:
+            held = [tallies[claim.id], *(part[claim.id] for part in parts)]
+            tallies[claim.id] = merged(claim, held)
+    return list(tallies.values())
+
+
+class _Work(NamedTuple):
+    """What to do with a chunk: which claims, on the instances of which seed."""
+
+    names: list[str]
+    seed: int
+    shares: bool
+
+
+def _stored_or_computed(
+    folder: Path,
+    chunks: Sequence[Chunk],
+    work: _Work,
+    workers: int,
+    observe: Callable[[int, list[str]], None] | None,
+) -> list[dict[str, Tally]]:
+    """The tallies of every chunk, in order."""
+    parts = {chunk: _load(folder / chunk.name, work.names) for chunk in chunks}
     missing = [chunk for chunk, held in parts.items() if held is None]
-    done = instances - sum(c.stop - c.start for c in missing)
-    for chunk, tallies in _computed(missing, [c.id for c in table], seed=seed, workers=workers):
+    done = chunks[-1].stop - sum(c.stop - c.start for c in missing)
+    for chunk, tallies in _computed(missing, work, workers=workers):
         _save(folder / chunk.name, tallies)
         parts[chunk] = tallies
         done += chunk.stop - chunk.start
         if observe is not None:
-            observe(done)
-    held = [part for part in parts.values() if part is not None]
-    return [merged(claim, [part[claim.id] for part in held]) for claim in table]
+            observe(done, work.names)
+    return [part for part in parts.values() if part is not None]
 
 
-def tally_chunk(names: Sequence[str], chunk: Chunk, seed: int) -> dict[str, Tally]:
+def tally_chunk(work: _Work, chunk: Chunk) -> dict[str, Tally]:
     """Check some claims on the instances of a chunk, in a worker process.
 
-    A claim with share s is checked on every (1/s)-th instance.
+    Where shares count, a claim with share s is checked on every (1/s)-th instance.
     """
     from linattn.claims.instances import random_instance
-    from linattn.claims.table import check_instance, get_claim
+    from linattn.claims.table import check_all, get_claim
     from linattn.claims.tally import tally
 
-    drawn = {k: random_instance(seed, k) for k in range(*chunk)}
-    found = {}
-    for name in names:
-        claim = get_claim(name)
-        every = max(1, round(1.0 / claim.share))
-        verdicts = [check_instance(claim, x) for k, x in drawn.items() if k % every == 0]
-        found[name] = tally(name, verdicts)
-    return found
+    listed = [get_claim(name) for name in work.names]
+    every = {c.id: max(1, round(1.0 / c.share)) if work.shares else 1 for c in listed}
+    verdicts: dict[str, list[Verdict]] = {name: [] for name in work.names}
+    for k in range(*chunk):
+        due = [claim for claim in listed if k % every[claim.id] == 0]
+        for verdict in check_all(due, random_instance(work.seed, k)):
+            verdicts[verdict.claim].append(verdict)
+    return {name: tally(name, found) for name, found in verdicts.items()}
 
 
 def _computed(
-    chunks: Sequence[Chunk], names: Sequence[str], *, seed: int, workers: int
+    chunks: Sequence[Chunk], work: _Work, *, workers: int
 ) -> Iterator[tuple[Chunk, dict[str, Tally]]]:
-    """Every chunk with its tallies as it is done; few chunks are split by claims."""
+    """Every chunk with its tallies as it is done; few chunks are split among the workers."""
     if not chunks:
         return
-    groups = min(len(names), -(-2 * workers // len(chunks)))
+    pieces = -(-2 * workers // len(chunks))
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as executor:
-        futures: dict[Future[dict[str, Tally]], Chunk] = {}
+        futures: dict[Future[dict[str, Tally]], tuple[Chunk, int]] = {}
         with single_threaded():  # submitting starts the processes
             for chunk in chunks:
-                for k in range(groups):
-                    part = executor.submit(tally_chunk, names[k::groups], chunk, seed)
-                    futures[part] = chunk
+                for k, piece in enumerate(chunk.split(pieces)):
+                    futures[executor.submit(tally_chunk, work, piece)] = chunk, k
         try:
-            yield from _gathered(futures, groups)
+            yield from _gathered(futures)
         except BaseException:
             executor.shutdown(wait=False, cancel_futures=True)
             raise
 
 
 def _gathered(
-    futures: dict[Future[dict[str, Tally]], Chunk], groups: int
+    futures: dict[Future[dict[str, Tally]], tuple[Chunk, int]],
 ) -> Iterator[tuple[Chunk, dict[str, Tally]]]:
-    waiting: dict[Chunk, list[dict[str, Tally]]] = {chunk: [] for chunk in futures.values()}
+    from linattn.claims.table import get_claim
+    from linattn.claims.tally import merged
+
+    total = Counter(chunk for chunk, _ in futures.values())
+    waiting: dict[Chunk, dict[int, dict[str, Tally]]] = {chunk: {} for chunk in total}
     for future in as_completed(futures):
-        chunk = futures[future]
-        waiting[chunk].append(future.result())
-        if len(waiting[chunk]) == groups:
-            yield chunk, {name: t for part in waiting.pop(chunk) for name, t in part.items()}
+        chunk, k = futures[future]
+        waiting[chunk][k] = future.result()
+        if len(waiting[chunk]) == total[chunk]:
+            parts = [part for _, part in sorted(waiting.pop(chunk).items())]
+            yield chunk, {n: merged(get_claim(n), [p[n] for p in parts]) for n in parts[0]}
 
 
 def _fingerprint(table: Sequence[Claim]) -> str:
@@ -163,8 +214,8 @@ def _save(path: Path, tallies: dict[str, Tally]) -> None:
     write_atomically(path, json.dumps(records, ensure_ascii=False, default=float).encode())
 
 
-def _load(path: Path) -> dict[str, Tally] | None:
-    """The tallies of a stored chunk; None if there is none or it is damaged."""
+def _load(path: Path, names: Sequence[str]) -> dict[str, Tally] | None:
+    """The tallies of a stored chunk; None if there is none, or not of all these claims."""
     from linattn.claims.tally import from_record
 
     try:
@@ -172,7 +223,8 @@ def _load(path: Path) -> dict[str, Tally] | None:
         parts = [from_record(record) for record in records]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    return {part.claim: part for part in parts}
+    held = {part.claim: part for part in parts}
+    return held if set(names) <= held.keys() else None
 
 
 def write_tables(output: Path, tallies: Sequence[Tally]) -> list[Path]:

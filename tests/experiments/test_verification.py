@@ -75,15 +75,21 @@ def test_a_damaged_chunk_is_checked_again(tmp_path, two_claims):
 def test_only_what_is_missing_is_computed(tmp_path, two_claims, monkeypatch):
     asked = []
 
-    def computed(chunks, names, *, seed, workers):
+    def computed(chunks, work, *, workers):
         for chunk in chunks:
             asked.append(chunk)
-            yield chunk, tally_chunk(names, Chunk(chunk.start, chunk.start + 1), seed)
+            yield chunk, tally_chunk(work, Chunk(chunk.start, chunk.start + 1))
 
     monkeypatch.setattr(verification, "_computed", computed)
     seen = []
     checked(tmp_path, instances=CHUNK, seed=3, workers=1)
-    checked(tmp_path, instances=2 * CHUNK + 1, seed=3, workers=1, observe=seen.append)
+    checked(
+        tmp_path,
+        instances=2 * CHUNK + 1,
+        seed=3,
+        workers=1,
+        observe=lambda done, _: seen.append(done),
+    )
     assert asked == [Chunk(0, CHUNK), Chunk(CHUNK, 2 * CHUNK), Chunk(2 * CHUNK, 2 * CHUNK + 1)]
     assert seen == [2 * CHUNK, 2 * CHUNK + 1]
 
@@ -91,6 +97,26 @@ def test_only_what_is_missing_is_computed(tmp_path, two_claims, monkeypatch):
 def test_workers_do_not_change_the_tallies(tmp_path, two_claims):
     one = checked(tmp_path / "one", instances=3, seed=2, workers=1)
     assert checked(tmp_path / "two", instances=3, seed=2, workers=2) == one
+
+
+def test_claims_are_checked_until_enough_verdicts_are_resolved(tmp_path, two_claims, monkeypatch):
+    """C1 is resolved everywhere, C15 at merged kernels only: it needs more instances."""
+    monkeypatch.setattr(verification, "CHUNK", 2)
+    monkeypatch.setattr(verification, "WAVE", 2)
+    arguments = {"instances": 40, "seed": 1, "resolved": 5}
+    first = checked(tmp_path / "one", workers=1, **arguments)
+    assert all(part.resolved >= 5 for part in first)
+    assert first[0].total == 8  # two waves of two chunks
+    assert 8 < first[1].total < 40
+    assert checked(tmp_path / "two", workers=2, **arguments) == first
+    monkeypatch.setattr(verification, "_computed", lambda chunks, *a, **k: pytest.fail("again")
+                        if chunks else iter(()))  # fmt: skip
+    assert checked(tmp_path / "one", workers=1, **arguments) == first
+
+
+def test_a_small_chunk_is_split_without_empty_parts():
+    assert Chunk(3, 6).split(5) == [Chunk(3, 4), Chunk(4, 5), Chunk(5, 6)]
+    assert Chunk(0, 50).split(1) == [Chunk(0, 50)]
 
 
 def test_tables_name_constants_and_slacks(tmp_path):
