@@ -94,6 +94,9 @@ def verify_command(
             "measured quantity above 1e-8 of its scale."
         ),
     ] = None,
+    claim: Annotated[
+        list[str] | None, typer.Option(help="Check only this claim; repeatable.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the instances.")] = 0,
     workers: Workers = None,
 ) -> None:
@@ -105,7 +108,14 @@ def verify_command(
     if instances is None:
         instances = 10 if resolved is None else 10 * resolved
     raise typer.Exit(
-        _verify(output, instances=instances, seed=seed, workers=workers, resolved=resolved)
+        _verify(
+            output,
+            instances=instances,
+            seed=seed,
+            workers=workers,
+            resolved=resolved,
+            chosen=claim,
+        )
     )
 
 
@@ -244,13 +254,15 @@ def _verify(
     seed: int = 0,
     workers: int | None = None,
     resolved: int | None = None,
+    chosen: Sequence[str] | None = None,
 ) -> int:
     """Print the table of claims; return the exit status."""
     from linattn.experiments.stages import Row, verify
 
     def observe(done: int, claims: list[str]) -> None:
-        most = "" if resolved is None else f"at most {instances}, {len(claims)} claims left"
-        print(f"checked {done} of {most or instances} instances", file=sys.stderr, flush=True)
+        of = f"of {instances}" if resolved is None else f"(at most {instances})"
+        left = "" if resolved is None else f", {len(claims)} claims not done"
+        print(f"checked {done} {of} instances{left}", file=sys.stderr, flush=True)
 
     verified = verify(
         output,
@@ -258,6 +270,7 @@ def _verify(
         seed=seed,
         workers=workers,
         resolved=resolved,
+        chosen=chosen,
         observe=observe if instances > QUIET_INSTANCES else None,
     )
     print(table([Row._fields, *verified.rows]))

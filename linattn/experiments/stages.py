@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from math import isnan
 from pathlib import Path
@@ -133,6 +133,7 @@ def verify(
     seed: int = 0,
     workers: int | None = None,
     resolved: int | None = None,
+    chosen: Sequence[str] | None = None,
     observe: Callable[[int, list[str]], None] | None = None,
 ) -> Verified:
     """Check every claim on random instances, and on the stored results.
@@ -150,12 +151,14 @@ def verify(
     resolved : int, optional
         Check every claim only until so many of its verdicts were resolved: all conditions met and
         the measured quantity above 1e-8 of its scale.
+    chosen : sequence of str, optional
+        Ids of the claims to check, on random instances only; default all, and the stored results.
     observe : callable (number of instances done, ids of the claims being checked), optional
 
     Raises
     ------
     ValueError
-        If `instances` or `resolved` is not positive.
+        If `instances` or `resolved` is not positive, or there is no such claim.
     """
     from linattn.experiments.checks import verdicts
 
@@ -164,9 +167,15 @@ def verify(
         positive_int("resolved", resolved)
     count = available_workers() if workers is None else workers
     tallies = checked(
-        output, instances=instances, seed=seed, workers=count, resolved=resolved, observe=observe
+        output,
+        instances=instances,
+        seed=seed,
+        workers=count,
+        resolved=resolved,
+        chosen=chosen,
+        observe=observe,
     )
-    stored = verdicts(output)
+    stored = verdicts(output) if chosen is None else []
     rows = [_tally_row(part) for part in tallies] + [_row(v, v.status) for v in stored]
     if tallies:
         write_tables(output, tallies)

@@ -61,6 +61,7 @@ def checked(
     seed: int,
     workers: int,
     resolved: int | None = None,
+    chosen: Sequence[str] | None = None,
     observe: Callable[[int, list[str]], None] | None = None,
 ) -> list[Tally]:
     """Return the tally of every claim on instances 0..instances of a seed.
@@ -75,16 +76,23 @@ def checked(
     resolved : int, optional
         Check a claim no further once so many of its verdicts were resolved (`Tally.resolved`); then
         `instances` is the most that are drawn. Without it claims are checked on their share.
+    chosen : sequence of str, optional
+        Ids of the claims to check; default all.
     observe : callable (number of instances done, ids of the claims being checked), optional
+
+    Raises
+    ------
+    ValueError
+        If there is no such claim.
 
     Notes
     -----
     Source: none; a service. Cost: about half a second per instance and processor.
     """
-    from linattn.claims.table import claims
+    from linattn.claims.table import claims, get_claim
     from linattn.claims.tally import merged
 
-    table = claims()
+    table = claims() if chosen is None else [get_claim(name) for name in dict.fromkeys(chosen)]
     kind = "" if resolved is None else f"-until{resolved}"
     folder = open_folder(output / FOLDER / f"seed{seed}-{_fingerprint(table)}{kind}")
     wave = instances if resolved is None else WAVE * CHUNK

@@ -25,7 +25,7 @@ def verdict(measured, bound, *, slack=1.0, kind="upper"):
 
 @pytest.fixture
 def two_claims(monkeypatch):
-    chosen = tuple(get_claim(name) for name in ("C1", "C15 any point"))
+    chosen = tuple(get_claim(name) for name in ("C1", "C6 segment"))
     monkeypatch.setattr(sys.modules["linattn.claims.table"], "claims", lambda: chosen)
     return chosen
 
@@ -100,7 +100,7 @@ def test_workers_do_not_change_the_tallies(tmp_path, two_claims):
 
 
 def test_claims_are_checked_until_enough_verdicts_are_resolved(tmp_path, two_claims, monkeypatch):
-    """C1 is resolved everywhere, C15 at merged kernels only: it needs more instances."""
+    """C1 is resolved everywhere, C6 segment on merged kernels only: it needs more instances."""
     monkeypatch.setattr(verification, "CHUNK", 2)
     monkeypatch.setattr(verification, "WAVE", 2)
     arguments = {"instances": 40, "seed": 1, "resolved": 5}
@@ -112,6 +112,17 @@ def test_claims_are_checked_until_enough_verdicts_are_resolved(tmp_path, two_cla
     monkeypatch.setattr(verification, "_computed", lambda chunks, *a, **k: pytest.fail("again")
                         if chunks else iter(()))  # fmt: skip
     assert checked(tmp_path / "one", workers=1, **arguments) == first
+
+
+def test_only_the_chosen_claims_are_checked(tmp_path):
+    """Another choice is another folder, so that no chunk is taken for the whole table's."""
+    (part,) = checked(tmp_path, instances=2, seed=1, workers=1, chosen=["C11"])
+    assert (part.claim, part.total) == ("C11", 2)
+    (part,) = checked(tmp_path, instances=2, seed=1, workers=1, chosen=["C1"])
+    assert (part.claim, part.total) == ("C1", 2)
+    with pytest.raises(ValueError, match="claim"):
+        checked(tmp_path, instances=2, seed=1, workers=1, chosen=["C99"])
+    assert verify(tmp_path, instances=2, workers=1, chosen=["C1"]).rows[0].claim == "C1"
 
 
 def test_a_small_chunk_is_split_without_empty_parts():
