@@ -7,7 +7,9 @@ first. Survivors are listed; those in `EQUIVALENT` carry the reason why no test 
 
     python scripts/mutate_claims.py --sample 100
     python scripts/mutate_claims.py --module theory/inexact.py
+    python scripts/mutate_claims.py --record results/mutants.json
 
+With a record a run that was stopped continues: only what was killed is not tried again.
 Exit status 1 if more than 5 % survive without a reason. Needs a platform with `os.fork`.
 """
 
@@ -24,6 +26,7 @@ import random
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -87,11 +90,14 @@ def mutants(path: str) -> Iterator[Mutant]:
     text = (ROOT / "linattn" / path).read_text(encoding="utf-8")
     tree = ast.parse(text)
     owners = _owners(tree)
+    seen: Counter[str] = Counter()
     for k, site in enumerate(list(_sites(tree))):
         fresh = ast.parse(text)
         target = list(_sites(fresh))[k]
         source = ast.unparse(_Swap(target.node, target.replacement).visit(fresh))
-        yield Mutant(path, f"{path} {owners[site.node]} {site.text}", source)
+        name = f"{path} {owners[site.node]} {site.text}"
+        seen[name] += 1
+        yield Mutant(path, name if seen[name] == 1 else f"{name} ({seen[name]})", source)
 
 
 class _Swap(ast.NodeTransformer):
@@ -240,13 +246,33 @@ def warm() -> None:
         importlib.import_module(name)
 
 
-def tried(chosen: Sequence[Mutant]) -> list[Mutant]:
+class Record:
+    """Which mutants were killed and which survived, kept in a file if there is one."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.killed: dict[str, bool] = {}
+        if path is not None and path.exists():
+            self.killed = json.loads(path.read_text(encoding="utf-8"))
+
+    def add(self, mutant: Mutant, *, killed: bool) -> None:
+        """Note how a mutant fared."""
+        self.killed[mutant.name] = killed
+        if self.path is not None:
+            text = json.dumps(self.killed, indent=0, ensure_ascii=False)
+            self.path.write_text(text + "\n", encoding="utf-8")
+
+
+def tried(chosen: Sequence[Mutant], record: Record) -> list[Mutant]:
     """Return the survivors, saying how each mutant fared."""
     alive = []
     for k, mutant in enumerate(chosen, start=1):
+        if record.killed.get(mutant.name):
+            continue
         first = FIRST.get(mutant.path, ())
         lived = (not first or survives(mutant, first)) and survives(mutant, ALL)
         alive += [mutant] if lived else []
+        record.add(mutant, killed=not lived)
         state = "SURVIVED" if lived else "killed"
         print(f"{k}/{len(chosen)} {state} {mutant.name}", flush=True)
     return alive
@@ -271,7 +297,7 @@ def main() -> int:
     parser.add_argument("--sample", type=int, help="a random sample of so many mutants")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--list", action="store_true", help="only count the mutants")
-    parser.add_argument("--output", type=Path, help="write the survivors as JSON")
+    parser.add_argument("--record", type=Path, help="file of what was killed and what survived")
     options = parser.parse_args()
     every = [m for path in options.module or modules() for m in mutants(path)]
     if options.sample is not None and options.sample < len(every):
@@ -283,16 +309,13 @@ def main() -> int:
     if not survives(None, ALL):
         print("the tests fail without any mutant", file=sys.stderr)
         return 2
-    alive = tried(every)
+    alive = tried(every, Record(options.record))
     unexplained = [m for m in alive if reason(m) is None]
     for mutant in alive:
         print(f"survivor: {mutant.name}: {reason(mutant) or 'no reason known'}")
     share = len(unexplained) / len(every)
     print(f"{len(every)} mutants, {len(alive)} survived, {len(unexplained)} without a reason "
           f"({share:.1%})")  # fmt: skip
-    if options.output is not None:
-        records = [{"name": m.name, "reason": reason(m)} for m in alive]
-        options.output.write_text(json.dumps(records, indent=1, ensure_ascii=False) + "\n")
     return int(share > ALLOWED)
 
 
