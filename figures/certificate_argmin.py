@@ -7,7 +7,8 @@ out. Right: looseness of the certificate at T = argmin P against the largest ηL
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,9 +23,10 @@ from linattn.report.style import Look, legend, sheet
 NAME = "certificate_argmin"
 KIND = "certificate"
 TARGET = 0.10
-SMALL_STEP = 0.15
+BINS = (0.0, 0.15, 0.3, 0.6, 1.0, 2.0, float("inf"))
 MERGED = Look("merged", "#0072B2", "", "o")
 FACTORED = Look("factored", "#D55E00", "", "s")
+MEDIAN = Look("median of a bin", "#222222", "-")
 
 
 class Runs(NamedTuple):
@@ -59,19 +61,30 @@ def draw(output: Path, folder: Path) -> list[Path]:
 
 
 def summary(output: Path) -> str:
-    """Return regret with quantiles, and looseness below and above ηL_K = 0.15."""
+    """Return regret with quantiles, and looseness in bins of ηL_K."""
     runs = collect(regimes(last_sweep(output, KIND)))
     known = runs.regret[~np.isnan(runs.regret)]
     lines = [
         f"relative regret {in_words(known)} in {known.size} of {runs.regret.size} runs with a "
         "trade-off"
     ]
-    small = runs.eta_curvature <= SMALL_STEP
-    for words, kept in (("≤", small), (">", ~small)):
-        loose = runs.looseness[kept & np.isfinite(runs.looseness)]
-        lines.append(f"looseness at max ηL_K {words} {SMALL_STEP}: {in_words(loose)} "
-                     f"in {loose.size} runs")  # fmt: skip
+    lines += [
+        f"looseness at max ηL_K in ({low:g}, {high:g}]: {in_words(loose)} in {loose.size} runs"
+        for low, high, loose in _bins(runs)
+    ]
+    unknown = int((~np.isfinite(runs.looseness)).sum())
+    if unknown:
+        lines.append(f"no looseness where P never fell or the run diverged: {unknown} runs")
     return "\n".join(lines)
+
+
+def _bins(runs: Runs) -> Iterator[tuple[float, float, Array]]:
+    """Every bin of max ηL_K that has runs, with their looseness."""
+    for low, high in pairwise(BINS):
+        kept = (runs.eta_curvature > low) & (runs.eta_curvature <= high)
+        loose = runs.looseness[kept & np.isfinite(runs.looseness)]
+        if loose.size:
+            yield low, high, loose
 
 
 def collect(found: Sequence[Regime]) -> Runs:
@@ -127,4 +140,8 @@ def _looseness(drawn: Any, axes: Any, runs: Runs) -> None:
     )  # fmt: skip
     for look, part in _kinds(known):
         drawn.points(axes, look, part.eta_curvature, part.looseness, alpha=0.6, markersize=3)
+    largest = float(known.eta_curvature.max(initial=BINS[1]))
+    for low, high, loose in _bins(known):
+        ends, middle = [low, min(high, largest)], float(np.median(loose))
+        drawn.line(axes, MEDIAN, ends, [middle, middle], linewidth=1.4)
     drawn.level(axes, "reference", TARGET, label="0.10")

@@ -8,7 +8,7 @@ import numpy as np
 
 import linattn as la
 from linattn.claims.instances import random_instance
-from linattn.claims.table import check_instance
+from linattn.claims.table import check_all
 from linattn.experiments.claim_specs import TightnessSpec
 
 if TYPE_CHECKING:
@@ -28,8 +28,7 @@ def run(spec: TightnessSpec) -> xr.Dataset:
 
     chosen = [c for c in la.claims() if c.kind in ("upper", "lower") and c.share == 1.0]
     places = range(spec.first, spec.first + spec.count)
-    drawn = [random_instance(spec.seed, k) for k in places]
-    verdicts = [[check_instance(claim, instance) for instance in drawn] for claim in chosen]
+    verdicts = [check_all(chosen, random_instance(spec.seed, k)) for k in places]
     tightness = [[v.tightness if v.status != "refused" else np.nan for v in row]
                  for row in verdicts]  # fmt: skip
     status = [[STATUSES.index(v.status) for v in row] for row in verdicts]
@@ -37,8 +36,8 @@ def run(spec: TightnessSpec) -> xr.Dataset:
     both = ("claim", "instance")
     return xr.Dataset(
         {
-            "tightness": (both, np.array(tightness), {"units": "1"}),
-            "status": (both, np.array(status, dtype=float), {"units": "1"}),
+            "tightness": (both, np.array(tightness).T, {"units": "1"}),
+            "status": (both, np.array(status, dtype=float).T, {"units": "1"}),
             "recalled": ("claim", np.array(recalled), {"units": "1"}),
         },
         coords={"claim": [claim.id for claim in chosen], "instance": np.array(places)},
