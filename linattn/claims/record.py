@@ -204,12 +204,14 @@ def judge(claim: Claim, measurement: Measurement, *, force: bool = False) -> Ver
     claim : Claim
     measurement : Measurement
     force : bool
-        Judge even where a condition is unmet, to show that the condition is needed.
+        Judge even where a condition is unmet, to show that the condition is needed; what was not
+        measured stays refused.
     """
     unmet = tuple(c for c in measurement.conditions if not c.slack >= 0.0)
     excess = _excess(claim.kind, measurement)
     allowed = measurement.budget * measurement.scale
-    if unmet and not force:
+    measured = bool(np.isfinite(measurement.measured) and np.isfinite(measurement.bound))
+    if unmet and not (force and measured):
         status = "refused"
     elif claim.kind == "report":
         status = "reported"

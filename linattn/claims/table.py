@@ -91,14 +91,14 @@ def check(
 
 
 def check_instance(claim: Claim, instance: Instance, force: bool = False) -> Verdict:
-    """Measure and judge one claim; overflow inside a diverging run is not an error.
+    """Measure and judge one claim; overflow or a singular matrix of a diverging run is no error.
 
     Where a run leaves the numbers in which the claim can be evaluated, the claim is refused.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         try:
             measurement = claim.measure(instance)
-        except FloatingPointError as error:
+        except (FloatingPointError, np.linalg.LinAlgError) as error:
             measurement = refused(Condition(f"a run within floating-point range: {error}", -1.0))
         return judge(claim, _within_range(measurement), force=force)
 

@@ -210,6 +210,8 @@ def _composite(
     absolute: float,
 ) -> CompositeBound:
     kept = 1.0 - (1.0 + split) * relative**2
+    if kept <= 0.0:  # ε is one to rounding: nothing is left of the descent
+        return CompositeBound(float("inf"), 1.0, float("inf"), split)
     rate = 1.0 - step_size * modulus * kept
     floor = (1.0 + 1.0 / split) * absolute**2 / (2.0 * modulus * kept) if absolute > 0.0 else 0.0
     # 1 − rate^T without cancellation: the floor is huge where the rate is close to one.

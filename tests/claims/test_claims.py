@@ -70,6 +70,16 @@ def test_a_run_beyond_floating_point_is_refused(small_problem, small_params):
     assert "floating-point range" in verdict.unmet[0].name
 
 
+def test_a_singular_round_map_is_refused():
+    """Far beyond stability I − M̂ is singular in floating-point numbers."""
+    drawn = random_instance(5, 5)
+    stage = la.frozen_stage(drawn.problem, drawn.params, local_steps=1, local_lr=1.0)
+    wild = drawn._replace(local_lr=4.0 / stage.largest_step_curvature, local_steps=50)
+    verdict = check_instance(get_claim("C8 first order"), wild)
+    assert verdict.status == "refused"
+    assert "floating-point range" in verdict.unmet[0].name
+
+
 def test_terms_beyond_floating_point_are_refused(small_problem, small_params):
     def measure(instance):
         return Measurement(float("inf"), float("inf"), float("inf"))
@@ -127,6 +137,8 @@ def test_unmet_condition_refuses_unless_forced():
     bad = Measurement(2.0, 1.0, 1.0, conditions=(Condition("needed", -0.5),))
     assert judge(claim_of("upper"), bad).status == "refused"
     assert judge(claim_of("upper"), bad, force=True).status == "violated"
+    nothing = Measurement(float("nan"), 1.0, 1.0, conditions=bad.conditions)
+    assert judge(claim_of("upper"), nothing, force=True).status == "refused"
 
 
 def test_budgets_are_within_the_contract():

@@ -94,6 +94,14 @@ def test_composite_bound_is_the_best_split():
     assert composite_bound(3.0, 8, **(options | {"relative": 1.0})) is None
 
 
+@pytest.mark.parametrize("short", [1e-6, 1e-8, 1e-12, 1e-16])
+def test_composite_bound_with_an_error_of_nearly_the_gradient(short):
+    """Where 1 − ε² is rounding there is no descent to speak of, and no division by zero."""
+    options = {"step_size": 0.5, "modulus": 0.3, "relative": 1.0 - short, "absolute": 0.2}
+    found = composite_bound(3.0, 8, **options)
+    assert found is None or found.value > 3.0
+
+
 def test_composite_bound_searches_up_to_the_largest_split():
     """At ε = 0.9 only s < 0.235 is valid, and the best is close to it."""
     found = composite_bound(1e-6, 8, step_size=0.5, modulus=0.3, relative=0.9, absolute=0.2)
