@@ -1,4 +1,4 @@
-"""Figure 9: the bias of the frozen stage between its bounds, and what rate it buys.
+"""Figure 15: the bias of the frozen stage between its bounds, and what rate it buys.
 
 One row per regime. Left: exact bias, lower bound, the bounds of C8 and published ones against ηE,
 with the marks ηLE = 1 and (where it is reached) the end of stability; ηL stands above. Right: rate

@@ -1,4 +1,4 @@
-"""Figure 10: freezing where the certificate is lowest, against the oracle (C4).
+"""Figure 16: freezing where the certificate is lowest, against the oracle (C4).
 
 One point per run (seed, regime, E). Left: argmin of the certificate against the best warm-up length
 T*. Middle: relative regret of freezing there, sorted; runs without a trade-off are counted and left

@@ -1,4 +1,4 @@
-"""Figure 8: how tight every bound of the claim table is over random instances.
+"""Figure 14: how tight every bound of the claim table is over random instances.
 
 One row per bound, tightest first: median, 10–90 % and extremes of bound/measured (1 is tight), how
 often the bound was refused, and how often it was violated. Bounds whose paper could not be compared

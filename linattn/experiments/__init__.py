@@ -3,7 +3,7 @@
 Importing this loads neither xarray nor the compiled code.
 """
 
-from linattn.experiments.claim_specs import BoundsSpec, TightnessSpec
+from linattn.experiments.claim_specs import BoundsSpec, OrdersSpec, TightnessSpec
 from linattn.experiments.method_specs import (
     GatesSpec,
     MethodsSpec,
@@ -43,6 +43,7 @@ __all__ = [
     "InitialSpec",
     "MethodsSpec",
     "ModelSpec",
+    "OrdersSpec",
     "PartScheduleSpec",
     "PersonalAttentionSpec",
     "ProblemSpec",

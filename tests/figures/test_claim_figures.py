@@ -11,7 +11,8 @@ from experiments.toy_runs import SMALL
 import linattn as la
 from linattn.claims.instances import random_instance
 from linattn.claims.table import check_instance
-from linattn.experiments import BoundsSpec, CertificateSpec, TightnessSpec
+from linattn.experiments import BoundsSpec, CertificateSpec, InitialSpec, OrdersSpec, TightnessSpec
+from linattn.experiments.jobs.common import prepared
 from linattn.experiments.store import load_results, write_manifest, write_result
 from linattn.experiments.worker import compute
 
@@ -19,6 +20,9 @@ FIGURES = Path(__file__).parents[2] / "figures"
 TIGHTNESS = TightnessSpec(seed=4, first=3, count=2)
 CERTIFICATE = CertificateSpec(problem=SMALL, rounds=8, local_steps=(1, 10), num_starts=2)
 BOUNDS = BoundsSpec(problem=SMALL, rounds=2, local_steps=(2, 5, 40))
+ORDERS = OrdersSpec(
+    problem=SMALL, initial=InitialSpec(kernel="factored", rank=2), rounds=2, local_steps=(2, 3, 5)
+)
 
 
 def figure(name):
@@ -34,6 +38,7 @@ def store(tmp_path_factory):
     for spec, name in (
         (TIGHTNESS, "tightness"),
         (BOUNDS, "bounds"),
+        (ORDERS, "orders"),
         (CERTIFICATE, "certificate"),
     ):
         write_result(folder, spec, compute(spec))
@@ -74,14 +79,43 @@ def test_bias_lies_between_its_bounds(store):
     assert (np.diff(bias) > 0).all()
 
 
+def test_orders_are_those_of_the_statistics(store):
+    """Each column at one step size from public pieces, and no drift without local steps."""
+    found = dataset(store, "orders")
+    problem, start = prepared(ORDERS)
+    kernel = la.run(la.fed_avg(), problem, start, rounds=2, local_steps=10, local_lr=0.05).params
+    eta = float(found["step_size"][3])
+    stage = la.frozen_stage(problem, kernel, local_steps=10, local_lr=eta)
+    row = found.isel(step_size=3)
+    assert float(row["bias_by_step"]) == pytest.approx(np.linalg.norm(stage.bias), rel=1e-9)
+    at = {v: la.Joint(problem).value(kernel.replace(value=x.reshape(kernel.value.shape)))
+          for v, x in (("fixed", stage.fixed_point), ("star", stage.minimizer))}  # fmt: skip
+    assert float(row["excess_by_step"]) == pytest.approx(at["fixed"] - at["star"], rel=1e-6)
+    once = la.run(la.fed_avg(), problem, kernel, rounds=1, local_steps=10, local_lr=eta).params
+    joint = la.Joint(problem).gradient(kernel).flat
+    error = (kernel.flat - once.flat) / (10 * eta) - joint
+    assert float(row["round_error_by_step"]) == pytest.approx(np.linalg.norm(error), rel=1e-6)
+    with pytest.raises(ValueError, match="at 1 no drift"):
+        OrdersSpec(local_steps=(1, 2))
+
+
+def test_slopes_are_the_published_exponents(store):
+    module = figure("orders")
+    (regime,) = module.regimes(load_results(store, "orders"))
+    for name, order in module.ORDERS.items():
+        for by_step in (True, False):
+            slope = module.slopes(regime, name, by_step=by_step)
+            assert slope == pytest.approx(order.exponent, abs=0.05), (name, by_step)
+
+
 def test_jobs_are_deterministic():
-    for spec in (TIGHTNESS, BOUNDS):
+    for spec in (TIGHTNESS, BOUNDS, ORDERS):
         first, second = compute(spec), compute(spec)
         assert first == second
 
 
 def test_figures_show_what_is_stored(store, tmp_path):
-    for name in ("tightness", "bounds"):
+    for name in ("tightness", "bounds", "orders"):
         module = figure(name)
         files = module.draw(store, tmp_path)
         assert {f.suffix for f in files} == {".png", ".pdf", ".csv"}

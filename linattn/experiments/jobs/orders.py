@@ -1,0 +1,92 @@
+"""How drift, bias and mismatch grow with η and with E, beside the orders that are published."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import linattn as la
+from linattn.analysis.trajectory import LocalPath, local_paths
+from linattn.experiments.claim_specs import OrdersSpec
+from linattn.experiments.jobs.common import along, prepared
+from linattn.federated.method import Method
+from linattn.linalg import stack_heads
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+UNITS = {
+    "bias": "parameter norm",
+    "excess": "loss",
+    "drift_sq": "parameter norm²",
+    "round_error": "gradient norm",
+    "covariance": "kernel norm",
+}
+
+
+def run(spec: OrdersSpec) -> xr.Dataset:
+    """Return drift, bias and mismatch for every step size at E, and for every E at a step size.
+
+    Dimensions: `step_size`, η = local_lr · 2⁻ᵏ at `local_steps_fixed` local steps, and
+    `local_steps` at the smallest η. Names end in ``_by_step`` and ``_by_count``. At the kernel
+    after the warm-up: ``bias`` ‖V_∞ − V*‖, its ``excess`` F(V_∞) − F(V*), ``drift_sq`` the largest
+    Σp‖V_i − V̄‖² of a frozen round from V*, ``round_error`` ‖e‖ of a warm-up round as one gradient
+    step, and ``covariance`` ‖Cov_p(Q_i, K_i)‖ after that round (zero for merged kernels).
+    """
+    import xarray as xr
+
+    problem, start = prepared(spec)
+    params = la.run(
+        la.fed_avg(),
+        problem,
+        start,
+        rounds=spec.rounds,
+        local_steps=spec.warmup_local_steps,
+        local_lr=spec.local_lr,
+        metrics=(),
+    ).params
+    steps = spec.local_lr * 0.5 ** np.arange(spec.halvings)
+    by_step = [_measured(problem, params, float(eta), spec.local_steps_fixed) for eta in steps]
+    smallest = float(steps[-1])
+    by_count = [_measured(problem, params, smallest, count) for count in spec.local_steps]
+    curvature = la.frozen_stage(problem, params, local_steps=1, local_lr=1.0)
+    named = {f"{name}_by_step": v for name, v in along("step_size", by_step, UNITS).items()}
+    named |= {f"{name}_by_count": v for name, v in along("local_steps", by_count, UNITS).items()}
+    return xr.Dataset(
+        named | {"curvature": ((), curvature.largest_step_curvature, {"units": "curvature"})},
+        coords={"step_size": steps, "local_steps": list(spec.local_steps)},
+    )
+
+
+def _measured(
+    problem: la.Problem, params: la.Params, local_lr: float, local_steps: int
+) -> dict[str, float]:
+    stage = la.frozen_stage(problem, params, local_steps=local_steps, local_lr=local_lr)
+    bias = stage.bias
+    flat = stack_heads(bias) if bias.ndim == 3 else bias
+
+    def one_round(at: la.Params, method: Method) -> LocalPath:
+        (path,) = local_paths(
+            problem, at, rounds=1, local_steps=local_steps, local_lr=local_lr, method=method
+        )
+        return path
+
+    star = params.replace(value=stage.minimizer.reshape(params.value.shape))
+    apart, path = one_round(star, la.fed_frozen(warmup_rounds=0)), one_round(params, la.fed_avg())
+    change = path.gradients.mean(axis=0) - path.full_gradients[0]
+    return {
+        "bias": float(np.linalg.norm(bias)),
+        "excess": 0.5 * float(np.vdot(flat, stage.hessian @ flat)),
+        "drift_sq": float(apart.spread(apart.places).max() ** 2),
+        "round_error": float(np.linalg.norm(path.weights @ change)),
+        "covariance": _covariance(path, params),
+    }
+
+
+def _covariance(path: LocalPath, params: la.Params) -> float:
+    """‖Σp Q_iK_iᵀ − Q̄K̄ᵀ‖ after the round."""
+    models = [la.Params(params.layout, flat) for flat in path.places[-1]]
+    kernels = np.stack([model.kernels() for model in models])
+    mean = la.Params(params.layout, path.mean[-1]).kernels()
+    return float(np.linalg.norm(np.tensordot(path.weights, kernels, 1) - mean))
