@@ -14,10 +14,11 @@ from linattn.experiments.catalog import find_scripts, load_script
 from linattn.experiments.files import open_folder
 from linattn.experiments.pool import single_threaded
 from linattn.experiments.progress import reporter
+from linattn.experiments.provenance import provenance
 from linattn.experiments.runner import SweepReport, available_workers, run_sweep
 from linattn.experiments.store import write_manifest
 from linattn.experiments.sweep import Sweep
-from linattn.experiments.verification import checked, write_tables
+from linattn.experiments.verification import checked, source_digest, write_tables
 
 if TYPE_CHECKING:
     from linattn.claims import Verdict
@@ -178,7 +179,8 @@ def verify(
     stored = verdicts(output) if chosen is None else []
     rows = [_tally_row(part) for part in tallies] + [_row(v, v.status) for v in stored]
     if tallies:
-        write_tables(output, tallies)
+        asked = {"instances": instances, "resolved": resolved, "seed": seed}
+        write_tables(output, tallies, asked | {"source": source_digest()} | provenance())
     # A recalled bound that is violated is shown as such, but is no failure of ours.
     failed = [part.claim for part in tallies if part.status == "violated" and not _recalled(part)]
     return Verified(rows, failed + [v.claim for v in stored if v.status == "violated"])

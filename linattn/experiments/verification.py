@@ -9,7 +9,7 @@ import itertools
 import json
 import multiprocessing
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from functools import lru_cache
 from importlib.metadata import version
@@ -199,11 +199,12 @@ def _gathered(
 def _fingerprint(table: Sequence[Claim]) -> str:
     """Of the source, the claims and the numerical libraries: whatever changes verdicts."""
     names = " ".join(claim.id for claim in table)
-    return hashlib.sha256(f"{_source_digest()} {names}".encode()).hexdigest()[:12]
+    return hashlib.sha256(f"{source_digest()} {names}".encode()).hexdigest()[:12]
 
 
 @lru_cache(maxsize=1)
-def _source_digest() -> str:
+def source_digest() -> str:
+    """Return the SHA-256 of the source that verdicts depend on, and of the numerical libraries."""
     package = Path(__file__).parents[1]
     rooms = ("experiments", "report", "deep", "cli.py")
     text = hashlib.sha256()
@@ -235,8 +236,17 @@ def _load(path: Path, names: Sequence[str]) -> dict[str, Tally] | None:
     return held if set(names) <= held.keys() else None
 
 
-def write_tables(output: Path, tallies: Sequence[Tally]) -> list[Path]:
+def write_tables(
+    output: Path, tallies: Sequence[Tally], origin: Mapping[str, object]
+) -> list[Path]:
     """Write the claim table as CSV and Markdown below ``output/verify``; return the files.
+
+    Parameters
+    ----------
+    output : Path
+    tallies : sequence of Tally
+    origin : mapping
+        Where the numbers come from; written beside them as JSON.
 
     Notes
     -----
@@ -246,7 +256,7 @@ def write_tables(output: Path, tallies: Sequence[Tally]) -> list[Path]:
 
     folder = open_folder(output / FOLDER)
     rows = [_cells(get_claim(part.claim), part) for part in tallies]
-    paths = [folder / "claims.csv", folder / "claims.md"]
+    paths = [folder / "claims.csv", folder / "claims.md", folder / "provenance.json"]
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -255,6 +265,7 @@ def write_tables(output: Path, tallies: Sequence[Tally]) -> list[Path]:
     lines = [SHOWN, ["---"] * len(SHOWN), *([row[c] for c in SHOWN] for row in rows)]
     table = "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
     write_atomically(paths[1], (table + "\n").encode())
+    write_atomically(paths[2], (json.dumps(origin, indent=1, sort_keys=True) + "\n").encode())
     return paths
 
 

@@ -132,7 +132,8 @@ def test_a_small_chunk_is_split_without_empty_parts():
 
 def test_tables_name_constants_and_slacks(tmp_path):
     parts = [tally("C3 bound", [verdict(1.0, 2.0)])]
-    table, page = write_tables(tmp_path, parts)
+    table, page, origin = write_tables(tmp_path, parts, {"seed": 3})
+    assert json.loads(origin.read_text(encoding="utf-8")) == {"seed": 3}
     (row,) = csv.DictReader(table.read_text(encoding="utf-8").splitlines())
     assert row["claim"] == "C3 bound"
     assert row["constants"] == "k = 2 (h)"
