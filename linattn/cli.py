@@ -102,8 +102,9 @@ def verify_command(
 ) -> None:
     """Compare the two numbers of every claim; exit status 1 if a claim is violated.
 
-    Instances are checked in chunks that are stored below the output folder, so that a long run that
-    was stopped continues. The table is written there as CSV and Markdown, too.
+    Instances are checked in chunks that are stored below the output folder:
+    a long run that was stopped continues. The table is written there as CSV
+    and Markdown, too, with its provenance.
     """
     if instances is None:
         instances = 10 if resolved is None else 10 * resolved

@@ -95,7 +95,7 @@ def checked(
     table = claims() if chosen is None else [get_claim(name) for name in dict.fromkeys(chosen)]
     kind = "" if resolved is None else f"-until{resolved}"
     folder = open_folder(output / FOLDER / f"seed{seed}-{_fingerprint(table)}{kind}")
-    wave = instances if resolved is None else WAVE * CHUNK
+    wave = instances if resolved is None else CHUNK * min(WAVE, -(-resolved // CHUNK))
     tallies = {claim.id: merged(claim, []) for claim in table}
     for start in range(0, instances, wave):
         # Decided between waves, so that neither the number of workers nor a restart matters.

@@ -103,7 +103,7 @@ def test_claims_are_checked_until_enough_verdicts_are_resolved(tmp_path, two_cla
     """C1 is resolved everywhere, C6 segment on merged kernels only: it needs more instances."""
     monkeypatch.setattr(verification, "CHUNK", 2)
     monkeypatch.setattr(verification, "WAVE", 2)
-    arguments = {"instances": 40, "seed": 1, "resolved": 5}
+    arguments = {"instances": 40, "seed": 1, "resolved": 5}  # 5 / 2 chunks, at most 2 a wave
     first = checked(tmp_path / "one", workers=1, **arguments)
     assert all(part.resolved >= 5 for part in first)
     assert first[0].total == 8  # two waves of two chunks
