@@ -286,7 +286,8 @@ def first_tests(path: str) -> tuple[str, ...]:
         stem = path.removeprefix("claims/").removesuffix(".py")
         module = importlib.import_module(f"linattn.claims.{stem}")
         fast = [c for c in getattr(module, "CLAIMS", ()) if c.share == 1.0]
-        return (*(f"{RANDOM}[{claim.id}]" for claim in fast), *listed, *CLAIM_TESTS)
+        ids = (claim.id.encode("unicode_escape").decode() for claim in fast)  # as pytest has them
+        return (*(f"{RANDOM}[{name}]" for name in ids), *listed, *CLAIM_TESTS)
     return listed or (f"tests/{path.split('/')[0]}",)
 
 
