@@ -42,6 +42,8 @@ def test_factored_bound_is_the_twins(seed):
     assert measured <= upper
     bound = tracking_bound(problem, params)
     assert np.sqrt(measured) <= bound.value
+    sizes = (np.linalg.norm(block, 2, axis=(1, 2)) ** 2 for block in theta)
+    assert bound.factor == pytest.approx(np.sqrt(np.max(sum(sizes))), rel=1e-11)
     assert bound.value == pytest.approx(factor_size(params) * merged, rel=1e-9)
 
 

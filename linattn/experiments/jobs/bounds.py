@@ -8,7 +8,7 @@ import numpy as np
 
 import linattn as la
 from linattn.experiments.claim_specs import BoundsSpec
-from linattn.experiments.jobs.common import prepared, single, stacked
+from linattn.experiments.jobs.common import single, stacked, with_trained_kernel
 from linattn.theory.published import (
     alignment_bound,
     average_drift,
@@ -33,16 +33,7 @@ def run(spec: BoundsSpec) -> xr.Dataset:
     Charles and Konečný (recalled); NaN where a bound is refused. ``rate`` is ρ(M̂), ``condition``
     that of Σp S_iA_i with its bound.
     """
-    problem, start = prepared(spec)
-    params = la.run(
-        la.fed_avg(),
-        problem,
-        start,
-        rounds=spec.rounds,
-        local_steps=spec.warmup_local_steps,
-        local_lr=spec.local_lr,
-        metrics=(),
-    ).params
+    problem, params = with_trained_kernel(spec)
     parts = [_panel(problem, params, spec.local_lr, steps) for steps in spec.local_steps]
     return stacked(parts, spec.local_steps)
 

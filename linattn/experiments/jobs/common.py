@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 
 import linattn as la
+from linattn.experiments.claim_specs import TrainedKernelSpec
 from linattn.experiments.specs import SyntheticSpec
 
 if TYPE_CHECKING:
@@ -25,6 +26,21 @@ def prepared(spec: SyntheticSpec) -> tuple[la.Problem, la.Params]:
     problem = la.synthetic_problem(**msgspec.to_builtins(spec.problem), seed=spec.seed)
     initial = msgspec.to_builtins(spec.initial)
     return problem, la.initial_params(problem, **initial, seed=spec.seed)
+
+
+def with_trained_kernel(spec: TrainedKernelSpec) -> tuple[la.Problem, la.Params]:
+    """Return the problem of a spec and its parameters after the FedAvg rounds that it asks for."""
+    problem, start = prepared(spec)
+    result = la.run(
+        la.fed_avg(),
+        problem,
+        start,
+        rounds=spec.rounds,
+        local_steps=spec.warmup_local_steps,
+        local_lr=spec.local_lr,
+        metrics=(),
+    )
+    return problem, result.params
 
 
 def one_of_identical(problem: la.Problem) -> la.Problem:

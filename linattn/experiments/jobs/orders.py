@@ -9,7 +9,7 @@ import numpy as np
 import linattn as la
 from linattn.analysis.trajectory import LocalPath, local_paths
 from linattn.experiments.claim_specs import OrdersSpec
-from linattn.experiments.jobs.common import along, prepared
+from linattn.experiments.jobs.common import along, with_trained_kernel
 from linattn.federated.method import Method
 from linattn.linalg import stack_heads
 
@@ -36,16 +36,7 @@ def run(spec: OrdersSpec) -> xr.Dataset:
     """
     import xarray as xr
 
-    problem, start = prepared(spec)
-    params = la.run(
-        la.fed_avg(),
-        problem,
-        start,
-        rounds=spec.rounds,
-        local_steps=spec.warmup_local_steps,
-        local_lr=spec.local_lr,
-        metrics=(),
-    ).params
+    problem, params = with_trained_kernel(spec)
     steps = spec.local_lr * 0.5 ** np.arange(spec.halvings)
     by_step = [_measured(problem, params, float(eta), spec.local_steps_fixed) for eta in steps]
     smallest = float(steps[-1])
