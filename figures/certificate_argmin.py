@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from linattn._typing import Array, BoolArray
-from linattn.report.marks import caption, panel, record
+from linattn.report.marks import caption, panel, record, signed_log_axis
 from linattn.report.regimes import Regime, in_words, regimes
 from linattn.report.stored import last_sweep
 from linattn.report.style import Look, legend, sheet
@@ -55,7 +55,8 @@ def draw(output: Path, folder: Path) -> list[Path]:
         caption(
             drawn,
             "Freezing at the argmin of the certificate: one point per seed, regime and E. Regret 0 "
-            "is the best warm-up length, 1 is never freezing.",
+            "is the best warm-up length, 1 is never freezing. Looseness is taken where P is "
+            "lowest.",
         )
         return drawn.save(folder)
 
@@ -68,6 +69,9 @@ def summary(output: Path) -> str:
         f"relative regret {in_words(known)} in {known.size} of {runs.regret.size} runs with a "
         "trade-off"
     ]
+    for look, part in _kinds(runs):
+        known = part.regret[~np.isnan(part.regret)]
+        lines.append(f"  {look.label} kernels: {in_words(known)} in {known.size}")
     lines += [
         f"looseness at max ηL_K in ({low:g}, {high:g}]: {in_words(loose)} in {loose.size} runs"
         for low, high, loose in _bins(runs)
@@ -109,7 +113,7 @@ def _kinds(runs: Runs) -> list[tuple[Look, Runs]]:
 def _argmin(drawn: Any, axes: Any, runs: Runs) -> None:
     panel(
         drawn, axes, "argmin of certificate and oracle", x="best length T* (rounds)",
-        y="argmin of certificate (rounds)", outer=False,
+        y="argmin (rounds)", outer=False,
     )  # fmt: skip
     known = runs.of(runs.oracle >= 0)
     top = float(max(known.oracle.max(initial=1.0), known.argmin.max(initial=1.0)))
@@ -129,6 +133,8 @@ def _regret(drawn: Any, axes: Any, runs: Runs) -> None:
         share = (np.arange(part.regret.size) + 0.5) / part.regret.size
         drawn.points(axes, look, share, np.sort(part.regret), markersize=3)
     drawn.level(axes, "reference", TARGET, label="0.10")
+    high = float(known.regret.max(initial=1.0))
+    signed_log_axis(axes, 0.0, high, threshold=TARGET / 10.0)
     record(drawn, axes, "relative regret (1)", known.regret)
 
 
@@ -136,7 +142,7 @@ def _looseness(drawn: Any, axes: Any, runs: Runs) -> None:
     known = runs.of(np.isfinite(runs.looseness) & (runs.eta_curvature > 0.0))
     panel(
         drawn, axes, "looseness of the certificate", x="largest ηL_K of the run (1)",
-        y="looseness at argmin P (1)", outer=False, wrap=30,
+        y="looseness (1)", outer=False, wrap=30,
     )  # fmt: skip
     for look, part in _kinds(known):
         drawn.points(axes, look, part.eta_curvature, part.looseness, alpha=0.6, markersize=3)
@@ -144,4 +150,5 @@ def _looseness(drawn: Any, axes: Any, runs: Runs) -> None:
     for low, high, loose in _bins(known):
         ends, middle = [low, min(high, largest)], float(np.median(loose))
         drawn.line(axes, MEDIAN, ends, [middle, middle], linewidth=1.4)
+    axes.set_yscale("log")
     drawn.level(axes, "reference", TARGET, label="0.10")
