@@ -79,15 +79,23 @@ def test_segment_bound_covers_the_segment():
     assert segment_constant(problem, 0, end, end) == pytest.approx(at_end, rel=1e-10)
 
 
-def test_segment_bound_is_the_largest_bernstein_coefficient():
-    """The middle coefficient from the Hessian at t = ¼, on a segment through the origin."""
+@pytest.mark.parametrize("reach", [-1.0, -0.97])
+def test_segment_bound_is_the_largest_bernstein_coefficient(reach):
+    """The middle coefficient from the Hessian at t = ¼, on a segment past the origin."""
     _, _, _, _, problem, params = bridge.make(3, num_heads=2)
-    end = la.Params(params.layout, -params.flat)
-    quarter = la.Params(params.layout, 0.5 * params.flat)
+    end = la.Params(params.layout, reach * params.flat)
+    quarter = la.Params(params.layout, (0.75 + 0.25 * reach) * params.flat)
     first, last, between = (client_hessian(problem, 0, p) for p in (params, end, quarter))
     middle = (16.0 * between - 9.0 * first - last) / 6.0
     norms = [np.abs(np.linalg.eigvalsh(m)).max() for m in (first, middle, last)]
-    assert segment_constant(problem, 0, params, end) == pytest.approx(max(norms), rel=1e-10)
+    assert norms[1] == max(norms)
+    assert segment_constant(problem, 0, params, end) == pytest.approx(norms[1], rel=1e-10)
+
+
+def test_chain_is_unrolled_from_zero():
+    """b ← (1 + ηL)b + ηζ by hand."""
+    found = consensus_chain(0.5, np.array([7.0, 2.0, 4.0]), np.array([4.0, 1.0, 0.0]))
+    assert found.tolist() == [2.0, 2.0 * 2.0 + 0.5, 3.0 * 4.5]
 
 
 def test_segment_bound_needs_merged_kernels():

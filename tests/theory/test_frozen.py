@@ -57,6 +57,16 @@ def test_against_dense_matrix_powers(seed, kind, readout, count, share):
         assert stage.bias_bound == stage.crude_bias_bound
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_gap_is_that_of_the_objective(seed):
+    """F(B, V_0) − F(B, V*) by the twin, without a subtraction of losses here."""
+    inst, theta, V, problem, params, _, stage, naive = case(seed, "merged", "token", 3, 0.3)
+    star = ref.unstack(naive.minimizer, len(V))
+    expected = ref.objective(inst, theta, V) - ref.objective(inst, theta, star)
+    assert stage.gap == pytest.approx(expected, rel=1e-8)
+    assert la.ValueBlock(problem, params).gap(params.value) == pytest.approx(stage.gap, rel=1e-9)
+
+
 def eta_times(naive, stage):
     return naive.largest * stage.local_lr
 
