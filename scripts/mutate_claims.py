@@ -66,7 +66,10 @@ FIRST = {
     "claims/c19_published.py": ("tests/theory/test_published.py",),
     "claims/c20_averages.py": ("tests/theory/test_published.py",),
 }
+# Every number of a claim against the twin: seconds, and most mutants of claims end here.
+NUMBERS = ("tests/claims/test_numbers.py", "tests/claims/test_conditions.py")
 CLAIM_TESTS = (
+    *NUMBERS,
     "tests/claims/test_broken_assumptions.py",
     "tests/claims/test_warmup_claims.py",
     "tests/claims/test_inexact_claims.py",
@@ -287,7 +290,8 @@ def first_tests(path: str) -> tuple[str, ...]:
         module = importlib.import_module(f"linattn.claims.{stem}")
         fast = [c for c in getattr(module, "CLAIMS", ()) if c.share == 1.0]
         ids = (claim.id.encode("unicode_escape").decode() for claim in fast)  # as pytest has them
-        return (*(f"{RANDOM}[{name}]" for name in ids), *listed, *CLAIM_TESTS)
+        slow = (path for path in CLAIM_TESTS if path not in NUMBERS)
+        return (*NUMBERS, *(f"{RANDOM}[{name}]" for name in ids), *listed, *slow)
     return listed or (f"tests/{path.split('/')[0]}",)
 
 
