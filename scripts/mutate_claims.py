@@ -245,8 +245,13 @@ def survives(mutant: Mutant | None, tests: Sequence[str]) -> bool:
 
 def _run_and_exit(mutant: Mutant | None, tests: Sequence[str]) -> None:
     """In the child: import the mutant instead of the module, run pytest, leave."""
+    import hypothesis
     import pytest
 
+    # One failing example is enough; making it small takes most of the time.
+    phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
+    hypothesis.settings.register_profile("mutants", phases=phases, database=None)
+    hypothesis.settings.load_profile("mutants")
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
@@ -275,7 +280,7 @@ def warm() -> None:
     Nothing below the rooms of the mutants imports from them, so it need not be imported again.
     """
     sys.path.insert(0, str(ROOT))
-    for name in ("pytest", "scipy.optimize", "scipy.stats", "xarray", "linattn"):
+    for name in ("pytest", "hypothesis", "scipy.optimize", "scipy.stats", "xarray", "linattn"):
         importlib.import_module(name)
     claims = importlib.import_module("linattn.claims.table")
     instance = importlib.import_module("linattn.claims.instances").random_instance(0, 0)
