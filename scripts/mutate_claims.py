@@ -245,13 +245,8 @@ def survives(mutant: Mutant | None, tests: Sequence[str]) -> bool:
 
 def _run_and_exit(mutant: Mutant | None, tests: Sequence[str]) -> None:
     """In the child: import the mutant instead of the module, run pytest, leave."""
-    import hypothesis
     import pytest
 
-    # One failing example is enough; making it small takes most of the time.
-    phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
-    hypothesis.settings.register_profile("mutants", phases=phases, database=None)
-    hypothesis.settings.load_profile("mutants")
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
@@ -260,7 +255,18 @@ def _run_and_exit(mutant: Mutant | None, tests: Sequence[str]) -> None:
     if mutant is not None:
         sys.meta_path.insert(0, _Finder(mutant))
         _import_again()
-    os._exit(int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests])))
+    os._exit(int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests], [_NoShrinking()])))
+
+
+class _NoShrinking:
+    """Plugin: one failing example is enough, making it small takes most of the time."""
+
+    def pytest_configure(self) -> None:
+        """Before the tests are imported, and after the plugin of hypothesis."""
+        from hypothesis import Phase, settings
+
+        settings.register_profile("mutants", phases=(Phase.explicit, Phase.generate), database=None)
+        settings.load_profile("mutants")
 
 
 def _import_again() -> None:
@@ -280,7 +286,7 @@ def warm() -> None:
     Nothing below the rooms of the mutants imports from them, so it need not be imported again.
     """
     sys.path.insert(0, str(ROOT))
-    for name in ("pytest", "hypothesis", "scipy.optimize", "scipy.stats", "xarray", "linattn"):
+    for name in ("pytest", "scipy.optimize", "scipy.stats", "xarray", "linattn"):
         importlib.import_module(name)
     claims = importlib.import_module("linattn.claims.table")
     instance = importlib.import_module("linattn.claims.instances").random_instance(0, 0)
