@@ -45,13 +45,15 @@ def verdict(claim, instance, force=False):
     return check_instance(get_claim(claim), instance, force)
 
 
-def test_operator_bound_is_its_formula(stage):
-    xi, steps = 1 - 0.5 * 0.2, 3
+@pytest.mark.parametrize(("local_lr", "xi"), [(0.5, 1 - 0.5 * 0.2), (1.9, 1.9 * 1.0 - 1)])
+def test_operator_bound_is_its_formula(stage, local_lr, xi):
+    """The slowest eigenvalue decides: of the smallest curvature, or of the largest past ηL = 1."""
+    stage, steps = replace(stage, local_lr=local_lr), 3
     star = np.linalg.solve(stage.hessian, np.tensordot(stage.weights, stage.linears, 1))
     moves = [
         np.linalg.norm(a @ star - c) for a, c in zip(stage.hessians, stage.linears, strict=True)
     ]
-    total = 0.5 * (0.3 * moves[0] + 0.7 * moves[1])
+    total = local_lr * (0.3 * moves[0] + 0.7 * moves[1])
     expected = xi * (1 - xi ** (steps - 1)) / ((1 - xi) * (1 - xi**steps)) * total
     assert operator_bound(stage) == pytest.approx(expected, rel=1e-12)
     assert np.linalg.norm(stage.bias) <= operator_bound(stage)
