@@ -69,7 +69,7 @@ FIRST = {
     "claims/c20_averages.py": ("tests/theory/test_published.py",),
 }
 # Every number of a claim against the twin: seconds, and most mutants of claims end here.
-NUMBERS = ("tests/claims/test_numbers.py", "tests/claims/test_conditions.py")
+NUMBERS = tuple(f"tests/claims/test_{name}.py" for name in ("numbers", "claim_parts", "conditions"))
 CLAIM_TESTS = (
     *NUMBERS,
     "tests/claims/test_broken_assumptions.py",

@@ -5,62 +5,23 @@ slack is computed once more, from matrices that the naive twin builds from token
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
-import bridge
 import numpy as np
 import pytest
 import reference as ref
+from claim_numbers import cases
+from claim_numbers.cases import CLIENTS, Case
 from reference import stack
 
 import linattn as la
-from linattn.claims import Instance, get_claim
+from linattn.claims import get_claim
 from linattn.claims.table import check_instance
-
-CLIENTS = {"num_clients": 3, "dim": 3, "num_outputs": 2}
-
-
-class Case(NamedTuple):
-    """One instance in both languages."""
-
-    inst: ref.Instance
-    theta: tuple
-    value: np.ndarray
-    instance: Instance
-
-    @property
-    def eta(self):
-        return self.instance.local_lr
-
-    @property
-    def matrices(self):
-        return [ref.client_matrix(self.inst, i, self.theta) for i in range(len(self.inst.clients))]
-
-    @property
-    def top(self):
-        """max_i λ_max(A_i)."""
-        return max(float(np.linalg.eigvalsh(a)[-1]) for a in self.matrices)
-
-    @property
-    def mean(self):
-        """A."""
-        return ref.value_matrix(self.inst, self.theta)
-
-    @property
-    def largest(self):
-        """λ_max(A)."""
-        return float(np.linalg.eigvalsh(self.mean)[-1])
-
-    def at(self, eta):
-        return self._replace(instance=self.instance._replace(local_lr=float(eta)))
 
 
 def build(seed=0, kind="merged", options=None, **settings):
     """A case at η = 1/3 of 1/max(L_K, max λ_max(A_i)) at the start, unless it is given."""
-    _, inst, theta, value, problem, params = bridge.make(seed, kind, 2, **CLIENTS | (options or {}))
-    step = 2 / 3 * ref.safe_step(inst, theta)
-    chosen = {"rounds": 2, "local_steps": 4, "local_lr": step, "seed": seed} | settings
-    return Case(inst, ref.blocks(theta), value, Instance(problem, params, **chosen))
+    options = CLIENTS | (options or {})
+    return cases.build(seed, kind, multiple=1 / 3, options=options, **settings)
 
 
 # --- slacks, from the twin

@@ -1,0 +1,1 @@
+"""The two sides of every claim by the naive twin, and by formulas written out."""
