@@ -63,7 +63,8 @@ def test_the_rate_is_the_slope_of_the_error(federation):
             measured = (late[1] / late[0]) ** (1 / 100)
             assert abs(measured - stage.rate) < 0.01
         assert stage.stable
-        assert np.isfinite(stage.rounds_to(1e-10))
+        assert 0.0 < stage.rounds_to(1e-10) < np.inf
+        assert stage.rounds_to(1e12) == 0.0
 
 
 def test_one_local_step_is_centralized_descent(federation):
