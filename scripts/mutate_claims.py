@@ -90,6 +90,9 @@ EQUIVALENT: dict[str, str] = {
     "theory/tracking.py _norm 1.0 + SPECTRAL_SLACK -> 1.0": _ALLOWANCE,
     "theory/tracking.py factor_size 1.0 + SPECTRAL_SLACK -> 1.0": _ALLOWANCE,
     "theory/consensus.py segment_constant 1.0 + SPECTRAL_SLACK -> 1.0": _ALLOWANCE,
+    "analysis/centralized.py at set(wanted) - self._known.keys() -> set(wanted)": (
+        "descends zero steps from what is known to what is known"
+    ),
     "theory/published.py heterogeneous_smoothness 1.0 + SPECTRAL_SLACK -> 1.0": _ALLOWANCE,
     "theory/frozen.py first_order_bias self.hessians - self.hessian -> self.hessians": (
         "Σp A g* = A Σp g* = 0, so subtracting A from every A_i changes rounding only"

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import reference as ref
-from bridge import make
+from bridge import make, moved
 
 import linattn as la
+from linattn.analysis.bias_drift import _recorded
 
 PARTS = ("kernel_bias", "value_transient", "value_floor", "value_cross")
 
@@ -130,3 +131,12 @@ def test_synchronized_control_is_explicit_descent(small_problem, small_factored)
         flat = flat - 0.02 * np.where(kernel & (step >= 4), 0.0, slope)
     expected = joint.value(la.Params(small_factored.layout, flat))
     assert found == pytest.approx([expected], rel=1e-12)
+
+
+def test_a_recorded_path_must_reach_the_last_length(small_problem, small_params):
+    path = [moved(small_params, small_params, 0.1 * t) for t in range(4)]
+    assert _recorded(path, small_params, [0, 3]) == [path[0], path[3]]
+    assert _recorded(path, small_params, [1]) == [path[1]]
+    for wrong, lengths in ((path[:3], [0, 3]), (path[1:], [0, 2])):
+        with pytest.raises(ValueError, match="path must start at params"):
+            _recorded(wrong, small_params, lengths)

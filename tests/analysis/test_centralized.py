@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import linattn as la
-from linattn.analysis.centralized import _descent
-from linattn.objectives.forms import MomentForm
+from linattn.analysis.centralized import _descent, _pooled_oracle
+from linattn.objectives.forms import MomentForm, SequenceForm
 from linattn.objectives.population import Population
 
 few = settings(max_examples=20, deadline=None, derandomize=True)
@@ -78,3 +78,16 @@ def test_a_shared_descent_gives_the_same_table(small_problem, small_params):
         la.bias_drift(
             small_problem, small_params, reference=0.0, descent=descent, **options | {"local_lr": 1}
         )
+
+
+@pytest.mark.parametrize(
+    ("readout", "compiled"), [("token", False), ("mean", True), ("last", True)]
+)
+def test_sequences_of_one_query_are_pooled_for_the_compiled_solver(readout, compiled):
+    """With every token a query there is no such sequence, and plain NumPy descends."""
+    *_, problem, params = make(2, readout=readout)
+    held = Population(problem, SequenceForm(problem.statistics, problem.sequence_weights))
+    assert (_pooled_oracle(problem, held, params) is None) is (readout == "token")
+    step_size = 0.2 * la.safe_step(problem, params)
+    flat = _descent(problem, held, params, step_size)(params.flat, 3)
+    assert relative_error(flat, descend(problem, params, step_size, 3)) < 1e-9
