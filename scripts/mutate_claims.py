@@ -94,6 +94,16 @@ EQUIVALENT: dict[str, str] = {
     "theory/tracking.py _norm 1.0 + SPECTRAL_SLACK -> 1.0": _ALLOWANCE,
     "theory/tracking.py factor_size 1.0 + SPECTRAL_SLACK -> 1.0": _ALLOWANCE,
     "theory/consensus.py segment_constant 1.0 + SPECTRAL_SLACK -> 1.0": _ALLOWANCE,
+    "analysis/certificate.py _step abs(self.profile) + sum((abs(x) for x in terms.values())) -> ": (
+        "the scale of a rounding allowance of 1e-12; either part alone is of its size"
+    ),
+    "analysis/certificate.py finish rounds + 1 -> rounds + 0.5": "arange has R + 1 entries still",
+    "analysis/mismatch.py aggregation_mismatch kernel - kernel_mean -> kernel": (
+        "Σp B̃G(V_i − V̄) = B̃GΣp(V_i − V̄) = 0"
+    ),
+    "analysis/mismatch.py aggregation_mismatch model.value - mean.value -> model.value": (
+        "Σp(B_i − B̃)GV̄ = 0"
+    ),
     "analysis/centralized.py at set(wanted) - self._known.keys() -> set(wanted)": (
         "descends zero steps from what is known to what is known"
     ),

@@ -129,3 +129,29 @@ def test_start_does_not_need_a_value(small_problem):
     ledger = la.descent_certificate(small_problem, params, rounds=2, local_steps=2, local_lr=0.01)
     assert int(ledger["violations"].sum()) == 0
     assert to_params((params.kernel,), params.value).flat.size == params.flat.size
+
+
+def test_divergence_ends_the_ledger_where_it_happens(small_problem, small_params):
+    """A step at which a few rounds are finite: exactly these are kept."""
+    options = {"local_steps": 5, "local_lr": 0.4}
+    ledger = la.descent_certificate(small_problem, small_params, rounds=30, **options)
+    ended = ledger.attrs["diverged_round"]
+    assert 1 <= ended < 30
+    finite = np.isfinite(ledger["profile"].values)
+    assert finite.tolist() == [True] * (ended + 1) + [False] * (30 - ended)
+    kept = la.descent_certificate(small_problem, small_params, rounds=ended, **options)
+    assert kept.attrs["diverged_round"] is None
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_curvature_without_the_matrix_is_the_same(seed, monkeypatch):
+    """Above 256 kernel entries ⟨g, 𝓚g⟩ comes from a product with g; the identity stays exact."""
+    from linattn.analysis import certificate
+
+    *_, problem, params = make(seed, "merged")
+    options = {"rounds": 2, "local_steps": 3, "local_lr": 0.2 * la.safe_step(problem, params)}
+    exact = la.descent_certificate(problem, params, **options)
+    monkeypatch.setattr(certificate, "EXACT_CURVATURE_SIZE", 0)
+    cheap = la.descent_certificate(problem, params, **options)
+    assert cheap.attrs["curvature_kind"] == "cheap bound"
+    assert np.allclose(cheap["curvature"].values, exact["curvature"].values, rtol=1e-9, atol=0.0)
