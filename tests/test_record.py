@@ -1,0 +1,52 @@
+"""The long runs whose results are stored in docs/record: whole, of today's claims, and unbroken."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+import linattn as la
+
+FOLDER = Path(__file__).parent.parent / "docs" / "record"
+WANTED = 10_000
+# Half a second each: as many as the time allowed.
+FEWER = {"C15": 1_400}
+# Residuals relative to the sum of |terms|.
+RESIDUALS = ("C1", "C3", "C4 additive", "C7", "C9", "C10", "C11")
+
+
+def stored():
+    """Every row of every stored table, by claim."""
+    found = {}
+    for path in sorted(FOLDER.glob("*/claims.csv")):
+        for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines()):
+            assert row["claim"] not in found
+            found[row["claim"]] = row
+    return found
+
+
+JUDGED = [claim for claim in la.claims() if claim.kind != "report"]
+
+
+@pytest.mark.parametrize("claim", JUDGED, ids=lambda claim: claim.id)
+def test_claim_was_checked_on_many_instances(claim):
+    row = stored()[claim.id]
+    assert (row["statement"], row["kind"]) == (claim.statement, claim.kind)
+    counts = {name: int(row[name]) for name in ("instances", "holds", "refused", "violated")}
+    assert counts["instances"] == counts["holds"] + counts["refused"] + counts["violated"]
+    if claim.provenance == "ours":
+        assert int(row["resolved"]) >= FEWER.get(claim.id, WANTED)
+        assert counts["violated"] == 0
+
+
+@pytest.mark.parametrize("name", RESIDUALS)
+def test_residual_is_rounding_on_every_instance(name):
+    assert float(stored()[name]["tightness_max"]) <= 1e-12
+
+
+def test_tables_say_where_they_come_from():
+    for path in FOLDER.glob("*/provenance.json"):
+        origin = json.loads(path.read_text(encoding="utf-8"))
+        assert {"seed", "resolved", "source", "versions"} <= origin.keys()
+        assert path.with_name("claims.md").exists()
