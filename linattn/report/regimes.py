@@ -77,14 +77,16 @@ def regimes(results: Sequence[Result]) -> list[Regime]:
     groups: dict[str, list[Result]] = {}
     fields: dict[str, dict[str, Any]] = {}
     for result in results:
-        flat = dict(_flat(json.loads(spec_text(result.spec))))
+        flat = spec_fields(result)
         seed = flat.pop("seed", None)
         text = json.dumps(flat, sort_keys=True)
         groups.setdefault(text, []).append(result)
         fields[text] = flat | {"seed": seed}
     found = [_regime(groups[text], fields[text], []) for text in groups]
     if len({regime.label for regime in found}) < len(found):
-        shown = _varying(list(fields.values()))
+        # Those with words of their own are in the label already.
+        named = {*UNUSED, *WORDS, "initial.kernel"}
+        shown = [name for name in varying(list(fields.values())) if name not in named]
         found = [_regime(groups[text], fields[text], shown) for text in groups]
     return sorted(found, key=lambda r: (r.factored, r.heterogeneity[2], r.heterogeneity))
 
@@ -149,9 +151,14 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{name}", value
 
 
-def _varying(fields: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Names of the fields that tell regimes apart where those with words of their own do not."""
-    names = {name for row in fields for name in row} - {*UNUSED, *WORDS, "initial.kernel"}
+def spec_fields(result: Result) -> dict[str, Any]:
+    """Return the fields of the spec of a run, nested ones under dotted names."""
+    return dict(_flat(json.loads(spec_text(result.spec))))
+
+
+def varying(fields: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names of the fields that are not the same in all runs."""
+    names = {name for row in fields for name in row}
     return sorted(n for n in names if len({json.dumps(row.get(n)) for row in fields}) > 1)
 
 

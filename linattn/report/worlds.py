@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from linattn._typing import Array
-from linattn.experiments.store import Result, spec_text
-from linattn.report.regimes import Regime
+from linattn.experiments.store import Result
+from linattn.report.regimes import Regime, spec_fields, varying
 
 T = TypeVar("T")
 LEVELS = (
@@ -31,12 +31,12 @@ def worlds(results: Sequence[Result], *, along: str = "seed") -> list[Regime]:
     """
     groups: dict[str, list[Result]] = {}
     fields: dict[str, dict[str, Any]] = {}
-    for result in sorted(results, key=lambda r: (_fields(r)[along], _fields(r)["seed"])):
-        flat = {k: v for k, v in _fields(result).items() if k not in ("seed", along)}
+    for result in sorted(results, key=lambda r: (spec_fields(r)[along], spec_fields(r)["seed"])):
+        flat = {k: v for k, v in spec_fields(result).items() if k not in ("seed", along)}
         text = json.dumps(flat, sort_keys=True)
         groups.setdefault(text, []).append(result)
         fields[text] = flat
-    shown = [k for k in _varying(list(fields.values())) if k not in NOT_SHOWN]
+    shown = [k for k in varying(list(fields.values())) if k not in NOT_SHOWN]
     found = []
     for text, flat in fields.items():
         label = _label(flat, along)
@@ -53,7 +53,7 @@ def worlds(results: Sequence[Result], *, along: str = "seed") -> list[Regime]:
 
 def field(result: Result, name: str) -> Any:
     """Return a dotted field of the spec of a result."""
-    return _fields(result)[name]
+    return spec_fields(result)[name]
 
 
 def pages(found: Sequence[T], size: int) -> Iterator[Sequence[T]]:
@@ -100,23 +100,6 @@ def mostly(seeds: ArrayLike) -> bool:
 def last_known(values: Array) -> Array:
     """Values whose NaN (diverged, never reached) count as +inf, worse than anything."""
     return np.where(np.isnan(values), np.inf, values)
-
-
-def _fields(result: Result) -> dict[str, Any]:
-    return dict(_flat(json.loads(spec_text(result.spec))))
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def _varying(fields: Sequence[Mapping[str, Any]]) -> list[str]:
-    names = {name for row in fields for name in row}
-    return sorted(n for n in names if len({json.dumps(row.get(n)) for row in fields}) > 1)
 
 
 def _word(name: str) -> str:
