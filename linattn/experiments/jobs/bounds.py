@@ -33,7 +33,7 @@ def run(spec: BoundsSpec) -> xr.Dataset:
     Charles and Konečný (recalled); NaN where a bound is refused. ``rate`` is ρ(M̂), ``condition``
     that of Σp S_iA_i with its bound.
     """
-    problem, params = with_trained_kernel(spec)
+    problem, params = with_trained_kernel(spec, spec.rounds)
     parts = [_panel(problem, params, spec.local_lr, steps) for steps in spec.local_steps]
     return stacked(parts, spec.local_steps)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 import linattn as la
 from linattn.experiments.claim_specs import TrainedKernelSpec
-from linattn.experiments.specs import SyntheticSpec
+from linattn.experiments.specs import FrozenStageSpec, SyntheticSpec
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -28,14 +28,16 @@ def prepared(spec: SyntheticSpec) -> tuple[la.Problem, la.Params]:
     return problem, la.initial_params(problem, **initial, seed=spec.seed)
 
 
-def with_trained_kernel(spec: TrainedKernelSpec) -> tuple[la.Problem, la.Params]:
-    """Return the problem of a spec and its parameters after the FedAvg rounds that it asks for."""
+def with_trained_kernel(
+    spec: TrainedKernelSpec | FrozenStageSpec, rounds: int
+) -> tuple[la.Problem, la.Params]:
+    """Return the problem of a spec and its parameters after some FedAvg rounds."""
     problem, start = prepared(spec)
     result = la.run(
         la.fed_avg(),
         problem,
         start,
-        rounds=spec.rounds,
+        rounds=rounds,
         local_steps=spec.warmup_local_steps,
         local_lr=spec.local_lr,
         metrics=(),

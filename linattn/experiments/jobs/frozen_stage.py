@@ -10,7 +10,14 @@ import numpy as np
 
 import linattn as la
 from linattn._typing import Array
-from linattn.experiments.jobs.common import along, one_of_identical, prepared, single, stacked
+from linattn.experiments.jobs.common import (
+    along,
+    one_of_identical,
+    prepared,
+    single,
+    stacked,
+    with_trained_kernel,
+)
 from linattn.experiments.specs import FrozenStageSpec
 
 if TYPE_CHECKING:
@@ -39,16 +46,7 @@ def run(spec: FrozenStageSpec) -> xr.Dataset:
 
     Dimensions: `local_steps`; `round` = 0..rounds; `control`.
     """
-    problem, start = prepared(spec)
-    params = la.run(
-        la.fed_avg(),
-        problem,
-        start,
-        rounds=spec.warmup_rounds,
-        local_steps=spec.warmup_local_steps,
-        local_lr=spec.local_lr,
-        metrics=(),
-    ).params
+    problem, params = with_trained_kernel(spec, spec.warmup_rounds)
     controls = {
         "shared_tokens": _shared(spec),
         "identical_clients": one_of_identical(problem),

@@ -36,7 +36,7 @@ def run(spec: OrdersSpec) -> xr.Dataset:
     """
     import xarray as xr
 
-    problem, params = with_trained_kernel(spec)
+    problem, params = with_trained_kernel(spec, spec.rounds)
     steps = spec.local_lr * 0.5 ** np.arange(spec.halvings)
     by_step = [_measured(problem, params, float(eta), spec.local_steps_fixed) for eta in steps]
     smallest = float(steps[-1])
