@@ -6,6 +6,7 @@ import numpy as np
 import reference as ref
 
 import linattn as la
+from linattn.federated.rounds import RoundDriver
 
 
 def from_instance(inst: ref.Instance) -> la.Problem:
@@ -70,3 +71,14 @@ def same_bits(left, right) -> bool:
     """Whether two arrays (or parameters) are equal byte for byte."""
     left, right = (x.flat if isinstance(x, la.Params) else np.asarray(x) for x in (left, right))
     return left.shape == right.shape and left.tobytes() == right.tobytes()
+
+
+def average_stale_absentees(monkeypatch, problem) -> None:
+    """Let the server average over all clients, absentees at the old parameters."""
+    honest = RoundDriver._aggregate
+
+    def with_stale_absentees(self, context, proposal):
+        share = problem.weights[context.participants].sum()
+        return share * honest(self, context, proposal) + (1 - share) * context.params.flat
+
+    monkeypatch.setattr(RoundDriver, "_aggregate", with_stale_absentees)

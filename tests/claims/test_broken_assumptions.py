@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from bridge import average_stale_absentees
 
 import linattn as la
 from linattn.claims import Instance, get_claim
 from linattn.claims.instances import random_instance
 from linattn.claims.published_runs import FrozenRounds
 from linattn.claims.table import check_instance
-from linattn.federated.rounds import RoundDriver
 from linattn.objectives.population import population
 from linattn.objectives.reference import dual_lower_bound
 from linattn.theory import change_gauge
@@ -402,13 +402,7 @@ def test_certificates_need_the_weights_of_the_participants(
     start = starts[kind].replace(value=pooled_minimizer(small_problem, starts[kind]))
     instance = Instance(small_problem, start, 4, 4, 0.01, participation=0.5)
     assert verdict(claim, instance).status == "holds"
-    honest = RoundDriver._aggregate
-
-    def with_stale_absentees(self, context, proposal):
-        share = small_problem.weights[context.participants].sum()
-        return share * honest(self, context, proposal) + (1 - share) * context.params.flat
-
-    monkeypatch.setattr(RoundDriver, "_aggregate", with_stale_absentees)
+    average_stale_absentees(monkeypatch, small_problem)
     found = verdict(claim, instance)
     assert np.isfinite([found.measured, found.bound]).all()
     assert found.status == "violated"

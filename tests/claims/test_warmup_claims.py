@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 import reference as ref
-from bridge import make
+from bridge import average_stale_absentees, make
 
 import linattn as la
 from linattn.claims import Instance, get_claim
 from linattn.claims.instances import random_instance
 from linattn.claims.table import check_instance
-from linattn.federated.rounds import RoundDriver
 
 
 def verdict(claim, instance, force=False):
@@ -50,13 +49,7 @@ def test_recursion_needs_the_applied_weights(small_problem, small_params, monkey
     instance = Instance(small_problem, small_params, 3, 4, 0.02, None, 0.5)
     for claim in ("C5 recursion", "C5 contraction"):
         assert verdict(claim, instance).status == "holds"
-    honest = RoundDriver._aggregate
-
-    def with_stale_absentees(self, context, proposal):
-        share = small_problem.weights[context.participants].sum()
-        return share * honest(self, context, proposal) + (1 - share) * context.params.flat
-
-    monkeypatch.setattr(RoundDriver, "_aggregate", with_stale_absentees)
+    average_stale_absentees(monkeypatch, small_problem)
     assert verdict("C5 recursion", instance).status == "violated"
 
 
