@@ -10,8 +10,8 @@ import numpy as np
 
 import linattn as la
 from linattn._threads import one_blas_thread
-from linattn.federated.oracle import LocalTask, StatisticsOracle
 from linattn.objectives.forms import SequenceForm
+from linattn.oracles.statistics import LocalTask, StatisticsOracle
 
 REPEATS = 9
 TURN = 0.03

@@ -63,6 +63,11 @@ class Layout:
         return frozenset(n for n in self.names if n.rpartition(".")[2] in KERNEL_NAMES)
 
     @cached_property
+    def layers(self) -> tuple[str, ...]:
+        """Groups of dotted names, in storage order; none in the single-layer model."""
+        return tuple(dict.fromkeys(n.partition(".")[0] for n in self.names if "." in n))
+
+    @cached_property
     def value_blocks(self) -> frozenset[str]:
         """All blocks that are not kernel blocks."""
         return frozenset(self.names) - self.kernel_blocks

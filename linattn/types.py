@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeVar, cast
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from linattn._checks import as_float64
 from linattn._typing import Array, IntArray
 from linattn.params import Layout as Layout
 from linattn.params import Params as Params
+
+if TYPE_CHECKING:
+    from linattn.oracles.protocol import Oracle
 
 READOUTS = ("token", "mean", "last")
 WEIGHT_SUM_TOLERANCE = 1e-9
@@ -103,6 +106,8 @@ class Problem:
     kernel_ridge: float
     readout: str
 
+    has_profile = True  # one layer: at a fixed kernel the best value block is a linear solve
+
     def __post_init__(self) -> None:
         for array in (*self.statistics, self.offsets, self.weights):
             if array is not None:
@@ -164,6 +169,20 @@ class Problem:
         """
         return self.rearranged(*part_of_clients(self, clients))
 
+    def oracle(self, params: Params) -> Oracle:
+        """Return what answers for the clients: gradients, local steps, objectives, work.
+
+        Raises
+        ------
+        ValueError
+            If `params` do not fit the problem.
+        """
+        from linattn.objectives.joint import check_fits
+        from linattn.oracles.statistics import StatisticsOracle
+
+        check_fits(self, params)
+        return StatisticsOracle(self, params.layout)
+
     def rearranged(self, index: IntArray, offsets: IntArray, weights: Array) -> Problem:
         """Return the problem whose clients hold the sequences `index`, cut at `offsets`."""
         return Problem(
@@ -184,7 +203,7 @@ class Problem:
 
 
 def single_layer(problem: object, purpose: str = "kernel profile and value block") -> Problem:
-    """Return the problem if it is one of a single layer.
+    """Return the problem if it has a kernel profile, which only those of a single layer have.
 
     Parameters
     ----------
@@ -195,13 +214,13 @@ def single_layer(problem: object, purpose: str = "kernel profile and value block
     Raises
     ------
     TypeError
-        If it is any other problem: only one layer has a kernel profile and a value block.
+        If it is any other problem.
     """
-    if not isinstance(problem, Problem):
+    if not getattr(problem, "has_profile", False):
         raise TypeError(
             f"problem must be a single-layer Problem for {purpose}, got {type(problem).__name__}."
         )
-    return problem
+    return cast(Problem, problem)
 
 
 def check_clients(clients: Sequence[int], num_clients: int) -> list[int]:
@@ -259,7 +278,13 @@ def check_weights(weights: Any, sizes: IntArray) -> Array:
 
 
 class Federation(Protocol):
-    """What every federated problem has, whatever its model: clients, weights, sequences."""
+    """A problem kind: clients, weights, sequences, and an oracle that answers for its clients.
+
+    Whatever has these runs through the one loop. ``has_profile`` tells whether it has a kernel
+    profile and a value block, too, which only a single layer has.
+    """
+
+    has_profile: bool
 
     @property
     def weights(self) -> Array:
@@ -276,6 +301,9 @@ class Federation(Protocol):
     @property
     def num_sequences(self) -> int:
         """Number of sequences S of all clients."""
+
+    def oracle(self, params: Params) -> Oracle:
+        """Return what answers for the clients, once `params` are known to fit the problem."""
 
     def rearranged(self, index: IntArray, offsets: IntArray, weights: Array) -> Self:
         """Return the problem whose clients hold the sequences `index`, cut at `offsets`."""

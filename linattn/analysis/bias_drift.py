@@ -12,7 +12,6 @@ from linattn._threads import one_blas_thread
 from linattn._typing import Array
 from linattn.analysis.centralized import CentralizedDescent
 from linattn.federated.methods import fed_avg
-from linattn.federated.oracle import StatisticsOracle
 from linattn.federated.rounds import RoundDriver, Settings, check_settings
 from linattn.objectives.joint import check_fits
 from linattn.objectives.population import population
@@ -203,7 +202,7 @@ def warmup_path(
 ) -> list[Params]:
     """Return the FedAvg parameters after each warm-up length, from one simulated run."""
     settings = check_settings(rounds=lengths[-1], local_steps=local_steps, local_lr=local_lr)
-    oracle = StatisticsOracle(problem, params.layout)
+    oracle = problem.oracle(params)
     driver = RoundDriver(fed_avg(), problem, oracle, params, settings)
     wanted, out, current = set(lengths), [], params
     if 0 in wanted:

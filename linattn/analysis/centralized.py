@@ -9,10 +9,11 @@ from dataclasses import replace
 import numpy as np
 
 from linattn._typing import Array
-from linattn.federated.local_data import pack_moments
-from linattn.federated.oracle import LocalTask, StatisticsOracle
 from linattn.objectives.forms import MomentForm
 from linattn.objectives.population import Population, population
+from linattn.oracles.packing import pack_moments
+from linattn.oracles.protocol import LocalTask
+from linattn.oracles.statistics import StatisticsOracle
 from linattn.types import Params, Problem
 
 
@@ -81,17 +82,8 @@ def _descent(
 
     def advance_compiled(flat: Array, steps: int) -> Array:
         assert oracle is not None
-        task = LocalTask(
-            participants=np.zeros(1, dtype=np.int64),
-            starts=flat[None],
-            anchor=flat,
-            mask=np.ones((1, flat.size), dtype=bool),
-            local_steps=steps,
-            local_lr=step_size,
-            prox=0.0,
-            shift=np.zeros((0, flat.size)),
-            batches=None,
-            record=False,
+        task = LocalTask.plain(
+            np.zeros(1, dtype=np.int64), flat[None], local_steps=steps, local_lr=step_size
         )
         return np.asarray(oracle.train(task)[0][0])
 

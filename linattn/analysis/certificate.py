@@ -11,12 +11,12 @@ from linattn._threads import one_blas_thread
 from linattn._typing import Array
 from linattn.analysis.recorded import recorded_driver
 from linattn.federated.method import Method
-from linattn.federated.oracle import LocalTrace
 from linattn.federated.rounds import Round, check_settings
 from linattn.linalg import largest_eigenvalue
 from linattn.objectives.forms import SequenceForm
 from linattn.objectives.population import Population, population
 from linattn.objectives.profile import KernelCurvatureBound, cheap_curvature_bound
+from linattn.oracles.protocol import LocalTrace
 from linattn.types import Params, Problem
 
 if TYPE_CHECKING:

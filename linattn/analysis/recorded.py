@@ -5,9 +5,7 @@ from __future__ import annotations
 from linattn.federated.driver import RoundDriver
 from linattn.federated.method import Method
 from linattn.federated.methods import fed_avg
-from linattn.federated.oracle import StatisticsOracle
 from linattn.federated.settings import Settings
-from linattn.objectives.joint import check_fits
 from linattn.types import Params, Problem
 
 
@@ -15,6 +13,5 @@ def recorded_driver(
     problem: Problem, params: Params, settings: Settings, method: Method | None = None
 ) -> RoundDriver:
     """Return the driver of a run that hands back every local step; default FedAvg."""
-    check_fits(problem, params)
-    oracle = StatisticsOracle(problem, params.layout)
+    oracle = problem.oracle(params)
     return RoundDriver(method or fed_avg(), problem, oracle, params, settings, record=True)

@@ -11,8 +11,8 @@ from linattn._threads import one_blas_thread
 from linattn._typing import Array, IntArray
 from linattn.analysis.recorded import recorded_driver
 from linattn.federated.method import Method
-from linattn.federated.oracle import LocalTask, StatisticsOracle
 from linattn.federated.rounds import check_settings
+from linattn.oracles.protocol import LocalTask
 from linattn.types import Params, Problem
 
 
@@ -127,18 +127,9 @@ def client_gradients(problem: Problem, layout_of: Params, clients: IntArray, at:
     count, size = len(clients), layout_of.layout.size
     places = at if at.ndim == 3 else np.repeat(at[:, None], count, axis=1)
     starts = np.ascontiguousarray(places.reshape(-1, size))
-    task = LocalTask(
-        participants=np.tile(clients, len(places)),
-        starts=starts,
-        anchor=starts[0],
-        mask=np.ones(starts.shape, dtype=bool),
-        local_steps=1,
-        local_lr=0.0,
-        prox=0.0,
-        shift=np.zeros((0, size)),
-        batches=None,
-        record=True,
+    task = LocalTask.plain(
+        np.tile(clients, len(places)), starts, local_steps=1, local_lr=0.0, record=True
     )
-    _, trace = StatisticsOracle(problem, layout_of.layout).train(task)
+    _, trace = problem.oracle(layout_of).train(task)
     assert trace is not None
     return np.asarray(trace.gradients[0].reshape(places.shape))

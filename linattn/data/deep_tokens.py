@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -15,7 +15,10 @@ from linattn._typing import Array, IntArray
 from linattn.attention import by_length
 from linattn.data.tokens import ClientData, read_client
 from linattn.deep import DeepAttention
-from linattn.types import check_weights, part_of_clients
+from linattn.types import Params, check_weights, part_of_clients
+
+if TYPE_CHECKING:
+    from linattn.oracles.deep import DeepOracle
 
 RIDGE_GROUPS = ("kernel", "value")
 # Where sequences lie: pairs of a group and rows in it.
@@ -65,6 +68,8 @@ class DeepProblem:
     weights: Array
     kernel_ridge: float
     value_ridge: float
+
+    has_profile = False
 
     def __post_init__(self) -> None:
         for array in (self.offsets, self.weights, *(a for group in self.groups for a in group)):
@@ -150,6 +155,19 @@ class DeepProblem:
             If the list is empty, repeats a client or names one that does not exist.
         """
         return self.rearranged(*part_of_clients(self, clients))
+
+    def oracle(self, params: Params) -> DeepOracle:
+        """Return what answers for the clients.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `params` are not of the problem's model.
+        """
+        from linattn.oracles.deep import DeepOracle
+
+        self.model.check_params(params)
+        return DeepOracle(self)
 
     def rearranged(self, index: IntArray, offsets: IntArray, weights: Array) -> DeepProblem:
         """Return the problem whose clients hold the sequences `index`, cut at `offsets`."""

@@ -10,8 +10,8 @@ import numpy as np
 from linattn._typing import Array, IntArray
 from linattn.federated.accounting import Traffic
 from linattn.federated.method import Cost, Method, Plan, Proposal, RoundContext, average
-from linattn.federated.oracle import LocalTask, LocalTrace, Oracle, explicit_steps
 from linattn.federated.settings import Settings, choose_participants, draw_batches
+from linattn.oracles.protocol import LocalTask, LocalTrace, Oracle, explicit_steps
 from linattn.streams import stream
 from linattn.types import Federation, Params
 

@@ -9,8 +9,8 @@ import numpy as np
 from linattn._checks import one_of
 from linattn._typing import Array, BoolArray, IntArray
 from linattn.federated.driver import Round, RoundDriver
-from linattn.federated.oracle import METRICS
 from linattn.federated.selection import selection_errors
+from linattn.oracles.protocol import METRICS
 from linattn.types import Params
 
 DRIVER_METRICS = (

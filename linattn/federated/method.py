@@ -30,8 +30,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from linattn._typing import Array, IntArray
-from linattn.federated.accounting import NO_WORK, Work
-from linattn.federated.oracle import LocalTrace, Oracle
+from linattn.oracles.protocol import LocalTrace, Oracle
+from linattn.oracles.work import NO_WORK, Work
 from linattn.types import Federation, Params
 
 

@@ -8,12 +8,9 @@ from typing import Any
 import numpy as np
 
 from linattn._threads import one_blas_thread
-from linattn.data.deep_tokens import DeepProblem
-from linattn.federated.deep_oracle import DeepOracle
 from linattn.federated.driver import Memory, Round, RoundDriver
 from linattn.federated.history import ALL_METRICS, EvaluateClients, History, check_metrics
 from linattn.federated.method import Method
-from linattn.federated.oracle import Oracle, StatisticsOracle
 from linattn.federated.result import Outcome, Result
 from linattn.federated.settings import (
     Settings,
@@ -21,8 +18,8 @@ from linattn.federated.settings import (
     choose_participants,
     draw_batches,
 )
-from linattn.objectives.joint import check_fits
-from linattn.types import Params, Problem
+from linattn.oracles.protocol import Oracle
+from linattn.types import Federation, Params
 
 __all__ = [
     "ALL_METRICS",
@@ -33,14 +30,13 @@ __all__ = [
     "check_settings",
     "choose_participants",
     "draw_batches",
-    "make_oracle",
     "run",
 ]
 
 
 def run(
     method: Method,
-    problem: Problem | DeepProblem,
+    problem: Federation,
     params: Params,
     *,
     rounds: int,
@@ -64,7 +60,7 @@ def run(
     Parameters
     ----------
     method : Method
-    problem : Problem or DeepProblem
+    problem : Problem, DeepProblem or any other `linattn.types.Federation`
     params : Params
         Start.
     rounds : int
@@ -112,7 +108,7 @@ def run(
     Source: theory section 3. Cost: rounds · E · Σ_S n_i (5H + 1) d² m multiply-adds (token
     readout), plus one evaluation of the metrics per round.
     """
-    oracle = make_oracle(problem, params)
+    oracle = oracle_of(problem, params)
     settings = check_settings(
         rounds=rounds,
         local_steps=local_steps,
@@ -128,13 +124,22 @@ def run(
         return _observe(driver, history, settings, params, record_params)
 
 
-def make_oracle(problem: Problem | DeepProblem, params: Params) -> Oracle:
-    """Return the oracle of a problem, once the parameters are known to fit it."""
-    if isinstance(problem, DeepProblem):
-        problem.model.check_params(params)
-        return DeepOracle(problem)
-    check_fits(problem, params)
-    return StatisticsOracle(problem, params.layout)
+def oracle_of(problem: Federation, params: Params) -> Oracle:
+    """Return the oracle of a problem.
+
+    Raises
+    ------
+    TypeError
+        If it is not a problem.
+    ValueError
+        If the parameters do not fit it.
+    """
+    if not hasattr(problem, "oracle"):
+        raise TypeError(
+            "problem must be a Problem, a DeepProblem or have their method `oracle`, "
+            f"got {type(problem).__name__}."
+        )
+    return problem.oracle(params)
 
 
 def _observe(

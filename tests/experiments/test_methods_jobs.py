@@ -30,7 +30,6 @@ from linattn.experiments.jobs.worlds import (
 from linattn.experiments.specs import spec_from, spec_json
 from linattn.experiments.validation import canonical_json
 from linattn.experiments.worker import compute
-from linattn.federated.rounds import make_oracle
 
 KINDS = (
     "methods", "second_stage", "update_jump", "part_schedule", "personal_attention", "gates",
@@ -78,7 +77,7 @@ def test_predictions_have_the_norms_of_the_loss(deep, kernel):
     world = make_world(spec)
     flat = np.random.default_rng(0).normal(size=world.params.flat.size)
     params = la.Params(world.params.layout, flat)
-    oracle = make_oracle(world.problem, params)
+    oracle = world.problem.oracle(params)
     clients = synthetic_clients(SMALL, seed=0)
     model = world.problem.model if deep else None
     losses = []

@@ -149,8 +149,8 @@ def test_many_sequences_per_client(kind, readout):
 
 def test_recorded_gradients_are_the_clients_gradients():
     """The trace that certificates read: iterates, applied and full gradients of every step."""
-    from linattn.federated.oracle import StatisticsOracle
     from linattn.federated.rounds import RoundDriver, check_settings
+    from linattn.oracles.statistics import StatisticsOracle
 
     for kind, batch_size in (("merged", None), ("factored", 2)):
         _, inst, theta, V, problem, params = make(5, kind, **SIZES)

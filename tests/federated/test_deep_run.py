@@ -7,8 +7,8 @@ import pytest
 from bridge import moved, relative_error, same_bits
 
 import linattn as la
-from linattn.federated.deep_oracle import DeepOracle
 from linattn.federated.rounds import draw_batches
+from linattn.oracles.deep import DeepOracle
 from linattn.streams import stream
 
 SIZES = (5, 3, 4, 6)
@@ -337,5 +337,5 @@ def test_what_needs_one_layer_says_so():
             call(problem)
     with pytest.raises(ValueError, match="params must have the blocks of the model"):
         la.run(la.fed_avg(), problem, la.Params.merged(np.eye(3), np.ones((3, 2))), **RUN)
-    with pytest.raises(TypeError, match=r"problem must be a single-layer Problem .* got list"):
+    with pytest.raises(TypeError, match=r"problem must be a Problem, .* got list"):
         la.run(la.fed_avg(), [], params, **RUN)

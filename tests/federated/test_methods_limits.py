@@ -10,8 +10,8 @@ from method_cases import KINDS, NOISY, RUN, case, deep_case, equal_runs, log_slo
 import linattn as la
 from linattn.federated.methods.hypernetwork import draw_embeddings, make_hypernetwork
 from linattn.federated.methods.scaffold import Variate
-from linattn.federated.oracle import StatisticsOracle
 from linattn.federated.rounds import Memory, RoundDriver, check_settings
+from linattn.oracles.statistics import StatisticsOracle
 
 WEIGHTS = np.array([0.1, 0.2, 0.3, 0.4])
 COUNTS = ("floats_up", "floats_down", "multiply_adds")
@@ -422,7 +422,7 @@ def test_one_block_of_one_layer_has_no_mismatch(kind):
 
 @pytest.mark.parametrize("feature_map", ["identity", "relu"])
 def test_at_depth_only_blocks_of_the_last_layer_have_no_mismatch(feature_map):
-    from linattn.federated.deep_oracle import DeepOracle
+    from linattn.oracles.deep import DeepOracle
 
     problem, params = deep_case(20, feature_map=feature_map)
     step = {"identity": 0.001, "relu": 0.02}[feature_map]

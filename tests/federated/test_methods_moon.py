@@ -6,10 +6,10 @@ from bridge import make, relative_error
 from method_cases import deep_case
 
 import linattn as la
-from linattn.federated.deep_oracle import DeepOracle
 from linattn.federated.method import RoundContext
 from linattn.federated.methods.moon import contrastive
-from linattn.federated.oracle import StatisticsOracle
+from linattn.oracles.deep import DeepOracle
+from linattn.oracles.statistics import StatisticsOracle
 
 TEMPERATURE = 0.4
 

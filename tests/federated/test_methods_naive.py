@@ -11,8 +11,8 @@ import linattn as la
 from linattn.federated.method import RoundContext
 from linattn.federated.methods.hypernetwork import make_hypernetwork
 from linattn.federated.methods.moon import contrastive
-from linattn.federated.oracle import StatisticsOracle
 from linattn.federated.rounds import choose_participants
+from linattn.oracles.statistics import StatisticsOracle
 
 WEIGHTS = np.array([0.1, 0.2, 0.3, 0.4])
 ROUNDS, STEPS = 6, 3

@@ -8,8 +8,8 @@ from bridge import same_bits
 from method_cases import NOISY, RUN, case, deep_case
 
 import linattn as la
-from linattn.federated.accounting import deep_work, statistics_work
 from linattn.federated.methods.part import part_groups
+from linattn.oracles.work import deep_work, statistics_work
 
 
 def tiny():

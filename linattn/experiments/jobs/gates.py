@@ -10,7 +10,6 @@ import linattn as la
 from linattn._typing import Array
 from linattn.experiments.jobs.worlds import World, make_world, output_mismatch, padded, train
 from linattn.experiments.method_specs import GatesSpec
-from linattn.federated.deep_oracle import DeepOracle
 from linattn.federated.method import Proposal
 
 if TYPE_CHECKING:
@@ -57,8 +56,7 @@ def run(spec: GatesSpec) -> xr.Dataset:
 def mismatch_parts(context: la.RoundContext, proposal: Proposal) -> dict[str, float]:
     """Norms of the output mismatch, of its part under fixed gates, and of the rest, relative."""
     models = [la.Params(context.params.layout, end) for end in proposal.ends]
-    assert isinstance(context.oracle, DeepOracle)
-    fixed = DeepOracle(context.oracle.problem, structural=context.params)
+    fixed = context.oracle.with_gates(context.params)
     problem, weights = context.problem, context.weights
     total, scale = output_mismatch(context.oracle, problem, models, weights)
     multilinear, _ = output_mismatch(fixed, problem, models, weights)

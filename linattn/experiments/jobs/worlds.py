@@ -16,7 +16,7 @@ from linattn.data.synthetic import draw_client
 from linattn.experiments.method_specs import WorldSpec
 from linattn.experiments.specs import ProblemSpec
 from linattn.federated.method import Proposal, average
-from linattn.federated.protocol import Oracle
+from linattn.oracles.protocol import Oracle
 from linattn.streams import stream
 from linattn.types import Federation
 
@@ -132,19 +132,10 @@ def predictions(oracle: Oracle, problem: Federation, params: la.Params) -> Array
     Sequences are scaled by (p_i/n_i)^½ and single-layer queries replaced by rows with the same
     inner products, so that norms are those of F's loss.
     """
-    layout, parts = params.layout, []
-    deep = "readout" in layout.slices
-    last = params["readout"] if deep else params.value
+    parts = []
     for client, weight in enumerate(problem.weights):
         root = np.sqrt(weight / oracle.batch_limit(client))
-        for group in oracle.features(client, params.flat):
-            rows = group.rows
-            if deep:
-                made = rows.reshape(len(rows), -1, len(last)) @ last
-            else:
-                heads, dim, _ = last.shape
-                made = (rows.reshape(len(rows), heads, -1, dim) @ last).sum(axis=1)
-            parts.append(root * made.reshape(-1))
+        parts.append(root * oracle.predictions(client, params.flat).reshape(-1))
     return np.concatenate(parts)
 
 

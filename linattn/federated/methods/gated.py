@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from linattn.federated.deep_oracle import DeepOracle
 from linattn.federated.method import Cost, Method, RoundContext
-from linattn.federated.protocol import Oracle
 from linattn.types import Params
 
 
@@ -38,16 +36,11 @@ def fed_sq(*, structural: Params) -> Method:
     """
     if not isinstance(structural, Params):
         raise TypeError(f"structural must be Params, got {type(structural).__name__}.")
-    if "readout" not in structural.layout.slices:
+    if not structural.layout.layers:
         raise ValueError(
             "structural must be parameters of a DeepAttention with ReLU gates, got blocks "
             f"{', '.join(structural.layout.names)}, which have none."
         )
-
-    def gated(oracle: Oracle) -> Oracle:
-        if not isinstance(oracle, DeepOracle):
-            raise TypeError("problem must be a DeepProblem for fed_sq: one layer has no gates.")
-        return DeepOracle(oracle.problem, structural=structural)
 
     def cost(context: RoundContext, client: int, server: object, seen: bool) -> Cost:
         if seen:
@@ -58,7 +51,7 @@ def fed_sq(*, structural: Params) -> Method:
 
     return Method(
         "fed_sq",
-        oracle=gated,
+        oracle=lambda oracle: oracle.with_gates(structural),
         client_memory=lambda context, client: False,
         update_client=lambda context, client, server, seen, end: True,
         extra_cost=cost,

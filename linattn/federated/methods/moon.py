@@ -6,9 +6,9 @@ import numpy as np
 
 from linattn._checks import real
 from linattn._typing import Array, IntArray
-from linattn.federated.accounting import Work
 from linattn.federated.method import Cost, Method, RoundContext
-from linattn.federated.protocol import Features
+from linattn.oracles.protocol import Features
+from linattn.oracles.work import Work
 
 
 def moon(*, weight: float, temperature: float = 0.5) -> Method:

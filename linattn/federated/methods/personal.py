@@ -9,7 +9,7 @@ import numpy as np
 from linattn._checks import positive_int, real
 from linattn._typing import Array, BoolArray
 from linattn.federated.method import Method, Plan, RoundContext
-from linattn.federated.protocol import LocalTask
+from linattn.oracles.protocol import LocalTask
 from linattn.types import Layout
 
 

@@ -5,8 +5,8 @@ import pytest
 
 import linattn as la
 from linattn._kernels.layout import BLOCK_SEQUENCES
-from linattn.federated.oracle import StatisticsOracle
 from linattn.objectives.population import Population
+from linattn.oracles.statistics import StatisticsOracle
 from linattn.types import Problem
 
 SIZES = (2 * BLOCK_SEQUENCES + 5, 3, BLOCK_SEQUENCES)

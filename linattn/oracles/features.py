@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from linattn._typing import Array, IntArray
-from linattn.federated.accounting import Work
+from linattn.oracles.work import Work
 from linattn.types import Layout, Params, Problem
 
 

@@ -1,4 +1,4 @@
-"""How the round driver sees a single-layer problem: gradients, local training, objectives."""
+"""How a single-layer problem answers for its clients: gradients, local training, objectives."""
 
 from __future__ import annotations
 
@@ -10,38 +10,21 @@ import numpy as np
 
 from linattn._threads import available_threads, thread_pool
 from linattn._typing import Array, IntArray
-from linattn.federated.accounting import Work, statistics_work
-from linattn.federated.features import StatisticsFeatures
-from linattn.federated.local_data import (
+from linattn.objectives.forms import SequenceForm
+from linattn.objectives.population import Population, client_normal_equations, population
+from linattn.oracles.features import StatisticsFeatures
+from linattn.oracles.packing import (
     batch_buffer,
     moment_data,
     prefers_client_moments,
     sequence_data,
 )
-from linattn.federated.protocol import (
-    METRICS,
-    Features,
-    LocalTask,
-    LocalTrace,
-    Oracle,
-    explicit_steps,
-)
-from linattn.objectives.forms import SequenceForm
-from linattn.objectives.population import Population, client_normal_equations, population
+from linattn.oracles.protocol import METRICS, Features, LocalTask, LocalTrace, Oracle
+from linattn.oracles.work import Work, statistics_work
 from linattn.types import Layout, Params, Problem
 
 if TYPE_CHECKING:
     from linattn._kernels.layout import LocalData, LocalShape
-
-__all__ = [
-    "METRICS",
-    "Features",
-    "LocalTask",
-    "LocalTrace",
-    "Oracle",
-    "StatisticsOracle",
-    "explicit_steps",
-]
 
 # Multiply-adds below which another thread costs more than it saves (about a millisecond).
 WORK_PER_THREAD = 10**7
@@ -72,20 +55,10 @@ class StatisticsOracle:
 
     def gradient(self, client: int, flat: Array, batch: IntArray | None = None) -> Array:
         """∇F_i, (D,), by one recorded local step of size zero."""
-        _, trace = self.train(
-            LocalTask(
-                np.array([client]),
-                flat[None],
-                flat,
-                np.ones((1, flat.size), dtype=bool),
-                1,
-                0.0,
-                0.0,
-                np.zeros((0, flat.size)),
-                None if batch is None else [batch[None]],
-                True,
-            )
+        task = LocalTask.plain(
+            np.array([client]), flat[None], local_steps=1, local_lr=0.0, record=True
         )
+        _, trace = self.train(task if batch is None else task._replace(batches=[batch[None]]))
         assert trace is not None
         return np.asarray(trace.gradients[0, 0])
 
@@ -249,6 +222,18 @@ class StatisticsOracle:
     ) -> Iterator[Features]:
         """U B_h G of every sequence, heads side by side: what V multiplies."""
         yield Features(*self._features.rows(client, flat, batch))
+
+    def predictions(self, client: int, flat: Array) -> Array:
+        """Σ_h N B_h G V_h of every sequence, NᵀN = M, (S·q', m)."""
+        heads, dim, outputs = self.layout.shapes["value"]
+        value = flat[self._value].reshape(heads, dim, outputs)
+        (group,) = self.features(client, flat)
+        made = (group.rows.reshape(len(group.rows), heads, -1, dim) @ value).sum(axis=1)
+        return np.asarray(made.reshape(-1, outputs))
+
+    def with_gates(self, structural: Params) -> Oracle:
+        """One layer has no gates."""
+        raise TypeError("problem must be a DeepProblem for fed_sq: one layer has no gates.")
 
     def amount(self, client: int, batch: IntArray | None = None) -> tuple[int, int]:
         """Statistics have no tokens."""

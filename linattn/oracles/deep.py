@@ -1,4 +1,4 @@
-"""How the round driver sees a `DeepProblem`: gradients from tokens, local steps in Python."""
+"""How a `DeepProblem` answers for its clients: gradients from tokens, local steps in Python."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from linattn._typing import Array, BoolArray, IntArray
 from linattn.data.deep_tokens import DeepProblem, Rows
 from linattn.deep import Trace
-from linattn.federated.accounting import Work, deep_work
-from linattn.federated.oracle import Features, LocalTask, LocalTrace, explicit_steps
+from linattn.oracles.protocol import Features, LocalTask, LocalTrace, explicit_steps
+from linattn.oracles.work import Work, deep_work
 from linattn.types import Params
 
 DEEP_METRICS = ("objective", "kernel_gradient_norm", "value_gradient_norm")
@@ -114,6 +114,22 @@ class DeepOracle:
                 return self.model.pull_back(trace, features=cotangent.reshape(trace.features.shape))
 
             yield Features(trace.features.reshape(shape[0], -1), pull_back)
+
+    def predictions(self, client: int, flat: Array) -> Array:
+        """W_O times the features, sequences of equal length together: (S·q, m) per group, joined.
+
+        Rows are those of `features`, so the order is that of its groups.
+        """
+        last = Params(self.layout, flat)["readout"]
+        made = [
+            (group.rows.reshape(len(group.rows), -1, len(last)) @ last).reshape(-1, last.shape[1])
+            for group in self.features(client, flat)
+        ]
+        return np.concatenate(made)
+
+    def with_gates(self, structural: Params) -> DeepOracle:
+        """The same oracle with gates fixed by structural parameters."""
+        return DeepOracle(self.problem, structural=structural)
 
     def amount(self, client: int, batch: IntArray | None = None) -> tuple[int, int]:
         """Numbers of tokens and sequences, whatever the number of minibatches in `batch`."""

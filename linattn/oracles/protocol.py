@@ -1,4 +1,4 @@
-"""How the round driver sees any problem: tasks, traces, and the functions of an oracle."""
+"""How rounds and theory see any problem: tasks, traces, and the functions of an oracle."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from linattn._typing import Array, BoolArray, IntArray
-from linattn.federated.accounting import Work
+from linattn.oracles.work import Work
 from linattn.types import Layout, Params
 
 
@@ -47,6 +47,30 @@ class LocalTask(NamedTuple):
     batches: list[IntArray] | None
     record: bool
 
+    @classmethod
+    def plain(
+        cls,
+        participants: IntArray,
+        starts: Array,
+        *,
+        local_steps: int,
+        local_lr: float,
+        record: bool = False,
+    ) -> LocalTask:
+        """Plain gradient steps on all parameters, full batches."""
+        return cls(
+            participants,
+            starts,
+            starts[0],
+            np.ones(starts.shape, dtype=bool),
+            local_steps,
+            local_lr,
+            0.0,
+            np.zeros((0, starts.shape[1])),
+            None,
+            record,
+        )
+
 
 class LocalTrace(NamedTuple):
     """Every local step of a round: arrays (E, P, D).
@@ -83,7 +107,7 @@ class Features(NamedTuple):
 
 
 class Oracle(Protocol):
-    """The functions through which `run_rounds` sees any problem."""
+    """What a problem answers for its clients: all that rounds and theory see of it."""
 
     layout: Layout
     num_clients: int
@@ -111,6 +135,21 @@ class Oracle(Protocol):
         self, client: int, flat: Array, batch: IntArray | None = None
     ) -> Iterator[Features]:
         """Representations of all or some of the client's sequences, in groups."""
+
+    def predictions(self, client: int, flat: Array) -> Array:
+        """Predictions on the client's sequences, one row per query, (N, m).
+
+        Made from statistics they are rows with the inner products of the true ones divided by q.
+        """
+
+    def with_gates(self, structural: Params) -> Oracle:
+        """The same oracle with ReLU gates fixed by structural parameters.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the model has no gates, or the parameters are of another one.
+        """
 
     def amount(self, client: int, batch: IntArray | None = None) -> tuple[int, int]:
         """Numbers of tokens and sequences of a client, or of one or more of its minibatches."""
