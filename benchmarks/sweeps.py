@@ -13,22 +13,22 @@ from typing import Any
 import numpy as np
 
 import linattn as la
-from linattn.experiments import run_sweep
-from linattn.experiments.catalog import find_script, load_sweep
-from linattn.experiments.jobs.common import prepared
+from linattn.experiments import compute_tasks
+from linattn.experiments.find import find_script, load_simulation
 
 SHARE = 0.05
 
 
 def sweep_specs(preset: str) -> list[Any]:
     """The specs of the bias_drift simulation."""
-    return load_sweep(find_script("bias_drift")).specs(preset)
+    return load_simulation(find_script("bias_drift")).specs(preset)
 
 
 def time_sweep(specs: list[Any], workers: int) -> dict[str, float]:
     """Wall time of a sweep into an empty store, start-up reported apart."""
+    tasks = map(load_simulation(find_script("bias_drift")).task, specs)
     with TemporaryDirectory() as folder:
-        report = run_sweep(specs, Path(folder), workers=workers)
+        report = compute_tasks(tasks, Path(folder), workers=workers)
     if not report.complete:
         raise RuntimeError(f"the sweep must complete, got {report}.")
     return {
@@ -86,7 +86,7 @@ def tokens_of(spec: Any) -> tuple[Any, Any, la.Params]:
     p = spec.problem
     rng = np.random.default_rng(spec.seed)
     shape = (p.num_clients, p.sequences_per_client, p.num_tokens)
-    _, params = prepared(spec)
+    _, params = spec.prepared()
     return rng.normal(size=(*shape, p.dim)), rng.normal(size=(*shape, p.num_outputs)), params
 
 

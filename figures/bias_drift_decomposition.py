@@ -8,9 +8,13 @@ as many synchronized steps shows what client drift did to the kernel.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from linattn.analysis.bias_drift import PARTS
+from linattn.experiments.store import Result
+from linattn.report.groups import Group, groups
 from linattn.report.marks import (
     WARMUP,
     best_length,
@@ -23,25 +27,22 @@ from linattn.report.marks import (
     star_in_words,
     unstable_marks,
 )
-from linattn.report.regimes import Regime, regimes
-from linattn.report.stored import last_sweep
-from linattn.report.style import LOOKS, legend, sheet
+from linattn.report.style import LOOKS, PageLook, legend, sheet
 
 NAME = "bias_drift_decomposition"
-KIND = "bias_drift"
+SIMULATION = "bias_drift"
 THRESHOLD = 1e-3
 EXPLAINED = "Target and covariate: how much the clients differ in them."
-PARTS = ("kernel_bias", "value_transient", "value_floor", "value_cross")
 TOTAL = LOOKS["fed_frozen"]._replace(label="final loss above P_ref = sum of the parts", marker="o")
 SYNCHRONIZED = LOOKS["synchronized"]._replace(label="kernel bias of synchronized steps")
 
 
-def draw(output: Path, folder: Path) -> list[Path]:
-    """Draw the figure from the stored results in `output` into `folder`; return its files."""
-    found = regimes(last_sweep(output, KIND))
+def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
+    """Draw the figure of stored results into `folder`; return its files."""
+    found = groups(results)
     columns = max(len(regime.local_steps) for regime in found)
     height = 1.45 + 1.4 / len(found)
-    with sheet(NAME, len(found), columns, height=height, sharey=True) as drawn:
+    with sheet(NAME, len(found), columns, height=height, sharey=True, look=look) as drawn:
         low, high = _limits(found)
         for row, regime in zip(drawn.axes, found, strict=True):
             for axes, steps in zip(row, regime.local_steps, strict=False):
@@ -59,17 +60,17 @@ def draw(output: Path, folder: Path) -> list[Path]:
         return drawn.save(folder)
 
 
-def summary(output: Path) -> str:
+def summary(results: Sequence[Result]) -> str:
     """Return T* of every regime, with quantiles over seeds, one line each."""
     lines = []
-    for regime in regimes(last_sweep(output, KIND)):
+    for regime in groups(results):
         rounds = regime.coordinate("warmup")[-1]
         for steps in regime.local_steps:
             lines.append(f"{regime.title(steps)}: {star_in_words(regime, steps, rounds)}")
     return "\n".join(lines)
 
 
-def _panel(drawn: Any, axes: Any, regime: Regime, steps: int) -> None:
+def _panel(drawn: Any, axes: Any, regime: Group, steps: int) -> None:
     lengths = regime.coordinate("warmup")
     found = star_in_words(regime, steps, lengths[-1])
     panel(drawn, axes, regime.title(steps), x=WARMUP, y="loss above P_ref", below=found)
@@ -85,14 +86,14 @@ def _panel(drawn: Any, axes: Any, regime: Regime, steps: int) -> None:
     rounds_axis(axes, lengths[-1])
 
 
-def _limits(found: list[Regime]) -> tuple[float, float]:
+def _limits(found: list[Group]) -> tuple[float, float]:
     """Smallest and largest number of all panels."""
     arrays = [regime.values(part) for regime in found for part in PARTS]
     totals = [r.values("objective") - r.values("reference")[:, None, None] for r in found]
     return finite_range([*totals, *arrays])
 
 
-def _known(found: list[Regime]) -> str:
+def _known(found: list[Group]) -> str:
     """Say how good the reference value is."""
     certified = sum(int(regime.values("reference_certified").sum()) for regime in found)
     runs = sum(regime.seeds for regime in found)

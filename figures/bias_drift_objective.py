@@ -7,11 +7,14 @@ with synchronized steps. A U-shape should appear in none of them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from linattn.experiments.store import Result
+from linattn.report.groups import Group, groups
 from linattn.report.marks import (
     WARMUP,
     best_length,
@@ -23,12 +26,11 @@ from linattn.report.marks import (
     signed_log_axis,
     unstable_marks,
 )
-from linattn.report.regimes import Regime, in_words, regimes
-from linattn.report.stored import last_sweep
-from linattn.report.style import LOOKS, legend, sheet
+from linattn.report.style import LOOKS, PageLook, legend, sheet
+from linattn.report.words import in_words
 
 NAME = "bias_drift_objective"
-KIND = "bias_drift"
+SIMULATION = "bias_drift"
 THRESHOLD = 1e-4
 LINES = {
     "objective_synchronized": LOOKS["synchronized"],
@@ -38,14 +40,14 @@ LINES = {
 }
 
 
-def draw(output: Path, folder: Path) -> list[Path]:
-    """Draw the figure from the stored results in `output` into `folder`; return its files."""
-    found = regimes(last_sweep(output, KIND))
+def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
+    """Draw the figure of stored results into `folder`; return its files."""
+    found = groups(results)
     panels = [(regime, steps) for regime in found for steps in _local_steps(regime)]
     columns = max(len(_local_steps(found[0])), min(2, len(panels)))
     rows = -(-len(panels) // columns)
     height = 1.6 + 1.4 / rows
-    with sheet(NAME, rows, columns, height=height, sharey=True) as drawn:
+    with sheet(NAME, rows, columns, height=height, sharey=True, look=look) as drawn:
         low, high = _limits(found)
         for axes, (regime, steps) in zip(drawn.axes.flat, panels, strict=False):
             _panel(drawn, axes, regime, steps)
@@ -62,10 +64,10 @@ def draw(output: Path, folder: Path) -> list[Path]:
         return drawn.save(folder)
 
 
-def summary(output: Path) -> str:
+def summary(results: Sequence[Result]) -> str:
     """Return what the best length saves and how far the two equal controls are apart."""
     lines = []
-    for regime in regimes(last_sweep(output, KIND)):
+    for regime in groups(results):
         same, equal = (regime.values(f"objective_{n}") for n in ("identical", "synchronized"))
         with np.errstate(invalid="ignore"):
             apart = np.nanmax(np.abs(same - equal) / np.abs(equal))
@@ -80,12 +82,12 @@ def summary(output: Path) -> str:
     return "\n".join(lines)
 
 
-def _local_steps(regime: Regime) -> list[int]:
+def _local_steps(regime: Group) -> list[int]:
     """Every E but 1, which is a control here, unless there is nothing else."""
     return [steps for steps in regime.local_steps if steps > 1] or regime.local_steps
 
 
-def _panel(drawn: Any, axes: Any, regime: Regime, steps: int) -> None:
+def _panel(drawn: Any, axes: Any, regime: Group, steps: int) -> None:
     lengths, reference = regime.coordinate("warmup"), regime.values("reference")
     known = f"P_ref = {in_words(reference)}"
     panel(drawn, axes, regime.title(steps), x=WARMUP, y="F − P_ref (loss)", below=known)
@@ -97,7 +99,7 @@ def _panel(drawn: Any, axes: Any, regime: Regime, steps: int) -> None:
     rounds_axis(axes, lengths[-1])
 
 
-def _limits(found: list[Regime]) -> tuple[float, float]:
+def _limits(found: list[Group]) -> tuple[float, float]:
     """Smallest and largest number of all panels."""
     arrays = [
         regime.values(name, steps) - regime.values("reference")[:, None]

@@ -7,19 +7,21 @@ against bias, one point per E: the front along which more local steps trade accu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from linattn._typing import Array
+from linattn.experiments.store import Result
+from linattn.report.groups import Group, groups
 from linattn.report.marks import caption, median_line, panel
-from linattn.report.regimes import Regime, in_words, regimes, spread
-from linattn.report.stored import last_sweep
-from linattn.report.style import LOOKS, Look, legend, sheet
+from linattn.report.style import LOOKS, Look, PageLook, legend, sheet
+from linattn.report.words import in_words, spread
 
 NAME = "bounds"
-KIND = "bounds"
+SIMULATION = "bounds"
 SERIES = {
     "bias": LOOKS["value_floor"]._replace(label="exact bias"),
     "lower": Look("lower bound Eρ/λ_max", "#44AA99", ":"),
@@ -34,10 +36,10 @@ FRONT = {
 }
 
 
-def draw(output: Path, folder: Path) -> list[Path]:
-    """Draw the figure from the stored results in `output` into `folder`; return its files."""
-    found = regimes(last_sweep(output, KIND))
-    with sheet(NAME, len(found), 2, height=2.2 + 0.6 / len(found)) as drawn:
+def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
+    """Draw the figure of stored results into `folder`; return its files."""
+    found = groups(results)
+    with sheet(NAME, len(found), 2, height=2.2 + 0.6 / len(found), look=look) as drawn:
         for axes, regime in zip(drawn.axes, found, strict=True):
             _bias(drawn, axes[0], regime)
             _front(drawn, axes[1], regime)
@@ -51,10 +53,10 @@ def draw(output: Path, folder: Path) -> list[Path]:
         return drawn.save(folder)
 
 
-def summary(output: Path) -> str:
+def summary(results: Sequence[Result]) -> str:
     """Return bound / bias of every bound, over all E and seeds."""
     lines = []
-    for regime in regimes(last_sweep(output, KIND)):
+    for regime in groups(results):
         bias = regime.values("bias")
         ratios = {name: regime.values(name) / bias for name in SERIES if name != "bias"}
         words = (f"{SERIES[n].label} {in_words(r[np.isfinite(r)])}" for n, r in ratios.items())
@@ -62,7 +64,7 @@ def summary(output: Path) -> str:
     return "\n".join(lines)
 
 
-def _bias(drawn: Any, axes: Any, regime: Regime) -> None:
+def _bias(drawn: Any, axes: Any, regime: Group) -> None:
     curvature = float(np.median(regime.values("largest_step_curvature")))
     panel(
         drawn, axes, regime.label, x="ηE (1/curvature)", y="‖V∞ − V*‖ (norm)", outer=False,
@@ -84,7 +86,7 @@ def _bias(drawn: Any, axes: Any, regime: Regime) -> None:
     axes.set_yscale("log")
 
 
-def _front(drawn: Any, axes: Any, regime: Regime) -> None:
+def _front(drawn: Any, axes: Any, regime: Group) -> None:
     panel(
         drawn,
         axes,
@@ -101,5 +103,5 @@ def _front(drawn: Any, axes: Any, regime: Regime) -> None:
         median_line(drawn, axes, look, bias, shown, markersize=2.5)
 
 
-def _across(regime: Regime) -> Array:
+def _across(regime: Group) -> Array:
     return np.asarray(regime.values("step")[0] * np.array(regime.local_steps))

@@ -8,20 +8,21 @@ first row for all regimes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from linattn._typing import Array
+from linattn.experiments.store import Result
+from linattn.report.groups import Group, groups
 from linattn.report.marks import TERMS, caption, keep_view, median_line, panel, record, upright
-from linattn.report.regimes import Regime, in_words, regimes
-from linattn.report.stored import last_sweep
-from linattn.report.style import LOOKS, Look, legend, sheet
+from linattn.report.style import LOOKS, Look, PageLook, legend, sheet
+from linattn.report.words import in_words
 
 NAME = "certificate"
-KIND = "certificate"
+SIMULATION = "certificate"
 ROUNDS = "warm-up round"
 LOOSENESS = (
     "Looseness: certificate minus P where P is lowest, relative to how far P has fallen there."
@@ -43,15 +44,15 @@ IDENTITY = {
 }
 
 
-def draw(output: Path, folder: Path) -> list[Path]:
+def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
     """Draw both figures from the stored results in `output` into `folder`; return their files."""
-    found = regimes(last_sweep(output, KIND))
-    return [*_headline(found, folder), *_all(found, folder)]
+    found = groups(results)
+    return [*_headline(found, folder, look), *_all(found, folder, look)]
 
 
-def summary(output: Path) -> str:
+def summary(results: Sequence[Result]) -> str:
     """Return looseness and relative regret of the certificate's argmin with quantiles."""
-    found = regimes(last_sweep(output, KIND))
+    found = groups(results)
     lines = [
         f"{regime.title(steps)}: looseness {_looseness(regime, steps)}; {_regret(regime, steps)}"
         for regime in found
@@ -68,10 +69,10 @@ def summary(output: Path) -> str:
     return "\n".join(lines)
 
 
-def _headline(found: list[Regime], folder: Path) -> list[Path]:
+def _headline(found: list[Group], folder: Path, look: PageLook) -> list[Path]:
     regime = max(found, key=lambda r: (not r.factored, sum(r.heterogeneity), r.heterogeneity))
     steps = regime.local_steps
-    with sheet(NAME, 3, len(steps), height=2.5, sharex=True) as drawn:
+    with sheet(NAME, 3, len(steps), height=2.5, sharex=True, look=look) as drawn:
         for column, count in enumerate(steps):
             top, middle, bottom = drawn.axes[:, column]
             _bound(drawn, top, regime, count)
@@ -89,10 +90,11 @@ def _headline(found: list[Regime], folder: Path) -> list[Path]:
         return drawn.save(folder)
 
 
-def _all(found: list[Regime], folder: Path) -> list[Path]:
+def _all(found: list[Group], folder: Path, look: PageLook) -> list[Path]:
     columns = max(len(regime.local_steps) for regime in found)
     height = 1.55 + 1.4 / len(found)
-    with sheet(f"{NAME}_regimes", len(found), columns, height=height, sharey="row") as drawn:
+    name = f"{NAME}_regimes"
+    with sheet(name, len(found), columns, height=height, sharey="row", look=look) as drawn:
         for row, regime in zip(drawn.axes, found, strict=True):
             for axes, steps in zip(row, regime.local_steps, strict=False):
                 _bound(drawn, axes, regime, steps)
@@ -108,7 +110,7 @@ def _all(found: list[Regime], folder: Path) -> list[Path]:
         return drawn.save(folder)
 
 
-def _bound(drawn: Any, axes: Any, regime: Regime, steps: int) -> None:
+def _bound(drawn: Any, axes: Any, regime: Group, steps: int) -> None:
     """Upper bound, measured profile and lower bound on one axis, with the argmin of each."""
     rounds, reference = regime.coordinate("round"), regime.values("reference")[:, None]
     words = f"looseness {_looseness(regime, steps)}"
@@ -135,7 +137,7 @@ def _bound(drawn: Any, axes: Any, regime: Regime, steps: int) -> None:
 def _terms(
     drawn: Any,
     axes: Any,
-    regime: Regime,
+    regime: Group,
     steps: int,
     terms: Mapping[str, tuple[float, Look]],
     total: tuple[str, Look, Array, str],
@@ -154,7 +156,7 @@ def _terms(
     keep_view(axes, -start, start)
 
 
-def _ledger(regime: Regime, steps: int) -> tuple[str, Look, Array, str]:
+def _ledger(regime: Group, steps: int) -> tuple[str, Look, Array, str]:
     values = regime.values("certificate", steps)
     look = BOUND._replace(label="= certificate − P(start)")
     count = int(regime.values("violations", steps).sum())
@@ -162,7 +164,7 @@ def _ledger(regime: Regime, steps: int) -> tuple[str, Look, Array, str]:
     return "ledger of the certificate", look, values - values[:, :1], words
 
 
-def _identity(regime: Regime, steps: int) -> tuple[str, Look, Array, str]:
+def _identity(regime: Group, steps: int) -> tuple[str, Look, Array, str]:
     values = regime.values("profile", steps)
     look = MEASURED._replace(label="= P − P(start), measured")
     residual = np.abs(regime.values("residual", steps))
@@ -171,11 +173,11 @@ def _identity(regime: Regime, steps: int) -> tuple[str, Look, Array, str]:
     return "exact additive identity", look, values - values[:, :1], words
 
 
-def _looseness(regime: Regime, steps: int) -> str:
+def _looseness(regime: Group, steps: int) -> str:
     return in_words(_known(regime.values("looseness", steps)), percent=True, digits=2)
 
 
-def _regret(regime: Regime, steps: int) -> str:
+def _regret(regime: Group, steps: int) -> str:
     """Relative regret of freezing at the certificate's argmin, in words."""
     kept = _known(regime.values("regret", steps))
     if not kept.size:

@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from linattn._typing import Array, BoolArray
+from linattn.experiments.store import Result
+from linattn.report.groups import Group, groups
 from linattn.report.marks import caption, panel, record, signed_log_axis
-from linattn.report.regimes import Regime, in_words, regimes
-from linattn.report.stored import last_sweep
-from linattn.report.style import Look, legend, sheet
+from linattn.report.style import Look, PageLook, legend, sheet
+from linattn.report.words import in_words
 
 NAME = "certificate_argmin"
-KIND = "certificate"
+SIMULATION = "certificate"
 TARGET = 0.10
 BINS = (0.0, 0.15, 0.3, 0.6, 1.0, 2.0, float("inf"))
 MERGED = Look("merged", "#0072B2", "", "o")
@@ -44,10 +45,10 @@ class Runs(NamedTuple):
         return Runs._make(column[kept] for column in self)
 
 
-def draw(output: Path, folder: Path) -> list[Path]:
-    """Draw the figure from the stored results in `output` into `folder`; return its files."""
-    runs = collect(regimes(last_sweep(output, KIND)))
-    with sheet(NAME, 1, 3, height=2.6) as drawn:
+def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
+    """Draw the figure of stored results into `folder`; return its files."""
+    runs = collect(groups(results))
+    with sheet(NAME, 1, 3, height=2.6, look=look) as drawn:
         _argmin(drawn, drawn.axes[0, 0], runs)
         _regret(drawn, drawn.axes[0, 1], runs)
         _looseness(drawn, drawn.axes[0, 2], runs)
@@ -61,9 +62,9 @@ def draw(output: Path, folder: Path) -> list[Path]:
         return drawn.save(folder)
 
 
-def summary(output: Path) -> str:
+def summary(results: Sequence[Result]) -> str:
     """Return regret with quantiles, and looseness in bins of ηL_K."""
-    runs = collect(regimes(last_sweep(output, KIND)))
+    runs = collect(groups(results))
     known = runs.regret[~np.isnan(runs.regret)]
     lines = [
         f"relative regret {in_words(known)} in {known.size} of {runs.regret.size} runs with a "
@@ -91,7 +92,7 @@ def _bins(runs: Runs) -> Iterator[tuple[float, float, Array]]:
             yield low, high, loose
 
 
-def collect(found: Sequence[Regime]) -> Runs:
+def collect(found: Sequence[Group]) -> Runs:
     """Return the runs of all regimes and numbers of local steps."""
     parts = []
     for regime in found:

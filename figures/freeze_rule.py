@@ -6,12 +6,15 @@ and how many runs have no trade-off worth the name, where regret is not defined.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from linattn._typing import Array
+from linattn._typing import Array, BoolArray
+from linattn.experiments.store import Result
+from linattn.report.groups import Group, groups
 from linattn.report.marks import (
     caption,
     name_rows,
@@ -20,24 +23,23 @@ from linattn.report.marks import (
     sideways,
     signed_log_axis,
 )
-from linattn.report.regimes import Regime, in_words, regimes
-from linattn.report.stored import last_sweep
-from linattn.report.style import legend, sheet
+from linattn.report.style import PageLook, legend, sheet
+from linattn.report.words import in_words
 
 NAME = "freeze_rule"
-KIND = "freeze_rule"
+SIMULATION = "freeze_rule"
 THRESHOLD = 1e-2
 ALL = "all runs"
 
 
-def draw(output: Path, folder: Path) -> list[Path]:
-    """Draw the figure from the stored results in `output` into `folder`; return its files."""
-    found = regimes(last_sweep(output, KIND))
+def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
+    """Draw the figure of stored results into `folder`; return its files."""
+    found = groups(results)
     rows = [(regime, steps) for regime in found for steps in regime.local_steps]
     names = [regime.title(steps) for regime, steps in rows]
     height = 1.5 + 0.3 * len(rows)
     ratios = {"width_ratios": [1.0, 1.0, 0.6]}
-    with sheet(NAME, 1, 3, height=height, gridspec_kw=ratios) as drawn:
+    with sheet(NAME, 1, 3, height=height, gridspec_kw=ratios, look=look) as drawn:
         when, regret, share = drawn.axes[0]
         _when(drawn, when, rows, [*names, ALL])
         _regret(drawn, regret, found, rows, [*names, ALL])
@@ -53,9 +55,9 @@ def draw(output: Path, folder: Path) -> list[Path]:
         return drawn.save(folder)
 
 
-def summary(output: Path) -> str:
+def summary(results: Sequence[Result]) -> str:
     """Return relative regret and excess loss of every rule with quantiles, and the shares."""
-    found = regimes(last_sweep(output, KIND))
+    found = groups(results)
     inside = _tradeoff(found)
     lines = [
         f"{int(inside.sum())} of {inside.size} runs have a trade-off; "
@@ -72,7 +74,7 @@ def summary(output: Path) -> str:
     return "\n".join(lines)
 
 
-def _when(drawn: Any, axes: Any, rows: list[tuple[Regime, int]], names: list[str]) -> None:
+def _when(drawn: Any, axes: Any, rows: list[tuple[Group, int]], names: list[str]) -> None:
     drawn.panel(axes, "where they freeze", x="warm-up rounds", y="")
     name_rows(drawn, axes, names, labels=True)
     last = max(regime.coordinate("warmup")[-1] for regime, _ in rows)
@@ -89,8 +91,8 @@ def _when(drawn: Any, axes: Any, rows: list[tuple[Regime, int]], names: list[str
 def _regret(
     drawn: Any,
     axes: Any,
-    found: list[Regime],
-    rows: list[tuple[Regime, int]],
+    found: list[Group],
+    rows: list[tuple[Group, int]],
     names: list[str],
 ) -> None:
     drawn.panel(axes, "what it costs", x="relative regret (1)", y="")
@@ -114,8 +116,8 @@ def _regret(
 def _share(
     drawn: Any,
     axes: Any,
-    found: list[Regime],
-    rows: list[tuple[Regime, int]],
+    found: list[Group],
+    rows: list[tuple[Group, int]],
     names: list[str],
 ) -> None:
     drawn.panel(axes, "no trade-off", x="share of seeds (%)", y="")
@@ -129,23 +131,23 @@ def _share(
         drawn.rows.append((*named, "no trade-off", "bar", value, float(row), *[np.nan] * 2, ""))
 
 
-def _rules(found: list[Regime]) -> list[str]:
+def _rules(found: list[Group]) -> list[str]:
     """The rules that were run."""
     return [str(rule) for rule in found[0].results[0].dataset["rule"].values]
 
 
-def _shifts(found: list[Regime]) -> dict[str, float]:
+def _shifts(found: list[Group]) -> dict[str, float]:
     """How far the rules of a row are drawn from its middle."""
     rules = _rules(found)
     return dict(zip(rules, np.linspace(-0.1, 0.3, len(rules)).tolist(), strict=True))
 
 
-def _tradeoff(found: list[Regime]) -> Array:
+def _tradeoff(found: list[Group]) -> BoolArray:
     """Which of all runs (regime, seed, E) have a trade-off."""
     return np.concatenate([regime.values("tradeoff").ravel() for regime in found]) > 0
 
 
-def _all(found: list[Regime], rule: str, name: str) -> Array:
+def _all(found: list[Group], rule: str, name: str) -> Array:
     """A quantity of one rule over all runs, in the order of `_tradeoff`."""
     values = [r.values(name)[..., _rules([r]).index(rule)].ravel() for r in found]
     return np.concatenate(values)

@@ -6,19 +6,21 @@ rounding: E = 1, shared tokens, identical clients, targets for which no client d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from linattn._typing import Array
+from linattn.experiments.store import Result
+from linattn.report.groups import Group, groups
 from linattn.report.marks import caption, median_line, panel, power
-from linattn.report.regimes import Regime, in_words, regimes, spread
-from linattn.report.stored import last_sweep
-from linattn.report.style import LOOKS, Look, sheet
+from linattn.report.style import LOOKS, Look, PageLook, sheet
+from linattn.report.words import in_words, spread
 
 NAME = "frozen_stage"
-KIND = "frozen_stage"
+SIMULATION = "frozen_stage"
 COLUMNS = 4
 NEGLIGIBLE = 1e-12
 STEP = "ηE (1/curvature)"
@@ -38,11 +40,11 @@ CONTROLS = {
 }
 
 
-def draw(output: Path, folder: Path) -> list[Path]:
-    """Draw the figure from the stored results in `output` into `folder`; return its files."""
-    found = regimes(last_sweep(output, KIND))
+def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
+    """Draw the figure of stored results into `folder`; return its files."""
+    found = groups(results)
     rows = 1 - (-len(found) // COLUMNS)
-    with sheet(NAME, rows, COLUMNS, height=2.1 + 0.5 / rows) as drawn:
+    with sheet(NAME, rows, COLUMNS, height=2.1 + 0.5 / rows, look=look) as drawn:
         top = drawn.axes[0]
         _rounds(drawn, top[0], _strongest(found))
         _agreement(drawn, top[1], found)
@@ -64,9 +66,9 @@ def draw(output: Path, folder: Path) -> list[Path]:
         return drawn.save(folder)
 
 
-def summary(output: Path) -> str:
+def summary(results: Sequence[Result]) -> str:
     """Return how far simulation and closed form are apart, and how the formulas compare."""
-    found = regimes(last_sweep(output, KIND))
+    found = groups(results)
     apart = np.concatenate([r.values("relative_error").ravel() for r in found])
     nulls = np.concatenate([r.values("null_simulated").ravel() for r in found])
     lines = [
@@ -86,12 +88,12 @@ def summary(output: Path) -> str:
     return "\n".join(lines)
 
 
-def _rounds(drawn: Any, axes: Any, regime: Regime) -> None:
+def _rounds(drawn: Any, axes: Any, regime: Group) -> None:
     """Distance to the fixed point, simulated and in closed form, for a few E."""
-    named = {"x": "frozen round", "y": "‖V − V∞‖ / start (1)", "outer": False}
+    named: dict[str, Any] = {"x": "frozen round", "y": "‖V − V∞‖ / start (1)", "outer": False}
     panel(drawn, axes, "simulated (points), closed form", wrap=24, **named)
     rounds = regime.coordinate("round")
-    stable = (regime.values("stable") > 0).all(axis=0)
+    stable = np.asarray((regime.values("stable") > 0).all(axis=0))
     usable = [e for e, ok in zip(regime.local_steps, stable, strict=True) if ok]
     picks = _few(usable)
     every = max(1, len(rounds) // 10)
@@ -111,9 +113,9 @@ def _rounds(drawn: Any, axes: Any, regime: Regime) -> None:
     axes.legend([handles[name] for name in chosen], chosen, fontsize=6, loc="lower left", ncols=2)
 
 
-def _agreement(drawn: Any, axes: Any, found: list[Regime]) -> None:
+def _agreement(drawn: Any, axes: Any, found: list[Group]) -> None:
     """Largest disagreement of simulation and closed form, over rounds."""
-    named = {"x": "local steps E", "y": "largest / scale (1)", "outer": False}
+    named: dict[str, Any] = {"x": "local steps E", "y": "largest / scale (1)", "outer": False}
     panel(drawn, axes, "simulated − closed form, a line per regime", wrap=24, **named)
     for regime in found:
         worst = regime.values("relative_error").max(axis=2)
@@ -128,9 +130,9 @@ def _agreement(drawn: Any, axes: Any, found: list[Regime]) -> None:
     axes.set_ylim(1e-17, 1e-11)
 
 
-def _controls(drawn: Any, axes: Any, found: list[Regime]) -> None:
+def _controls(drawn: Any, axes: Any, found: list[Group]) -> None:
     """Bias of the null controls, simulated, beside the bias of the problems themselves."""
-    named = {"x": "local steps E", "y": "‖V∞ − V*‖ / ‖V*‖ (1)", "outer": False}
+    named: dict[str, Any] = {"x": "local steps E", "y": "‖V∞ − V*‖ / ‖V*‖ (1)", "outer": False}
     panel(drawn, axes, "bias of null controls, simulated", wrap=24, **named)
     names = [str(name) for name in found[0].results[0].dataset["control"].values]
     steps = found[0].local_steps
@@ -146,9 +148,9 @@ def _controls(drawn: Any, axes: Any, found: list[Regime]) -> None:
     axes.legend(fontsize=6, loc="center", bbox_to_anchor=(0.5, 0.55))
 
 
-def _first_order(drawn: Any, axes: Any, found: list[Regime]) -> None:
+def _first_order(drawn: Any, axes: Any, found: list[Group]) -> None:
     """Relative error of the first-order formula: slope 1 in its small parameter."""
-    named = {"x": "η(E − 1)λ_max (1)", "y": "error / bias (1)", "outer": False}
+    named: dict[str, Any] = {"x": "η(E − 1)λ_max (1)", "y": "error / bias (1)", "outer": False}
     panel(drawn, axes, "first-order formula, a line per regime", wrap=24, **named)
     top = 0.0
     for regime in found:
@@ -165,7 +167,7 @@ def _first_order(drawn: Any, axes: Any, found: list[Regime]) -> None:
     axes.legend(*_only(axes, "slope 1"), fontsize=6, loc="lower right")
 
 
-def _bias(drawn: Any, axes: Any, regime: Regime, ends: tuple[float, float]) -> None:
+def _bias(drawn: Any, axes: Any, regime: Group, ends: tuple[float, float]) -> None:
     """Measured bias, exact formula, first order and bound as ηE grows."""
     panel(drawn, axes, regime.label, x=STEP, y="‖V∞ − V*‖ (parameter norm)", wrap=30)
     kept = _shown(regime)
@@ -179,20 +181,20 @@ def _bias(drawn: Any, axes: Any, regime: Regime, ends: tuple[float, float]) -> N
     axes.set_ylim(*ends)
 
 
-def _ends(found: list[Regime]) -> tuple[float, float]:
+def _ends(found: list[Group]) -> tuple[float, float]:
     """Common limits of the panels of the bias."""
     arrays = [_positive(r.values(name))[:, _shown(r)].ravel() for r in found for name in BIAS]
     every = _finite(np.concatenate(arrays))
     return (float(every.min()) / 2, float(every.max()) * 10) if every.size else (1e-3, 1.0)
 
 
-def _shown(regime: Regime) -> Array:
+def _shown(regime: Group) -> Array:
     """Which E have a bias to draw: more than one local step, stable for every seed."""
     several = np.array(regime.local_steps) > 1
     return np.asarray(several & (regime.values("stable") > 0).all(axis=0))
 
 
-def _strongest(found: list[Regime]) -> Regime:
+def _strongest(found: list[Group]) -> Group:
     """The most heterogeneous regime with stable stages, merged kernels first."""
     stable = [r for r in found if (r.values("stable") > 0).all(axis=0).any()]
     return max(
@@ -211,7 +213,7 @@ def _steps_axis(axes: Any, steps: list[int]) -> None:
     axes.set_xticks(shown, [str(count) for count in shown])
 
 
-def _relative_bias(regime: Regime) -> Array:
+def _relative_bias(regime: Group) -> Array:
     """Simulated bias relative to V*, +inf where the stage is unstable."""
     relative = regime.values("bias_simulated") / regime.values("minimizer_norm")
     return np.where(regime.values("stable") > 0, relative, np.inf)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from linattn._typing import Array
+from linattn.experiments.store import Result
+from linattn.report.groups import Group, groups
 from linattn.report.marks import caption, median_line, panel
-from linattn.report.regimes import Regime, in_words
-from linattn.report.stored import last_sweep
-from linattn.report.style import LOOKS, Look, legend, sheet
-from linattn.report.worlds import mostly, reproduced, worlds
+from linattn.report.style import LOOKS, Look, PageLook, legend, sheet
+from linattn.report.words import in_words, mostly, reproduced
 
 NAME = "gates"
-KIND = "gates"
+SIMULATION = "gates"
 DISTANCES = {
     "gate_distance": Look("gates that still differ", "#332288", "-"),
     "weight_distance": Look("distance of weights", "#CC6677", "--"),
@@ -27,10 +28,10 @@ PARTS = {
 }
 
 
-def draw(output: Path, folder: Path) -> list[Path]:
-    """Draw the figure from the stored results in `output` into `folder`; return its files."""
-    found = worlds(last_sweep(output, KIND))
-    with sheet(NAME, len(found), 3, height=3.0, width=8.4) as drawn:
+def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
+    """Draw the figure of stored results into `folder`; return its files."""
+    found = groups(results)
+    with sheet(NAME, len(found), 3, height=3.0, width=8.4, look=look) as drawn:
         for world, (settle, parts, after) in zip(found, drawn.axes, strict=True):
             _settling(drawn, settle, world)
             _parts(drawn, parts, world)
@@ -40,9 +41,9 @@ def draw(output: Path, folder: Path) -> list[Path]:
         return drawn.save(folder)
 
 
-def summary(output: Path) -> str:
+def summary(results: Sequence[Result]) -> str:
     """Return half-way distances, shares of the mismatch and final objectives, then the claims."""
-    found = worlds(last_sweep(output, KIND))
+    found = groups(results)
     lines = []
     for world in found:
         half = len(world.coordinate("round")) // 2
@@ -59,7 +60,7 @@ def summary(output: Path) -> str:
     return "\n".join([*lines, _claims(found)])
 
 
-def _settling(drawn: Any, axes: Any, world: Regime) -> None:
+def _settling(drawn: Any, axes: Any, world: Group) -> None:
     y = "share of the distance left"
     panel(drawn, axes, f"{world.label}: settling", x="round", y=y, outer=False)
     axes.set_title(f"{world.label}:\ndistance to the last round", fontsize=7)
@@ -68,7 +69,7 @@ def _settling(drawn: Any, axes: Any, world: Regime) -> None:
     axes.set_ylim(bottom=0.0)
 
 
-def _parts(drawn: Any, axes: Any, world: Regime) -> None:
+def _parts(drawn: Any, axes: Any, world: Group) -> None:
     panel(drawn, axes, f"{world.label}: mismatch", x="round", y="relative norm", outer=False)
     axes.set_title("output mismatch after averaging", fontsize=7)
     axes.set_yscale("log")
@@ -76,7 +77,7 @@ def _parts(drawn: Any, axes: Any, world: Regime) -> None:
         median_line(drawn, axes, look, world.coordinate("round")[1:], world.values(name)[:, 1:])
 
 
-def _after(drawn: Any, axes: Any, world: Regime) -> None:
+def _after(drawn: Any, axes: Any, world: Group) -> None:
     y = "F of FedSQ / F of FedAvg"
     panel(drawn, axes, f"{world.label}: {y}", x="rounds of pre-training", y=y, outer=False)
     axes.set_title("both continued from pre-training", fontsize=7)
@@ -84,19 +85,19 @@ def _after(drawn: Any, axes: Any, world: Regime) -> None:
     drawn.level(axes, "fed_avg", 1.0, linewidth=0.8)
 
 
-def _ratios(world: Regime) -> Array:
+def _ratios(world: Group) -> Array:
     """Final objective of FedSQ over that of FedAvg, (seeds, pre-training)."""
     sq, avg = (world.values(name)[..., -1] for name in ("fed_sq", "fed_avg"))
     return np.asarray(np.where(np.isnan(sq), np.inf, sq) / avg)
 
 
-def _share(world: Regime) -> Array:
+def _share(world: Group) -> Array:
     """Squared norm of the gate-flip part over the sum of both squared parts, mean over rounds."""
     flip, rest = (world.values(name)[:, 1:] ** 2 for name in ("gate_flip", "multilinear"))
     return np.asarray((flip / (flip + rest)).mean(axis=1))
 
 
-def _claims(found: list[Regime]) -> str:
+def _claims(found: list[Group]) -> str:
     """FedSQ's premise and promise in our words against the stored numbers."""
     first, lower, start = [], [], []
     for world in found:

@@ -6,20 +6,21 @@ outputs, and rounds, floats and multiply-adds until FedAvg's final objective.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from linattn._typing import Array
+from linattn.experiments.store import Result
+from linattn.report.groups import Group, groups
 from linattn.report.marks import caption, name_rows, record, sideways
-from linattn.report.regimes import Regime, in_words
-from linattn.report.stored import last_sweep
-from linattn.report.style import LOOKS, sheet
-from linattn.report.worlds import last_known, mostly, page_name, pages, reproduced, worlds
+from linattn.report.style import LOOKS, PageLook, sheet
+from linattn.report.words import in_words, last_known, mostly, page_name, pages, reproduced
 
 NAME = "methods"
-KIND = "methods"
+SIMULATION = "methods"
 MARKERS = ("o", "s", "^", "D")
 PERSONAL = ("fed_tp", "local_attention", "fine_tuned")
 ZERO = {"mismatch": 1e-5, "drift": 0.1}
@@ -37,18 +38,18 @@ PANELS = {
 }
 
 
-def draw(output: Path, folder: Path) -> list[Path]:
-    """Draw the figure from the stored results in `output` into `folder`; return its files."""
-    found = worlds(last_sweep(output, KIND))
+def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
+    """Draw the figure of stored results into `folder`; return its files."""
+    found = groups(results)
     made: list[Path] = []
     for number, page in enumerate(pages(found, len(MARKERS))):
-        made += _page(page, page_name(NAME, number), folder, _claims(found))
+        made += _page(page, page_name(NAME, number), folder, _claims(found), look)
     return made
 
 
-def summary(output: Path) -> str:
+def summary(results: Sequence[Result]) -> str:
     """Return final objectives relative to FedAvg and accuracies, then the claims."""
-    found = worlds(last_sweep(output, KIND))
+    found = groups(results)
     lines = []
     for world in found:
         named = [
@@ -66,10 +67,10 @@ def summary(output: Path) -> str:
     return "\n".join([*lines, _claims(found)])
 
 
-def _page(page: Any, name: str, folder: Path, claims: str) -> list[Path]:
+def _page(page: Any, name: str, folder: Path, claims: str, look: PageLook) -> list[Path]:
     methods = _methods(page)
     height = 2.2 + 0.19 * len(methods)
-    with sheet(name, 1, len(PANELS), height=height, width=9.6) as drawn:
+    with sheet(name, 1, len(PANELS), height=height, width=9.6, look=look) as drawn:
         for axes, (kind, title) in zip(drawn.axes[0], PANELS.items(), strict=True):
             drawn.panel(axes, title, x=_unit(kind), y="")
             axes.set_title(title.replace(", ", ",\n").replace(" to ", "\nto "), fontsize=7)
@@ -138,7 +139,7 @@ def _unit(kind: str) -> str:
     return {"accuracy": "%", "mismatch": "relative (1)"}.get(kind, RATIO)
 
 
-def _values(world: Regime, kind: str, method: str) -> Array:
+def _values(world: Group, kind: str, method: str) -> Array:
     """What a panel shows of a method, one value per seed; NaN counts as worst."""
     if kind == "accuracy":
         return _accuracy(world, method)
@@ -151,21 +152,21 @@ def _values(world: Regime, kind: str, method: str) -> Array:
     return last_known(_ratio(world, kind, method))
 
 
-def _of(world: Regime, name: str, method: str) -> Array:
+def _of(world: Group, name: str, method: str) -> Array:
     place = list(world.results[0].dataset["method"].values).index(method)
     return world.values(name)[:, place]
 
 
-def _ratio(world: Regime, name: str, method: str) -> Array:
+def _ratio(world: Group, name: str, method: str) -> Array:
     return _of(world, name, method) / _of(world, name, "fed_avg")
 
 
-def _drift(world: Regime, method: str) -> Array:
+def _drift(world: Group, method: str) -> Array:
     parts = [_of(world, name, method)[:, -1] for name in ("kernel_drift", "value_drift")]
     return np.asarray(np.hypot(*parts))
 
 
-def _accuracy(world: Regime, method: str) -> Array:
+def _accuracy(world: Group, method: str) -> Array:
     return 100.0 * _of(world, "test_accuracy", method)
 
 
@@ -177,7 +178,7 @@ def _methods(page: Any) -> list[str]:
     return shared + sorted(held & set(PERSONAL), key=order.index)
 
 
-def _claims(found: list[Regime]) -> str:
+def _claims(found: list[Group]) -> str:
     """The papers' headline claims, in our words, against the stored numbers."""
     better = [mostly(_ratio(w, "final_objective", "fed_frozen") < 1.0) for w in found]
     real = [w for w in found if np.isfinite(_accuracy(w, "fed_avg")).all()]

@@ -7,19 +7,21 @@ point, so that a power law is a straight line through it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from linattn._typing import Array
+from linattn.experiments.store import Result
+from linattn.report.groups import Group, groups
 from linattn.report.marks import caption, median_line, panel
-from linattn.report.regimes import Regime, in_words, regimes
-from linattn.report.stored import last_sweep
-from linattn.report.style import Look, legend, sheet
+from linattn.report.style import Look, PageLook, legend, sheet
+from linattn.report.words import in_words
 
 NAME = "orders"
-KIND = "orders"
+SIMULATION = "orders"
 FITTED = 3
 """The slope is fitted to so many points with the smallest ηE, where O-forms speak."""
 
@@ -48,10 +50,10 @@ GUIDES = {
 }
 
 
-def draw(output: Path, folder: Path) -> list[Path]:
-    """Draw the figure from the stored results in `output` into `folder`; return its files."""
-    found = regimes(last_sweep(output, KIND))
-    with sheet(NAME, len(found), 2, height=2.4 + 0.6 / len(found)) as drawn:
+def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
+    """Draw the figure of stored results into `folder`; return its files."""
+    found = groups(results)
+    with sheet(NAME, len(found), 2, height=2.4 + 0.6 / len(found), look=look) as drawn:
         for axes, regime in zip(drawn.axes, found, strict=True):
             _panel(drawn, axes[0], regime, by_step=True)
             _panel(drawn, axes[1], regime, by_step=False)
@@ -64,10 +66,10 @@ def draw(output: Path, folder: Path) -> list[Path]:
         return drawn.save(folder)
 
 
-def summary(output: Path) -> str:
+def summary(results: Sequence[Result]) -> str:
     """Return the fitted slope of every quantity beside its published exponent."""
     lines = []
-    for regime in regimes(last_sweep(output, KIND)):
+    for regime in groups(results):
         for name, order in ORDERS.items():
             if not regime.values(f"{name}_by_step").all():
                 continue
@@ -80,14 +82,14 @@ def summary(output: Path) -> str:
     return "\n".join(lines)
 
 
-def slopes(regime: Regime, name: str, *, by_step: bool) -> Array:
+def slopes(regime: Group, name: str, *, by_step: bool) -> Array:
     """Return the slope of log(quantity) where ηE is smallest, one per seed."""
     across, values = _rows(regime, name, by_step=by_step)
     x, y = np.log(across[:FITTED]), np.log(values[:, :FITTED])
     return np.asarray(np.polyfit(x, y.T, 1)[0])
 
 
-def _rows(regime: Regime, name: str, *, by_step: bool) -> tuple[Array, Array]:
+def _rows(regime: Group, name: str, *, by_step: bool) -> tuple[Array, Array]:
     """η or E (or E − 1) and the quantity there, both relative to the first: (n,), (seeds, n)."""
     if by_step:
         across = regime.coordinate("step_size")[::-1]
@@ -98,7 +100,7 @@ def _rows(regime: Regime, name: str, *, by_step: bool) -> tuple[Array, Array]:
     return across / across[0], values / values[:, :1]
 
 
-def _panel(drawn: Any, axes: Any, regime: Regime, *, by_step: bool) -> None:
+def _panel(drawn: Any, axes: Any, regime: Group, *, by_step: bool) -> None:
     eta, counts = regime.coordinate("step_size").min(), regime.coordinate("local_steps")
     curvature = float(np.median(regime.values("curvature")))
     across = (

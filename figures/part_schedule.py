@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -11,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from linattn._typing import Array
+from linattn.experiments.store import Result
+from linattn.report.groups import Group, groups
 from linattn.report.marks import caption, median_line, panel
-from linattn.report.regimes import Regime, in_words
-from linattn.report.stored import last_sweep
-from linattn.report.style import LOOKS, Look, legend, sheet
-from linattn.report.worlds import last_known, mostly, reproduced, worlds
+from linattn.report.style import LOOKS, Look, PageLook, legend, sheet
+from linattn.report.words import in_words, last_known, mostly, reproduced
 
 NAME = "part_schedule"
-KIND = "part_schedule"
+SIMULATION = "part_schedule"
 PRICES = {"round": "round", "floats": "floats, both ways", "multiply_adds": "multiply-adds"}
 ORDERS = {
     "sequential": LOOKS["fed_part"]._replace(marker=""),
@@ -28,10 +29,10 @@ ORDERS = {
 INITIAL = ("#332288", "#CC6677", "#999933", "#88CCEE")
 
 
-def draw(output: Path, folder: Path) -> list[Path]:
-    """Draw the figure from the stored results in `output` into `folder`; return its files."""
-    found, lost = _comparable(output)
-    with sheet(NAME, len(found), 3, height=2.5, sharey="row") as drawn:
+def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
+    """Draw the figure of stored results into `folder`; return its files."""
+    found, lost = _comparable(results)
+    with sheet(NAME, len(found), 3, height=2.5, sharey="row", look=look) as drawn:
         for world, row in zip(found, drawn.axes, strict=True):
             for axes, (price, label) in zip(row, PRICES.items(), strict=True):
                 y = "F / final F of FedAvg" if price == "round" else ""
@@ -46,9 +47,9 @@ def draw(output: Path, folder: Path) -> list[Path]:
         return drawn.save(folder)
 
 
-def summary(output: Path) -> str:
+def summary(results: Sequence[Result]) -> str:
     """Return final objectives, floats and multiply-adds of every schedule, then the claims."""
-    found, lost = _comparable(output)
+    found, lost = _comparable(results)
     lines = []
     for world in found:
         for name in _schedules(world):
@@ -62,9 +63,9 @@ def summary(output: Path) -> str:
     return "\n".join([*lines, _claims(found) + lost])
 
 
-def _comparable(output: Path) -> tuple[list[Regime], str]:
+def _comparable(results: Sequence[Result]) -> tuple[list[Group], str]:
     """Worlds without the seeds in which FedAvg diverged, and a sentence on them."""
-    found = worlds(last_sweep(output, KIND))
+    found = groups(results)
     kept = []
     for world in found:
         ended = np.isfinite(_of(world, "objective", "fed_avg")[:, -1])
@@ -74,7 +75,7 @@ def _comparable(output: Path) -> tuple[list[Regime], str]:
     return kept, f" Seeds left out because FedAvg diverged: {lost}." if lost else ""
 
 
-def _curves(drawn: Any, axes: Any, world: Regime, price: str) -> None:
+def _curves(drawn: Any, axes: Any, world: Group, price: str) -> None:
     """Median of F over FedAvg's last F of the same seed; prices differ at random orders only."""
     axes.set_yscale("log")
     for name in _schedules(world):
@@ -98,11 +99,11 @@ def _plain_ticks(axes: Any) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _schedules(world: Regime) -> list[str]:
+def _schedules(world: Group) -> list[str]:
     return [str(name) for name in world.results[0].dataset["schedule"].values]
 
 
-def _look(world: Regime, name: str) -> Look:
+def _look(world: Group, name: str) -> Look:
     """FedAvg; orders at the first W; other W in colours of their own."""
     if name == "fed_avg":
         return LOOKS["fed_avg"]._replace(marker="", line="-")
@@ -115,19 +116,19 @@ def _look(world: Regime, name: str) -> Look:
     return Look(f"{order}, W = {first}", colour, "-.")
 
 
-def _of(world: Regime, name: str, schedule: str) -> Array:
+def _of(world: Group, name: str, schedule: str) -> Array:
     return world.values(name)[:, _schedules(world).index(schedule)]
 
 
-def _end(world: Regime, schedule: str) -> Array:
+def _end(world: Group, schedule: str) -> Array:
     return last_known(_of(world, "objective", schedule)[:, -1])
 
 
-def _price(world: Regime, price: str, schedule: str) -> Array:
+def _price(world: Group, price: str, schedule: str) -> Array:
     return _of(world, price, schedule)[:, -1] / _of(world, price, "fed_avg")[:, -1]
 
 
-def _at_equal_price(world: Regime, price: str, schedule: str) -> Array:
+def _at_equal_price(world: Group, price: str, schedule: str) -> Array:
     """FedAvg's objective when it has spent what the schedule spends in all, per seed."""
     spent = _of(world, price, schedule)[:, -1]
     full = _of(world, price, "fed_avg")
@@ -138,7 +139,7 @@ def _at_equal_price(world: Regime, price: str, schedule: str) -> Array:
     )  # fmt: skip
 
 
-def _claims(found: list[Regime]) -> str:
+def _claims(found: list[Group]) -> str:
     """FedPart's claims in our words against the stored numbers."""
     words = []
     equal: dict[str, list[bool]] = {"floats": [], "multiply_adds": []}

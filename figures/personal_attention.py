@@ -6,6 +6,7 @@ made by a hypernetwork (FedTP), against the spread of the clients' kernels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -13,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from linattn._typing import Array
+from linattn.experiments.store import Result
+from linattn.report.groups import Group, field, groups
 from linattn.report.marks import caption, median_line, panel
-from linattn.report.regimes import Regime, in_words
-from linattn.report.stored import last_sweep
-from linattn.report.style import LOOKS, legend, sheet
-from linattn.report.worlds import field, last_known, mostly, reproduced, worlds
+from linattn.report.style import LOOKS, PageLook, legend, sheet
+from linattn.report.words import in_words, last_known, mostly, reproduced
 
 NAME = "personal_attention"
-KIND = "personal_attention"
+SIMULATION = "personal_attention"
 SPREAD = "problem.kernel_heterogeneity"
 METHODS = {
     "fed_avg": LOOKS["fed_avg"],
@@ -32,10 +33,10 @@ METHODS = {
 }
 
 
-def draw(output: Path, folder: Path) -> list[Path]:
-    """Draw the figure from the stored results in `output` into `folder`; return its files."""
-    found = worlds(last_sweep(output, KIND), along=SPREAD)
-    with sheet(NAME, len(found), 3, height=3.2 if len(found) == 1 else 2.3) as drawn:
+def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
+    """Draw the figure of stored results into `folder`; return its files."""
+    found = groups(results, along=SPREAD)
+    with sheet(NAME, len(found), 3, height=3.2 if len(found) == 1 else 2.3, look=look) as drawn:
         for number, (world, (loss, ratio, spread)) in enumerate(
             zip(found, drawn.axes, strict=True)
         ):
@@ -52,9 +53,9 @@ def draw(output: Path, folder: Path) -> list[Path]:
         return drawn.save(folder)
 
 
-def summary(output: Path) -> str:
+def summary(results: Sequence[Result]) -> str:
     """Return test losses at every planted spread with quantiles, then the claims."""
-    found = worlds(last_sweep(output, KIND), along=SPREAD)
+    found = groups(results, along=SPREAD)
     lines = []
     for world in found:
         for level in _levels(world):
@@ -66,7 +67,7 @@ def summary(output: Path) -> str:
     return "\n".join([*lines, _claims(found)])
 
 
-def _losses(drawn: Any, axes: Any, world: Regime, *, relative: bool, lowest: bool) -> None:
+def _losses(drawn: Any, axes: Any, world: Group, *, relative: bool, lowest: bool) -> None:
     y = "loss / loss of local" if relative else "test loss"
     x = "planted kernel heterogeneity" if lowest else ""
     panel(drawn, axes, f"{world.label}: {y}", x=x, y=y, outer=False)
@@ -83,7 +84,7 @@ def _losses(drawn: Any, axes: Any, world: Regime, *, relative: bool, lowest: boo
         median_line(drawn, axes, look, levels, np.stack(rows, axis=1))
 
 
-def _spread(drawn: Any, axes: Any, world: Regime, *, lowest: bool) -> None:
+def _spread(drawn: Any, axes: Any, world: Group, *, lowest: bool) -> None:
     y = "relative spread"
     panel(drawn, axes, f"{world.label}: {y}", x="planted kernel heterogeneity" if lowest else "",
           y=y, outer=False)  # fmt: skip
@@ -95,22 +96,22 @@ def _spread(drawn: Any, axes: Any, world: Regime, *, lowest: bool) -> None:
     axes.set_ylim(bottom=0.0)
 
 
-def _levels(world: Regime) -> list[float]:
+def _levels(world: Group) -> list[float]:
     return sorted({float(field(r, SPREAD)) for r in world.results})
 
 
-def _at(world: Regime, level: float) -> Regime:
+def _at(world: Group, level: float) -> Group:
     """The runs of a world at one planted heterogeneity."""
     kept = [r for r in world.results if float(field(r, SPREAD)) == level]
-    return Regime(world.label, kept, world.heterogeneity, world.factored)
+    return Group(world.label, kept, world.fields)
 
 
-def _loss(world: Regime, method: str) -> Array:
+def _loss(world: Group, method: str) -> Array:
     place = list(world.results[0].dataset["method"].values).index(method)
     return last_known(world.values("test_loss")[:, place])
 
 
-def _claims(found: list[Regime]) -> str:
+def _claims(found: list[Group]) -> str:
     """FedTP's claims in our words against the stored numbers."""
     cases = [(world, level) for world in found for level in _levels(world)]
     apart = [_at(world, level) for world, level in cases if level > 0.0]
@@ -129,12 +130,12 @@ def _claims(found: list[Regime]) -> str:
     )
 
 
-def _averaged(world: Regime) -> Array:
+def _averaged(world: Group) -> Array:
     """The better of FedAvg and of FedAvg with the server step of FedTP, per seed."""
     return np.minimum(_loss(world, "fed_avg"), _loss(world, "fed_avg_momentum"))
 
 
-def _best(world: Regime) -> Array:
+def _best(world: Group) -> Array:
     """The better of the two hypernetworks by median, per seed."""
     made = [_loss(world, f"fed_tp_{network}") for network in ("linear", "mlp")]
     return min(made, key=lambda values: float(np.median(values)))

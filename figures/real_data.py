@@ -10,74 +10,44 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from linattn.analysis.bias_drift import PARTS
 from linattn.experiments.store import Result
+from linattn.report.groups import Group, groups
 from linattn.report.marks import rounds_axis
-from linattn.report.regimes import in_words, number, spread
-from linattn.report.stored import last_sweep
-from linattn.report.style import QUANTILES, Sheet, legend, sheet
+from linattn.report.style import PageLook, Sheet, legend, sheet
+from linattn.report.words import QUANTILES, in_words, number, spread
 from linattn.streams import stream
 
 NAME = "real_data"
-KIND = "real_data"
+SIMULATION = "real_data"
 
-PARTS = ("kernel_bias", "value_transient", "value_floor", "value_cross")
 WARMUP = "warm-up length T (rounds)"
 DASHES = ("-", "--", ":", "-.")
-SPLITS = {
-    "sheets": "form sheets",
-    "iid": "IID",
-    "sides": "one side tested",
-    "subjects": "subjects left out",
-}
 
 
-class Group(NamedTuple):
-    """Runs that differ in the seed only."""
-
-    label: str
-    heads: int
-    results: list[Result]
-
-    def values(self, name: str, local_steps: int) -> np.ndarray[Any, Any]:
-        """Return a variable of all seeds, seed first."""
-        return np.stack([r.dataset[name].sel(local_steps=local_steps).values for r in self.results])
-
-    def coordinate(self, name: str) -> np.ndarray[Any, Any]:
-        """Return a coordinate that all seeds share."""
-        return np.asarray(self.results[0].dataset[name].values)
-
-
-def draw(output: Path, folder: Path) -> list[Path]:
-    """Draw the sheets from the results in `output` into `folder`; return the files made.
-
-    Raises
-    ------
-    FileNotFoundError
-        If nothing is stored; the sentence says which command makes it.
-    """
-    groups = grouped(last_sweep(output, KIND))
-    heads = sorted({group.heads for group in groups})
+def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
+    """Draw the sheets from the results in `output` into `folder`; return the files made."""
+    found = groups(results)
+    heads = sorted({_heads(group) for group in found})
     made: list[Path] = []
     for count in heads:
         name = NAME if count == heads[0] else f"{NAME}_{count}_heads"
-        made += _sheet(name, [group for group in groups if group.heads == count], folder)
+        made += _sheet(name, [group for group in found if _heads(group) == count], folder, look)
     return made
 
 
-def summary(output: Path) -> str:
+def summary(results: Sequence[Result]) -> str:
     """Return what FedFrozen gains over FedAvg in every group, one line per number of local steps.
 
     T is the length below R with the smallest median *training* objective; differences are paired
     over seeds, their interval is that of the bootstrapped median.
     """
     return "\n".join(
-        _in_words(group, steps)
-        for group in grouped(last_sweep(output, KIND))
-        for steps in group.coordinate("local_steps").tolist()
+        _in_words(group, steps) for group in groups(results) for steps in group.local_steps
     )
 
 
@@ -90,8 +60,8 @@ def _in_words(group: Group, steps: int) -> str:
     gain = accuracy[:, place] - accuracy[:, -1]
     loss = group.values("test_loss", steps)
     return (
-        f"{group.label}, H = {group.heads}, E = {steps}: FedAvg {in_words(accuracy[:, -1])} %, "
-        f"with V* {in_words(ceiling)} %; FedFrozen({lengths[place]}) − FedAvg "
+        f"{group.label}, H = {_heads(group)}, E = {steps}: FedAvg {in_words(accuracy[:, -1])} %, "
+        f"with V* {in_words(ceiling)} %; FedFrozen({lengths[place]:g}) − FedAvg "
         f"{_bootstrapped(gain)} points of accuracy, "
         f"{_bootstrapped(loss[:, place] - loss[:, -1])} of test loss; instability "
         f"{in_words(instability[:, place])} and {in_words(instability[:, -1])} points"
@@ -113,24 +83,14 @@ def _bootstrapped(differences: np.ndarray[Any, Any]) -> str:
     )
 
 
-def grouped(results: Sequence[Result]) -> list[Group]:
-    """Return the results by data set, split and number of heads."""
-    found: dict[tuple[Any, ...], list[Result]] = {}
-    for result in results:
-        spec = result.spec
-        frozen = "" if spec.frozen_lr is None else f", frozen step {spec.frozen_lr}"
-        key = (spec.data, spec.split, spec.alpha or 0.0, frozen, spec.initial.num_heads)
-        found.setdefault(key, []).append(result)
-    return [
-        Group(f"{data}, {f'Dirichlet({alpha:g})' if alpha else SPLITS[split]}{frozen}", heads, held)
-        for (data, split, alpha, frozen, heads), held in sorted(found.items())
-    ]
+def _heads(group: Group) -> int:
+    return int(group.fields["initial.num_heads"])
 
 
-def _sheet(name: str, groups: Sequence[Group], folder: Path) -> list[Path]:
-    with sheet(name, len(groups), 5, height=1.95, width=11.5) as drawn:
-        for row, group in zip(drawn.axes, groups, strict=True):
-            steps = group.coordinate("local_steps").tolist()
+def _sheet(name: str, found: Sequence[Group], folder: Path, look: PageLook) -> list[Path]:
+    with sheet(name, len(found), 5, height=1.95, width=11.5, look=look) as drawn:
+        for row, group in zip(drawn.axes, found, strict=True):
+            steps = group.local_steps
             last = row[0].get_subplotspec().is_last_row()
             _against_warmup(
                 drawn, row[0], group, steps, "test_accuracy", "test accuracy (%)", 100.0
@@ -151,7 +111,7 @@ def _sheet(name: str, groups: Sequence[Group], folder: Path) -> list[Path]:
                 va="center",
                 weight="bold",
             )
-        heads = groups[0].heads
+        heads = _heads(found[0])
         drawn.figure.suptitle(
             f"Real data, {heads} head{'s' * (heads > 1)}: lines are medians, bands 10–90 % of seeds"
         )

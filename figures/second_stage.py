@@ -6,20 +6,21 @@ F − P_ref that is frozen value drift.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from linattn._typing import Array
+from linattn.experiments.store import Result
+from linattn.report.groups import Group, groups
 from linattn.report.marks import caption, median_line, panel
-from linattn.report.regimes import Regime, in_words
-from linattn.report.stored import last_sweep
-from linattn.report.style import LOOKS, legend, sheet
-from linattn.report.worlds import last_known, mostly, page_name, pages, reproduced, worlds
+from linattn.report.style import LOOKS, PageLook, legend, sheet
+from linattn.report.words import in_words, last_known, mostly, page_name, pages, reproduced
 
 NAME = "second_stage"
-KIND = "second_stage"
+SIMULATION = "second_stage"
 STAGES = {
     "fed_avg": LOOKS["fed_frozen"]._replace(label="averaging (FedFrozen)", marker="o"),
     "scaffold": LOOKS["frozen_scaffold"]._replace(label="SCAFFOLD", marker="D"),
@@ -30,14 +31,14 @@ LOWEST = 1e-7
 """Below this share of the largest gap nothing is shown."""
 
 
-def draw(output: Path, folder: Path) -> list[Path]:
-    """Draw the figure from the stored results in `output` into `folder`; return its files."""
-    found = worlds(last_sweep(output, KIND))
+def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
+    """Draw the figure of stored results into `folder`; return its files."""
+    found = groups(results)
     words = _claims(found)
     made: list[Path] = []
     for number, page in enumerate(pages(found, 4)):
         name = page_name(NAME, number)
-        with sheet(name, 2, len(page), height=2.1) as drawn:
+        with sheet(name, 2, len(page), height=2.1, look=look) as drawn:
             for world, (top, bottom) in zip(page, drawn.axes.T, strict=True):
                 _along_rounds(drawn, top, world, first=world is page[0])
                 _shares(drawn, bottom, world, first=world is page[0])
@@ -51,9 +52,9 @@ def draw(output: Path, folder: Path) -> list[Path]:
     return made
 
 
-def summary(output: Path) -> str:
+def summary(results: Sequence[Result]) -> str:
     """Return shares of value drift and what is recovered of it, with quantiles."""
-    found = worlds(last_sweep(output, KIND))
+    found = groups(results)
     lines = []
     for world in found:
         place = _middle(world)
@@ -75,7 +76,7 @@ def summary(output: Path) -> str:
     return "\n".join([*lines, _claims(found)])
 
 
-def _along_rounds(drawn: Any, axes: Any, world: Regime, *, first: bool) -> None:
+def _along_rounds(drawn: Any, axes: Any, world: Group, *, first: bool) -> None:
     """The gap of every stage from the middle warm-up length on."""
     place = _middle(world)
     length = int(world.coordinate("warmup")[place])
@@ -95,7 +96,7 @@ def _along_rounds(drawn: Any, axes: Any, world: Regime, *, first: bool) -> None:
     axes.set_ylim(LOWEST * top, 2.0 * top)
 
 
-def _shares(drawn: Any, axes: Any, world: Regime, *, first: bool) -> None:
+def _shares(drawn: Any, axes: Any, world: Group, *, first: bool) -> None:
     y = "share of F − P_ref (%)" if first else ""
     panel(drawn, axes, f"{world.label}: value drift left", x="warm-up length T", y=y, outer=False,
           wrap=30)  # fmt: skip
@@ -113,35 +114,35 @@ def _known(values: Array) -> Array:
     return values[np.isfinite(values)]
 
 
-def _stages(world: Regime) -> list[str]:
+def _stages(world: Group) -> list[str]:
     return [str(stage) for stage in world.results[0].dataset["stage"].values]
 
 
-def _middle(world: Regime) -> int:
+def _middle(world: Group) -> int:
     """Place of the middle warm-up length."""
     return len(world.coordinate("warmup")) // 2
 
 
-def _ends(world: Regime, stage: str) -> Array:
+def _ends(world: Group, stage: str) -> Array:
     """F − P(B_T) after the last round, (seeds, lengths)."""
     return last_known(world.values("gap")[:, _stages(world).index(stage), :, -1])
 
 
-def _share(world: Regime, stage: str) -> Array:
+def _share(world: Group, stage: str) -> Array:
     """Part of F − P_ref that is F − P(B_T), all of it where the stage diverged."""
     end, bias = _ends(world, stage), world.values("kernel_bias")
     finite = np.where(np.isfinite(end), end, 0.0)
     return np.asarray(np.where(np.isfinite(end), finite / (finite + bias), 1.0))
 
 
-def _recovered(world: Regime, stage: str) -> Array:
+def _recovered(world: Group, stage: str) -> Array:
     """Part of what averaging leaves that another stage removes in the same rounds, at least −1."""
     end, base = _ends(world, stage), _ends(world, "fed_avg")
     with np.errstate(invalid="ignore"):  # both diverged: nothing to recover
         return np.asarray(np.maximum(1.0 - end / base, -1.0))
 
 
-def _claims(found: list[Regime]) -> str:
+def _claims(found: list[Group]) -> str:
     """The predictions against the stored numbers."""
     words = []
     for stage in ("scaffold", "one_shot"):

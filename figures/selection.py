@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from linattn._typing import Array
+from linattn.experiments.store import Result
+from linattn.report.groups import Group, groups
 from linattn.report.marks import caption, median_line, panel
-from linattn.report.regimes import Regime, in_words
-from linattn.report.stored import last_sweep
-from linattn.report.style import Look, legend, sheet
-from linattn.report.worlds import last_known, mostly, page_name, pages, reproduced, worlds
+from linattn.report.style import Look, PageLook, legend, sheet
+from linattn.report.words import in_words, last_known, mostly, page_name, pages, reproduced
 
 NAME = "selection"
-KIND = "selection"
+SIMULATION = "selection"
 WEIGHT = "consistency λ, scores of mean 1"
 ERRORS = {
     "unselected_gradient": Look("E1: nobody trains", "#332288", "-", "o"),
@@ -29,12 +30,13 @@ BLOCKS = {
 }
 
 
-def draw(output: Path, folder: Path) -> list[Path]:
-    """Draw the figure from the stored results in `output` into `folder`; return its files."""
-    found = worlds(last_sweep(output, KIND))
+def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
+    """Draw the figure of stored results into `folder`; return its files."""
+    found = groups(results)
     made: list[Path] = []
     for number, page in enumerate(pages(found, 3)):
-        with sheet(page_name(NAME, number), len(page), 3, height=2.8, width=8.4) as drawn:
+        name = page_name(NAME, number)
+        with sheet(name, len(page), 3, height=2.8, width=8.4, look=look) as drawn:
             for world, (loss, errors, blocks) in zip(page, drawn.axes, strict=True):
                 _losses(drawn, loss, world)
                 _errors(drawn, errors, world)
@@ -45,9 +47,9 @@ def draw(output: Path, folder: Path) -> list[Path]:
     return made
 
 
-def summary(output: Path) -> str:
+def summary(results: Sequence[Result]) -> str:
     """Return final objective, E1 and E2 at the ends of the sweep, then the claims."""
-    found = worlds(last_sweep(output, KIND))
+    found = groups(results)
     lines = []
     for world in found:
         weights = world.coordinate("consistency")
@@ -61,7 +63,7 @@ def summary(output: Path) -> str:
     return "\n".join([*lines, _claims(found)])
 
 
-def _losses(drawn: Any, axes: Any, world: Regime) -> None:
+def _losses(drawn: Any, axes: Any, world: Group) -> None:
     y = "F / F of FedAvg, at the end"
     panel(drawn, axes, f"{world.label}: {y}", x=WEIGHT, y=y, outer=False)
     axes.set_title(world.label, fontsize=7)
@@ -70,7 +72,7 @@ def _losses(drawn: Any, axes: Any, world: Regime) -> None:
     _weights(axes, world)
 
 
-def _errors(drawn: Any, axes: Any, world: Regime) -> None:
+def _errors(drawn: Any, axes: Any, world: Group) -> None:
     panel(drawn, axes, f"{world.label}: errors", x=WEIGHT, y="squared gradient", outer=False)
     axes.set_title("errors of the masks, mean over rounds", fontsize=7)
     for name, look in ERRORS.items():
@@ -79,7 +81,7 @@ def _errors(drawn: Any, axes: Any, world: Regime) -> None:
     _weights(axes, world)
 
 
-def _blocks(drawn: Any, axes: Any, world: Regime) -> None:
+def _blocks(drawn: Any, axes: Any, world: Group) -> None:
     panel(drawn, axes, f"{world.label}: who is chosen", x=WEIGHT, y="share of choices (%)",
           outer=False)  # fmt: skip
     axes.set_title("blocks that clients train", fontsize=7)
@@ -93,7 +95,7 @@ def _blocks(drawn: Any, axes: Any, world: Regime) -> None:
     _weights(axes, world)
 
 
-def _weights(axes: Any, world: Regime) -> None:
+def _weights(axes: Any, world: Group) -> None:
     """A logarithmic axis of λ that shows 0."""
     from matplotlib.ticker import NullLocator
 
@@ -106,17 +108,17 @@ def _weights(axes: Any, world: Regime) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def _ends(world: Regime) -> Array:
+def _ends(world: Group) -> Array:
     """Final objective over FedAvg's, (seeds, λ)."""
     ends = last_known(world.values("objective")[..., -1])
     return np.asarray(ends / world.values("fed_avg")[:, -1:])
 
 
-def _mean(world: Regime, name: str) -> Array:
+def _mean(world: Group, name: str) -> Array:
     return np.asarray(np.nanmean(world.values(name)[..., 1:], axis=-1))
 
 
-def _claims(found: list[Regime]) -> str:
+def _claims(found: list[Group]) -> str:
     """The claims on the trade-off in our words against the stored numbers."""
     bound, trade, inside, close = [], [], [], []
     for world in found:

@@ -16,12 +16,11 @@ import numpy as np
 from linattn._typing import Array
 from linattn.experiments.store import Result
 from linattn.report.marks import caption, name_rows, panel
-from linattn.report.regimes import number
-from linattn.report.stored import last_sweep
-from linattn.report.style import QUANTILES, Look, legend, sheet
+from linattn.report.style import Look, PageLook, legend, sheet
+from linattn.report.words import QUANTILES, number
 
 NAME = "tightness"
-KIND = "tightness"
+SIMULATION = "tightness"
 REFUSED, VIOLATED = 1, 2
 OURS = Look("proved here", "#0072B2", "", "o")
 RECALLED = Look("recalled from a paper", "#D55E00", "", "s")
@@ -39,10 +38,10 @@ class Row(NamedTuple):
     instances: int
 
 
-def draw(output: Path, folder: Path) -> list[Path]:
-    """Draw the figure from the stored results in `output` into `folder`; return its files."""
-    found = rows(last_sweep(output, KIND))
-    with sheet(NAME, 1, 1, height=0.9 + 0.17 * len(found)) as drawn:
+def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
+    """Draw the figure of stored results into `folder`; return its files."""
+    found = rows(results)
+    with sheet(NAME, 1, 1, height=0.9 + 0.17 * len(found), look=look) as drawn:
         axes = drawn.axes[0, 0]
         count = found[0].instances if found else 0
         panel(
@@ -69,12 +68,12 @@ def draw(output: Path, folder: Path) -> list[Path]:
         return drawn.save(folder)
 
 
-def summary(output: Path) -> str:
+def summary(results: Sequence[Result]) -> str:
     """Return the median tightness of every bound, and how many were refused or violated."""
     return "\n".join(
         f"{row.claim}{' (recalled)' if row.recalled else ''}: median {_middle(row)}, "
         f"{row.refused} refused, {row.violated} violated of {row.instances}"
-        for row in rows(last_sweep(output, KIND))
+        for row in rows(results)
     )
 
 

@@ -7,20 +7,21 @@ mismatch of outputs, which isolates the error of averaging.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from linattn._typing import Array
+from linattn.experiments.store import Result
+from linattn.report.groups import Group, groups
 from linattn.report.marks import caption, median_line, name_rows, panel, sideways
-from linattn.report.regimes import Regime, in_words
-from linattn.report.stored import last_sweep
-from linattn.report.style import LOOKS, legend, sheet
-from linattn.report.worlds import mostly, reproduced, worlds
+from linattn.report.style import LOOKS, PageLook, legend, sheet
+from linattn.report.words import in_words, mostly, reproduced
 
 NAME = "update_jump"
-KIND = "update_jump"
+SIMULATION = "update_jump"
 VARIANTS = {"full": "fed_avg", "one_block": "fed_part", "value_only": "freeze_start"}
 LABELS = {
     "full": "everything (FedAvg)",
@@ -33,11 +34,11 @@ EXACT = 1e-13
 """Relative mismatch that is rounding."""
 
 
-def draw(output: Path, folder: Path) -> list[Path]:
-    """Draw the figure from the stored results in `output` into `folder`; return its files."""
-    found = worlds(last_sweep(output, KIND))
+def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
+    """Draw the figure of stored results into `folder`; return its files."""
+    found = groups(results)
     with sheet(NAME, 1, 3, height=1.6 + 0.55 * len(found), width=8.4,
-               gridspec_kw={"width_ratios": [1.0, 1.0, 1.3]}) as drawn:  # fmt: skip
+               gridspec_kw={"width_ratios": [1.0, 1.0, 1.3]}, look=look) as drawn:  # fmt: skip
         jump, mismatch, rounds = drawn.axes[0]
         names = [_short(world.label) for world in found]
         panel(drawn, jump, "update norm after / before averaging", x="ratio (1)", y="", outer=False)
@@ -48,11 +49,11 @@ def draw(output: Path, folder: Path) -> list[Path]:
             axes.set_xscale("log")
         for row, world in enumerate(found):
             for variant, shift in zip(VARIANTS, (-0.22, 0.0, 0.22), strict=True):
-                look, label = VARIANTS[variant], LABELS[variant]
+                shown, label = VARIANTS[variant], LABELS[variant]
                 style: dict[str, Any] = {"label": label}
-                sideways(drawn, jump, look, row + shift, _known(_jump(world, variant)), **style)
+                sideways(drawn, jump, shown, row + shift, _known(_jump(world, variant)), **style)
                 values = _known(_mismatch(world, variant))
-                sideways(drawn, mismatch, look, row + shift, values, **style)
+                sideways(drawn, mismatch, shown, row + shift, values, **style)
         _rounds(drawn, rounds, found)
         _plain_ticks(jump)
         legend(drawn, [jump], columns=3)
@@ -61,9 +62,9 @@ def draw(output: Path, folder: Path) -> list[Path]:
         return drawn.save(folder)
 
 
-def summary(output: Path) -> str:
+def summary(results: Sequence[Result]) -> str:
     """Return jumps and mismatches with quantiles, then the claim."""
-    found = worlds(last_sweep(output, KIND))
+    found = groups(results)
     lines = [
         f"{world.label}: {LABELS[variant]}: jump {in_words(_known(_jump(world, variant)))}, "
         f"mismatch {in_words(_known(_mismatch(world, variant)), digits=2)}"
@@ -73,7 +74,7 @@ def summary(output: Path) -> str:
     return "\n".join([*lines, _claims(found)])
 
 
-def _rounds(drawn: Any, axes: Any, found: list[Regime]) -> None:
+def _rounds(drawn: Any, axes: Any, found: list[Group]) -> None:
     """The ratio along rounds in the most heterogeneous world."""
     world = max(found, key=lambda w: (not w.factored, sum(w.heterogeneity)))
     rounds = world.coordinate("round")
@@ -105,35 +106,35 @@ def _short(label: str) -> str:
     return label.removeprefix("synthetic, ").replace("target 0, covariate 0", "same distribution")
 
 
-def _of(world: Regime, name: str, variant: str) -> Array:
+def _of(world: Group, name: str, variant: str) -> Array:
     place = list(world.results[0].dataset["variant"].values).index(variant)
     return world.values(name)[:, place]
 
 
-def _ratio(world: Regime, variant: str) -> Array:
+def _ratio(world: Group, variant: str) -> Array:
     with np.errstate(invalid="ignore"):  # diverged
-        return _of(world, "after", variant) / _of(world, "before", variant)
+        return np.asarray(_of(world, "after", variant) / _of(world, "before", variant))
 
 
 def _cycles(values: Array, size: int) -> Array:
     """Means over runs of `size` rounds, (seeds, rounds // size)."""
     count = values.shape[1] // size
-    return values[:, : count * size].reshape(len(values), count, size).mean(axis=2)
+    return np.asarray(values[:, : count * size].reshape(len(values), count, size).mean(axis=2))
 
 
 def _second_half(values: Array) -> Array:
-    return values[:, values.shape[1] // 2 :].mean(axis=1)
+    return np.asarray(values[:, values.shape[1] // 2 :].mean(axis=1))
 
 
-def _jump(world: Regime, variant: str) -> Array:
+def _jump(world: Group, variant: str) -> Array:
     return _second_half(_ratio(world, variant))
 
 
-def _mismatch(world: Regime, variant: str) -> Array:
+def _mismatch(world: Group, variant: str) -> Array:
     return _second_half(_of(world, "mismatch", variant))
 
 
-def _lost(found: list[Regime]) -> str:
+def _lost(found: list[Group]) -> str:
     """How many runs diverged, in words; they are left out."""
     runs = np.concatenate([_jump(world, variant) for world in found for variant in VARIANTS])
     lost = int(np.isnan(runs).sum())
@@ -144,7 +145,7 @@ def _known(values: Array) -> Array:
     return values[np.isfinite(values)]
 
 
-def _claims(found: list[Regime]) -> str:
+def _claims(found: list[Group]) -> str:
     """FedPart's claim against the stored numbers, and against its control."""
     pairs = [_jump(w, "full") - _jump(w, "one_block") for w in found]
     order = [mostly(_known(d) > 0.0) for d in pairs if len(_known(d))]

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 
-from linattn.experiments.sweep import Sweep, parse_override
-
 if TYPE_CHECKING:
+    from linattn.experiments import Simulation
     from linattn.experiments.stages import Drawn
 
 T = TypeVar("T")
 
-Script = Annotated[str, typer.Argument(help="Path of a simulation script, or its bare name.")]
+Script = Annotated[str, typer.Argument(help="Path of a simulation, or its bare name.")]
 Preset = Annotated[str, typer.Option(help="Size of the experiment: paper, quick or tiny.")]
+DrawnPreset = Annotated[
+    str | None, typer.Option("--preset", help="Draw this preset; default the last complete one.")
+]
 Output = Annotated[Path, typer.Option(help="Folder of the stored results.")]
 Workers = Annotated[int | None, typer.Option(help="Processes; default one per processor.")]
 Force = Annotated[bool, typer.Option(help="Compute stored runs again.")]
@@ -27,8 +30,14 @@ Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Set a field of the spec; repeatable."),
 ]
+Only = Annotated[list[str] | None, typer.Option(help="Only this simulation; repeatable.")]
+DryRun = Annotated[bool, typer.Option(help="Say what would be computed, and compute nothing.")]
+Shard = Annotated[str, typer.Option(help="K/N: only every N-th run, from the K-th on.")]
+Style = Annotated[str, typer.Option(help="A matplotlib style, or a file of one.")]
+Width = Annotated[float, typer.Option(help="Width of figures in inches, as 3.5 or 7.2.")]
 RESULTS = Path("results")
 WORST = RESULTS / "worst"
+WIDTH = 7.2
 INSTANCES = {"tiny": 2, "quick": 4, "paper": 20}
 """Random instances per claim that `reproduce` checks at each preset."""
 QUIET_INSTANCES = 100
@@ -36,10 +45,26 @@ QUIET_INSTANCES = 100
 
 app = typer.Typer(
     help="Validate theory for two-stage federated training of linear attention.",
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        from linattn import __version__
+
+        print(f"linattn {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say it.")
+    ] = False,
+) -> None:
+    """Options before the command."""
 
 
 @app.command("run")
@@ -50,32 +75,49 @@ def run_command(
     workers: Workers = None,
     output: Output = RESULTS,
     force: Force = False,
+    dry_run: DryRun = False,
+    shard: Shard = "1/1",
 ) -> None:
-    """Run the sweep of a simulation script; what is stored already is not computed again."""
-    from linattn.experiments.catalog import find_script, load_sweep
+    """Run the sweep of a simulation; what is stored already is not computed again."""
+    from linattn.experiments.find import find_script, load_simulation
 
-    sweep = load_sweep(find_script(script))
-    _simulate([sweep], preset=preset, sets=set_, workers=workers, output=output, force=force)
+    _simulate(
+        [load_simulation(find_script(script))],
+        preset=preset,
+        sets=set_,
+        workers=workers,
+        output=output,
+        force=force,
+        dry_run=dry_run,
+        shard=shard,
+    )
 
 
 @app.command("list")
 def list_command(output: Output = RESULTS) -> None:
     """List what there is: runs of every preset that are stored, missing or stale."""
-    from linattn.experiments.catalog import inventory, load_sweeps
+    from linattn.experiments.find import load_simulations
+    from linattn.experiments.inventory import inventory
 
-    rows, others = inventory(load_sweeps(), output)
-    head = ("simulation", "preset", "runs", "stored", "missing", "stale")
-    print(table([head, *rows]))
-    for entry in others:
-        note = entry.state if entry.state != "stored" else "stored, in no preset"
-        print(f"{entry.path.name}: {note}")
-    print(f"Results are in {output}.")
+    rows, others = inventory(load_simulations(), output)
+    print(table([rows[0]._fields, *rows]))
+    for note in others:
+        print(note)
+    print(f"Results are in {output}." if output.is_dir() else f"There is no {output} yet.")
 
 
 @app.command("figures")
-def figures_command(output: Output = RESULTS) -> None:
-    """Draw every figure whose results are stored; exit status 1 if some are not."""
-    drawn = _draw(output)
+def figures_command(
+    scripts: Annotated[
+        list[str] | None, typer.Argument(help="Paths or names of figures; default all.")
+    ] = None,
+    output: Output = RESULTS,
+    preset: DrawnPreset = None,
+    style: Style = "",
+    width: Width = WIDTH,
+) -> None:
+    """Draw figures whose results are stored; exit status 1 if some are not."""
+    drawn = _draw(output, scripts=scripts, preset=preset, style=style, width=width)
     for path in drawn.made:
         print(path)
     raise typer.Exit(int(bool(drawn.lacking)))
@@ -153,26 +195,79 @@ def reproduce_command(
     workers: Workers = None,
     output: Output = RESULTS,
     force: Force = False,
+    only: Only = None,
+    style: Style = "",
+    width: Width = WIDTH,
 ) -> None:
     """Run every simulation, draw every figure, verify every claim."""
-    from linattn.experiments.catalog import load_sweeps
+    from linattn.experiments.find import find_script, find_scripts, load_figure, load_simulations
 
     began = perf_counter()
-    sweeps = load_sweeps()
+    chosen = {find_script(name).stem for name in only or ()}
+    simulations = [sim for sim in load_simulations() if not only or sim.name in chosen]
+    figures = [
+        str(path)
+        for path in find_scripts("figures")
+        if not only or load_figure(path).simulation in chosen
+    ]
     _timed(
         "simulations",
-        lambda: _simulate(
-            sweeps, preset=preset, sets=None, workers=workers, output=output, force=force
-        ),
+        lambda: _simulate(simulations, preset=preset, workers=workers, output=output, force=force),
     )
-    drawn = _timed("figures", lambda: _draw(output))
+    drawn = _timed(
+        "figures",
+        lambda: _draw(output, scripts=figures, preset=preset, style=style, width=width),
+    )
     count = INSTANCES.get(preset, INSTANCES["quick"])
     code = _timed("claims", lambda: _verify(output, instances=count, workers=workers))
     print(f"all: {perf_counter() - began:.1f} s")
-    for path in drawn.made:
-        print(path)
-    print(f"Results are in {output}, figures in {output / 'figures'}.")
+    print(f"Results are in {output}, {len(drawn.made)} files of figures in {output / 'figures'}.")
     raise typer.Exit(code or int(bool(drawn.lacking)))
+
+
+@app.command("compare")
+def compare_command(
+    first: Annotated[Path, typer.Argument(help="A folder of results.")],
+    second: Annotated[Path, typer.Argument(help="Another one.")],
+) -> None:
+    """Say which numbers moved between two stores; exit status 1 if any did."""
+    from linattn.experiments.inventory import compare
+
+    moved = compare(first, second)
+    print(moved)
+    raise typer.Exit(int(not moved.equal))
+
+
+@app.command("clean")
+def clean_command(
+    output: Output = RESULTS,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove stale, damaged and foreign files of a store, after asking."""
+    from linattn.experiments.find import load_simulations
+    from linattn.experiments.inventory import removable
+
+    found = removable(load_simulations(), output)
+    for path, why in found:
+        print(f"{path.name}: {why}")
+    if not found:
+        print(f"Nothing to remove in {output}.")
+        return
+    if yes or typer.confirm(f"Remove these {len(found)} files?"):
+        for path, _ in found:
+            path.unlink()
+        print(f"{len(found)} files removed.")
+
+
+@app.command("merge")
+def merge_command(
+    sources: Annotated[list[Path], typer.Argument(help="Folders of results.")],
+    output: Output = RESULTS,
+) -> None:
+    """Copy the results of other stores into one; conflicts are refused."""
+    from linattn.experiments.inventory import merge
+
+    print(merge(sources, output))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -183,19 +278,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _guarded(app, arguments)
 
 
-def simulation_main(sweep: Sweep, arguments: Sequence[str] | None = None) -> None:
-    """Entry point of a simulation script: run its sweep."""
+def simulation_main(simulation: Simulation[Any], arguments: Sequence[str] | None = None) -> None:
+    """Entry point of a simulation's file: run a preset."""
     script = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
-    @script.command(help=f"Run the simulation {sweep.name}.")
+    @script.command(help=f"Run the simulation {simulation.name}.")
     def run(
         preset: Preset = "quick",
         set_: Sets = None,
         workers: Workers = None,
         output: Output = RESULTS,
         force: Force = False,
+        dry_run: DryRun = False,
+        shard: Shard = "1/1",
     ) -> None:
-        _simulate([sweep], preset=preset, sets=set_, workers=workers, output=output, force=force)
+        from linattn.experiments.find import load_simulation
+
+        # As every worker loads it, not as the module __main__.
+        _simulate(
+            [load_simulation(simulation.path)],
+            preset=preset,
+            sets=set_,
+            workers=workers,
+            output=output,
+            force=force,
+            dry_run=dry_run,
+            shard=shard,
+        )
 
     _guarded(script, arguments)
 
@@ -209,20 +318,35 @@ def table(rows: Iterable[Sequence[object]]) -> str:
 
 
 def _simulate(
-    sweeps: Sequence[Sweep],
+    simulations: Sequence[Simulation[Any]],
     *,
     preset: str,
-    sets: Sequence[str] | None,
-    workers: int | None,
     output: Path,
-    force: bool,
+    sets: Sequence[str] | None = None,
+    workers: int | None = None,
+    force: bool = False,
+    dry_run: bool = False,
+    shard: str = "1/1",
 ) -> None:
     """Run sweeps and say what happened; ends the command if not all runs are stored."""
+    from linattn.experiments.inventory import forecast
+    from linattn.experiments.simulation import parse_overrides, parse_shard
     from linattn.experiments.stages import simulate
 
-    overrides = dict(parse_override(text) for text in sets or ())
+    overrides = parse_overrides(sets or ())
+    part = parse_shard(shard)
+    if dry_run:
+        tasks = [task for sim in simulations for task in sim.tasks(preset, overrides)]
+        print(forecast(tasks, output))
+        return
     report = simulate(
-        sweeps, preset=preset, output=output, overrides=overrides, workers=workers, force=force
+        simulations,
+        preset=preset,
+        output=output,
+        overrides=overrides,
+        workers=workers,
+        force=force,
+        shard=part,
     )
     for sentence in report.damaged:
         print(sentence, file=sys.stderr)
@@ -237,10 +361,15 @@ def _simulate(
         raise typer.Exit(1)
 
 
-def _draw(output: Path) -> Drawn:
+def _draw(
+    output: Path, *, scripts: Sequence[str] | None, preset: str | None, style: str, width: float
+) -> Drawn:
+    from linattn.experiments.find import PageLook, find_script, find_scripts
     from linattn.experiments.stages import draw
 
-    drawn = draw(output)
+    paths = [find_script(script, "figures") for script in scripts or ()]
+    look = PageLook(style, width)
+    drawn = draw(paths or find_scripts("figures"), output, look=look, preset=preset)
     for name, text in drawn.summaries:
         print(f"{name}\n" + "\n".join(f"  {line}" for line in text.splitlines()))
     for sentence in drawn.lacking:
@@ -288,6 +417,8 @@ def _timed(stage: str, action: Callable[[], T]) -> T:
 
 
 def _guarded(command: typer.Typer, arguments: Sequence[str] | None) -> None:
+    if hasattr(signal, "SIGTERM"):
+        signal.signal(signal.SIGTERM, _terminated)
     try:
         command(args=None if arguments is None else list(arguments))
     except (ValueError, OSError, RuntimeError) as error:
@@ -295,6 +426,11 @@ def _guarded(command: typer.Typer, arguments: Sequence[str] | None) -> None:
             raise
         print(f"linattn: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _terminated(number: int, frame: object) -> NoReturn:
+    """SIGTERM ends like Ctrl-C: what is stored stays, workers and half files go."""
+    raise KeyboardInterrupt
 
 
 def _debugging() -> bool:

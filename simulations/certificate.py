@@ -3,12 +3,123 @@
 Run ``python simulations/certificate.py --preset quick``; results go to ``./results``.
 """
 
-from linattn.experiments import CertificateSpec, Grid, InitialSpec, ProblemSpec, Sweep
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import linattn as la
+from linattn._fields import Count
+from linattn.analysis.certificate import IDENTITY, LEDGER
+from linattn.analysis.regret import best_length, has_tradeoff, relative_regret
+from linattn.claims import Verdict
+from linattn.data.worlds import InitialSpec, ProblemSpec
+from linattn.experiments import Grid, Simulation
+from linattn.experiments.checks import Column, worst
+from linattn.experiments.specs import (
+    SyntheticSpec,
+)
+from linattn.experiments.tables import (
+    reference_variables,
+    single,
+    stacked,
+)
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+CURVATURE_KINDS = ("exact", "cheap bound", "remainder")
+UNITS = {"argmin_certificate": "rounds", "argmin_profile": "rounds", "warmup_star": "rounds"}
+
+
+class CertificateSpec(SyntheticSpec):
+    """The ledger C4 (or C4f) and the additive identity along a warm-up."""
+
+    num_starts: Count = 20
+
+
+def run(spec: CertificateSpec) -> xr.Dataset:
+    """Return the certificate of every number of local steps, round by round.
+
+    Dimensions: `local_steps`; `round` = 0..rounds. Besides the columns of
+    `linattn.descent_certificate`: ``objective``, F after freezing at that round and training the
+    value block to the end, and ``stable``; per number of local steps the argmin of certificate and
+    profile, ``looseness``, and the relative ``regret`` of freezing at the certificate's argmin
+    (NaN where ``tradeoff`` is 0); the reference value of P.
+    """
+    problem, params = spec.prepared()
+    reference = la.reference_value(problem, like=params, num_starts=spec.num_starts, seed=spec.seed)
+    parts = [
+        _panel(spec, problem, params, reference=reference, local_steps=steps)
+        for steps in spec.local_steps
+    ]
+    return stacked(parts, spec.local_steps).assign(reference_variables(reference))
+
+
+def _panel(
+    spec: CertificateSpec,
+    problem: la.Problem,
+    params: la.Params,
+    *,
+    reference: la.Reference,
+    local_steps: int,
+) -> xr.Dataset:
+    certificate = la.descent_certificate(
+        problem, params, rounds=spec.rounds, local_steps=local_steps, local_lr=spec.local_lr
+    )
+    table = la.bias_drift(
+        problem,
+        params,
+        warmup_lengths=range(spec.rounds + 1),
+        rounds=spec.rounds,
+        local_steps=local_steps,
+        local_lr=spec.local_lr,
+        reference=reference,
+    )
+    frozen_at = int(np.argmin(certificate["certificate"].values))
+    ended = certificate.attrs["diverged_round"]
+    values = {
+        "argmin_certificate": frozen_at,
+        "argmin_profile": int(np.argmin(certificate["profile"].values)),
+        "looseness": la.looseness(certificate),
+        "diverged_round": -1 if ended is None else ended,
+        "curvature_kind": CURVATURE_KINDS.index(certificate.attrs["curvature_kind"]),
+        "warmup_star": best_length(table),
+        "tradeoff": has_tradeoff(table),
+        "regret": relative_regret(table, float(table["objective"][frozen_at])),
+    }
+    after = {
+        name: ("round", table[name].values, table[name].attrs) for name in ("objective", "stable")
+    }
+    return certificate.assign(after).assign(single(values, UNITS))
+
 
 HETEROGENEOUS = ProblemSpec(value_heterogeneity=0.75, covariate_heterogeneity=0.3)
 
-SWEEP = Sweep(
-    name="certificate",
+
+def _certificate(runs: Sequence[xr.Dataset]) -> Verdict:
+    def column(run: xr.Dataset) -> Column:
+        run = run.isel(round=slice(1, None))  # both are P(B_0) at the start
+        size = abs(run["profile"].values) + sum(abs(run[name].values) for name in LEDGER)
+        return run["profile"].values, run["certificate"].values, size
+
+    return worst("C4 stored", "P(B_T) ≤ Cert(T)", "upper", map(column, runs))
+
+
+def _additive(runs: Sequence[xr.Dataset]) -> Verdict:
+    def column(run: xr.Dataset) -> Column:
+        profile = run["profile"].values
+        size = abs(profile) + sum(abs(run[name].values) for name in IDENTITY)
+        return profile, profile - run["residual"].values, size
+
+    return worst("C4 identity stored", "P(B_T) by the ledger", "identity", map(column, runs))
+
+
+SIMULATION = Simulation(
+    CertificateSpec,
+    run,
     presets={
         "paper": [
             Grid(
@@ -45,9 +156,9 @@ SWEEP = Sweep(
             ),
         ],
     },
+    checks=(_certificate, _additive),
 )
 
-if __name__ == "__main__":
-    from linattn.cli import simulation_main
 
-    simulation_main(SWEEP)
+if __name__ == "__main__":
+    SIMULATION.main()

@@ -3,12 +3,246 @@
 Run ``python simulations/frozen_stage.py --preset quick``; results go to ``./results``.
 """
 
-from linattn.experiments import FrozenStageSpec, Grid, InitialSpec, ProblemSpec, Sweep
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+import linattn as la
+from linattn._fields import Count, Index
+from linattn._typing import Array
+from linattn.claims import Verdict
+from linattn.data.worlds import InitialSpec, ProblemSpec, consistent_targets
+from linattn.experiments import Grid, Simulation
+from linattn.experiments.checks import FORMULA_BUDGET, Column, worst
+from linattn.experiments.specs import (
+    SyntheticSpec,
+)
+from linattn.experiments.tables import (
+    along,
+    single,
+    stacked,
+)
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+UNITS = {
+    "step": "1/curvature",
+    "floor": "loss",
+    "bias": "parameter norm",
+    "bias_simulated": "parameter norm",
+    "bias_closed": "parameter norm",
+    "bias_first_order": "parameter norm",
+    "bias_bound": "parameter norm",
+    "first_order_error": "parameter norm",
+    "minimizer_norm": "parameter norm",
+    "distance_simulated": "parameter norm",
+    "distance_closed": "parameter norm",
+    "objective_simulated": "loss",
+    "objective_closed": "loss",
+}
+CONTROLS = ("shared_tokens", "identical_clients", "consistent_targets")
+
+
+class FrozenStageSpec(SyntheticSpec):
+    """Frozen rounds at one kernel against the closed forms C7 and C8.
+
+    The kernel is the one after `warmup_rounds` rounds of `warmup_local_steps` local steps;
+    `rounds` frozen rounds are simulated and recorded for every entry of `local_steps`, and
+    `settle_rounds` rounds from V* measure the bias.
+    """
+
+    rounds: Count = 40
+    local_steps: tuple[Count, ...] = (1, 2, 5, 10, 20, 50, 100)
+    warmup_rounds: Index = 10
+    warmup_local_steps: Count = 10
+    settle_rounds: Count = 200
+
+
+def run(spec: FrozenStageSpec) -> xr.Dataset:
+    """Return simulated and closed-form frozen stages for every number of local steps.
+
+    Dimensions: `local_steps`; `round` = 0..rounds; `control`.
+    """
+    problem, params = spec.after_warmup(spec.warmup_rounds, spec.warmup_local_steps)
+    controls = {
+        "shared_tokens": _shared(spec),
+        "identical_clients": la.pool(problem).subset([0]),  # identical clients move identically
+        "consistent_targets": consistent_targets(problem, params),
+    }
+    parts = [
+        _panel(spec, problem, params, local_steps=steps, controls=controls)
+        for steps in spec.local_steps
+    ]
+    return stacked(parts, spec.local_steps)
+
+
+def _shared(spec: FrozenStageSpec) -> la.Problem:
+    """The same spec with the same tokens at every client, so that all A_i are equal."""
+    return msgspec.structs.replace(spec.problem, shared_tokens=True).make(spec.seed)
+
+
+def _panel(
+    spec: FrozenStageSpec,
+    problem: la.Problem,
+    params: la.Params,
+    *,
+    local_steps: int,
+    controls: dict[str, la.Problem],
+) -> xr.Dataset:
+    import xarray as xr
+
+    stage = la.frozen_stage(problem, params, local_steps=local_steps, local_lr=spec.local_lr)
+    bias, first = stage.bias, stage.first_order_bias
+    values = {
+        "rate": stage.rate,
+        "stable": stage.stable,
+        "floor": stage.floor,
+        "step": stage.local_lr,
+        "largest_step_curvature": stage.largest_step_curvature,
+        "condition": float(np.linalg.cond(stage.hessian)),
+        "minimizer_norm": _norm(stage.minimizer),
+        "bias": _norm(bias),
+        **_settled(spec, problem, params, local_steps=local_steps),
+        "bias_first_order": _norm(first),
+        "first_order_error": _norm(bias - first),
+        "bias_bound": np.nan if stage.bias_bound is None else stage.bias_bound,
+    }
+    data = single(values, UNITS)
+    data |= along("round", _rounds(spec, problem, params, local_steps=local_steps), UNITS)
+    nulls = [_null(spec, controls[name], params, local_steps=local_steps) for name in CONTROLS]
+    data |= along("control", nulls, {})
+    return xr.Dataset(data, coords={"round": np.arange(spec.rounds + 1), "control": list(CONTROLS)})
+
+
+def _rounds(
+    spec: FrozenStageSpec, problem: la.Problem, params: la.Params, *, local_steps: int
+) -> list[dict[str, float]]:
+    """Simulated and closed-form value blocks of every round, and how far they are apart."""
+    stage = la.frozen_stage(problem, params, local_steps=local_steps, local_lr=spec.local_lr)
+    path = _simulated(spec, problem, params, local_steps=local_steps, rounds=spec.rounds)
+    block = la.ValueBlock(problem, params)
+    limit = stage.fixed_point
+    scale = _norm(params.value - limit) + _norm(limit)
+    rows = []
+    for t in range(spec.rounds + 1):
+        value, closed = path[min(t, len(path) - 1)].value, stage.after(t)
+        lost = len(path) <= t  # the simulation diverged before round t
+        rows.append(
+            {
+                "objective_simulated": np.nan if lost else block.value(value),
+                "objective_closed": block.value(closed),
+                "distance_simulated": np.nan if lost else _norm(value - limit),
+                "distance_closed": _norm(closed - limit),
+                "relative_error": np.nan if lost else _norm(value - closed) / scale,
+            }
+        )
+    return rows
+
+
+def _null(
+    spec: FrozenStageSpec, problem: la.Problem, params: la.Params, *, local_steps: int
+) -> dict[str, float]:
+    """Bias of a control relative to ‖V*‖: by the formula and by simulation from V*."""
+    start = _at_minimizer(problem, params)
+    stage = la.frozen_stage(problem, start, local_steps=local_steps, local_lr=spec.local_lr)
+    path = _simulated(spec, problem, start, local_steps=local_steps, rounds=spec.rounds)
+    scale = _norm(start.value)
+    moved = _norm(path[-1].value - start.value)
+    return {"null_bias": _norm(stage.bias) / scale, "null_simulated": moved / scale}
+
+
+def _settled(
+    spec: FrozenStageSpec, problem: la.Problem, params: la.Params, *, local_steps: int
+) -> dict[str, float]:
+    """Distance from V* after settling from V*, where a stage without bias would stay: simulated
+    and in closed form.
+    """
+    start = _at_minimizer(problem, params)
+    stage = la.frozen_stage(problem, start, local_steps=local_steps, local_lr=spec.local_lr)
+    rounds = spec.settle_rounds
+    path = _simulated(spec, problem, start, local_steps=local_steps, rounds=rounds)
+    diverged = len(path) <= spec.settle_rounds
+    return {
+        "bias_simulated": np.nan if diverged else _norm(path[-1].value - start.value),
+        "bias_closed": _norm(stage.after(spec.settle_rounds) - start.value),
+    }
+
+
+def _at_minimizer(problem: la.Problem, params: la.Params) -> la.Params:
+    return params.replace(value=la.ValueBlock(problem, params).minimizer())
+
+
+def _simulated(
+    spec: FrozenStageSpec, problem: la.Problem, params: la.Params, *, local_steps: int, rounds: int
+) -> list[la.Params]:
+    """Frozen rounds by explicit local gradient steps; the path ends where it diverges."""
+    result = la.run(
+        la.fed_frozen(warmup_rounds=0),
+        problem,
+        params,
+        rounds=rounds,
+        local_steps=local_steps,
+        local_lr=spec.local_lr,
+        record_params=True,
+        metrics=(),
+    )
+    return result.path
+
+
+def _norm(array: Array) -> float:
+    return float(np.linalg.norm(array))
+
 
 HETEROGENEOUS = ProblemSpec(value_heterogeneity=1.5, covariate_heterogeneity=0.3)
 
-SWEEP = Sweep(
-    name="frozen_stage",
+
+def _closed_form(runs: Sequence[xr.Dataset]) -> Verdict:
+    def column(run: xr.Dataset) -> Column:
+        error = run["relative_error"].where(_tame(run)).values
+        return error, np.zeros_like(error), np.ones_like(error)
+
+    statement = "simulated V_t is the closed form"
+    return worst("C7 stored", statement, "identity", map(column, runs), FORMULA_BUDGET)
+
+
+def _bias(runs: Sequence[xr.Dataset]) -> Verdict:
+    def column(run: xr.Dataset) -> Column:
+        scale = run["minimizer_norm"].values + run["bias_closed"].values
+        return run["bias_simulated"].where(_tame(run)).values, run["bias_closed"].values, scale
+
+    return worst("C8 stored", "simulated bias is the formula", "identity", map(column, runs), 1e-11)
+
+
+def _bias_bound(runs: Sequence[xr.Dataset]) -> Verdict:
+    def column(run: xr.Dataset) -> Column:
+        run = run.sel(local_steps=run["local_steps"] > 1)  # both are zero at E = 1
+        return run["bias"].values, run["bias_bound"].values, run["minimizer_norm"].values
+
+    return worst("C8 bound stored", "bias ≤ bound", "upper", map(column, runs))
+
+
+def _nulls(runs: Sequence[xr.Dataset]) -> Verdict:
+    def column(run: xr.Dataset) -> Column:
+        stay = run["null_bias"].where(_tame(run)).values
+        return stay, np.zeros_like(stay), np.ones_like(stay)
+
+    return worst("C8 null stored", "no bias in the controls", "identity", map(column, runs), 1e-11)
+
+
+def _tame(run: xr.Dataset) -> xr.DataArray:
+    """Where C7 is claimed: stable and well enough conditioned."""
+    tame: Any = (run["stable"] > 0) & (run["condition"] <= 1e4)
+    return tame  # type: ignore[no-any-return]
+
+
+SIMULATION = Simulation(
+    FrozenStageSpec,
+    run,
     presets={
         "paper": [
             Grid(
@@ -44,9 +278,9 @@ SWEEP = Sweep(
             ),
         ],
     },
+    checks=(_closed_form, _bias, _bias_bound, _nulls),
 )
 
-if __name__ == "__main__":
-    from linattn.cli import simulation_main
 
-    simulation_main(SWEEP)
+if __name__ == "__main__":
+    SIMULATION.main()

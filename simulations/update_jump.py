@@ -4,7 +4,89 @@ The problem is that of the other simulations with more and smaller clients. Run
 ``python simulations/update_jump.py --preset quick``; results go to ``./results``.
 """
 
-from linattn.experiments import Grid, InitialSpec, ProblemSpec, Sweep, UpdateJumpSpec
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import linattn as la
+from linattn._typing import Array
+from linattn.analysis.outputs import relative_mismatch
+from linattn.data.worlds import InitialSpec, ProblemSpec, World
+from linattn.experiments import Grid, Simulation
+from linattn.experiments.specs import (
+    WorldSpec,
+)
+from linattn.experiments.tables import (
+    padded,
+)
+from linattn.federated.method import Proposal
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+VARIANTS = ("full", "one_block", "value_only")
+
+
+class UpdateJumpSpec(WorldSpec):
+    """Norms of local updates before and after averaging: full, one block in turn, value only."""
+
+
+def run(spec: UpdateJumpSpec) -> xr.Dataset:
+    """Return three ways of training, every round of each.
+
+    Dimensions: `variant`: everything, one block at a time in turn, the value block alone (at a
+    frozen kernel a convex problem in one block, where no blocks can mismatch); `round` = 1..rounds.
+    ``before`` is Σ w_i‖∇F_i‖ in the trained blocks at the clients' ends, ``after`` the same at
+    their average: with plain gradient steps η times these are the last update norm before averaging
+    and the first one after it, on the same blocks. ``mismatch`` is that of outputs, relative.
+    """
+    import xarray as xr
+
+    world = spec.world()
+    methods = {
+        "full": la.fed_avg(),
+        "one_block": la.fed_part(initial_rounds=0, rounds_per_group=1),
+        "value_only": la.fed_frozen(warmup_rounds=0),
+    }
+    rows = {name: _observed(spec, world, methods[name]) for name in VARIANTS}
+    units = {"before": "loss per parameter", "after": "loss per parameter", "objective": "loss"}
+    data: dict[str, Any] = {
+        name: (
+            ("variant", "round"),
+            np.stack([rows[variant][name] for variant in VARIANTS]),
+            {"units": units.get(name, "1")},
+        )
+        for name in ("before", "after", "mismatch", "objective")
+    }
+    return xr.Dataset(data, {"variant": list(VARIANTS), "round": np.arange(1, spec.rounds + 1)})
+
+
+def _observed(spec: UpdateJumpSpec, world: World, method: la.Method) -> dict[str, Array]:
+    """Norms and mismatch of every round, NaN after a divergence."""
+    seen: dict[str, list[float]] = {"before": [], "after": [], "mismatch": []}
+
+    def observe(context: la.RoundContext, proposal: Proposal) -> None:
+        mean = np.tile(proposal.mean, (len(proposal.ends), 1))
+        for name, points in (("before", proposal.ends), ("after", mean)):
+            seen[name].append(_update_norm(context, proposal, points))
+        seen["mismatch"].append(relative_mismatch(context, proposal))
+
+    result = spec.train(method, world, observe=observe, metrics=("objective",))
+    columns = {name: padded(np.array(values), spec.rounds) for name, values in seen.items()}
+    return columns | {"objective": padded(result.columns["objective"], spec.rounds + 1)[1:]}
+
+
+def _update_norm(context: la.RoundContext, proposal: Proposal, points: Array) -> float:
+    """Σ w_i‖∇F_i(point_i)‖ in the trained blocks."""
+    trained = context.params.layout.mask(proposal.plan.trained)
+    norms = [
+        np.linalg.norm(context.oracle.gradient(int(i), point)[trained])
+        for i, point in zip(context.participants, points, strict=True)
+    ]
+    return float(context.weights @ np.array(norms))
+
 
 IID = ProblemSpec(num_clients=10, num_tokens=8, sequences_per_client=32)
 HETEROGENEOUS = ProblemSpec(
@@ -15,8 +97,10 @@ HETEROGENEOUS = ProblemSpec(
     covariate_heterogeneity=0.3,
 )
 
-SWEEP = Sweep(
-    name="update_jump",
+
+SIMULATION = Simulation(
+    UpdateJumpSpec,
+    run,
     presets={
         "paper": [
             Grid(
@@ -55,7 +139,6 @@ SWEEP = Sweep(
     },
 )
 
-if __name__ == "__main__":
-    from linattn.cli import simulation_main
 
-    simulation_main(SWEEP)
+if __name__ == "__main__":
+    SIMULATION.main()

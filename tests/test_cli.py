@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import xarray as xr
 
+import linattn
 from linattn.cli import main, simulation_main, table
-from linattn.experiments import catalog
-from linattn.experiments.store import result_path, write_result
+from linattn.experiments import find
+from scripts import simulation
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
@@ -21,10 +21,6 @@ def call(*arguments):
     with pytest.raises(SystemExit) as end:
         main(arguments)
     return end.value.code or 0
-
-
-def sweep_of(name):
-    return catalog.load_sweep(catalog.find_script(name))
 
 
 @pytest.mark.parametrize(
@@ -45,8 +41,13 @@ def sweep_of(name):
         ),
         (["run", "bias_drift", "--set", "rounds=-3"], "rounds must be an integer >= 1, got -3."),
         (["run", "bias_drift", "--workers", "0"], "workers must be an integer >= 1, got 0."),
+        (
+            ["run", "bias_drift", "--shard", "3/2"],
+            "--shard must be K/N with 1 <= K <= N",
+        ),
+        (["run", "bias_drift", "--set", "seed=1", "--set", "seed=2"], "every key once, got 'seed'"),
         (["run", str(ROOT / "pyproject.toml")], "script must be a Python file"),
-        (["run", str(ROOT / "linattn" / "__main__.py")], "script must declare SWEEP"),
+        (["run", str(ROOT / "linattn" / "__main__.py")], "script must declare SIMULATION"),
     ],
 )
 def test_mistakes_are_one_sentence_and_status_2(arguments, sentence, capsys, tmp_path):
@@ -74,7 +75,7 @@ def test_debugging_shows_the_traceback(monkeypatch):
 
 def test_scripts_must_be_somewhere(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(catalog, "__file__", str(tmp_path / "a" / "b" / "c.py"))
+    monkeypatch.setattr(find, "__file__", str(tmp_path / "a" / "b" / "c.py"))
     assert call("list") == 2
     err = capsys.readouterr().err
     assert "simulations/ must lie beside the package or in the working directory" in err
@@ -83,37 +84,12 @@ def test_scripts_must_be_somewhere(monkeypatch, tmp_path, capsys):
 
 def test_scripts_are_found_in_the_working_directory(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(catalog, "__file__", str(tmp_path / "a" / "b" / "c.py"))
+    monkeypatch.setattr(find, "__file__", str(tmp_path / "a" / "b" / "c.py"))
     (tmp_path / "simulations").mkdir()
-    (tmp_path / "simulations" / "mine.py").write_text("SWEEP = 3\n")
-    assert [path.name for path in catalog.find_scripts("simulations")] == ["mine.py"]
-    with pytest.raises(ValueError, match="script must declare SWEEP"):
-        catalog.load_sweep(catalog.find_script("mine"))
-
-
-def test_list_counts_what_is_stored(tmp_path, capsys):
-    quick = sweep_of("bias_drift").specs("quick")
-    for spec in quick[:2]:
-        write_result(tmp_path, spec, xr.Dataset({"x": 1.0}))
-    result_path(tmp_path, quick[1]).write_bytes(b"")
-    assert call("list", "--output", str(tmp_path)) == 0
-    out = capsys.readouterr().out
-    rows = [line.split() for line in out.splitlines()]
-    assert rows[0] == ["simulation", "preset", "runs", "stored", "missing", "stale"]
-    assert ["bias_drift", "quick", "12", "1", "11", "0"] in rows
-    assert f"{result_path(tmp_path, quick[1]).name}: damaged" in out
-    assert f"Results are in {tmp_path}." in out
-
-
-def test_list_shows_stale_results(tmp_path, capsys, monkeypatch):
-    from linattn.experiments import store
-
-    spec = sweep_of("bias_drift").specs("tiny")[0]
-    write_result(tmp_path, spec, xr.Dataset({"x": 1.0}))
-    monkeypatch.setattr(store, "NUMERICS", store.NUMERICS + 1)
-    assert call("list", "--output", str(tmp_path)) == 0
-    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["bias_drift", "tiny", "1", "0", "0", "1"] in rows
+    (tmp_path / "simulations" / "mine.py").write_text("SIMULATION = 3\n")
+    assert [path.name for path in find.find_scripts("simulations")] == ["mine.py"]
+    with pytest.raises(ValueError, match="script must declare SIMULATION"):
+        find.load_simulation(find.find_script("mine"))
 
 
 def test_list_of_an_empty_place(tmp_path, capsys):
@@ -122,14 +98,8 @@ def test_list_of_an_empty_place(tmp_path, capsys):
     assert "bias_drift" in capsys.readouterr().out
 
 
-def test_every_script_declares_the_three_presets():
-    for sweep in catalog.load_sweeps():
-        assert {"paper", "quick", "tiny"} <= set(sweep.presets), sweep.name
-        assert all(sweep.specs(preset) for preset in sweep.presets)
-
-
 def test_bias_drift_has_the_grids_of_the_contract():
-    sweep = sweep_of("bias_drift")
+    sweep = simulation("bias_drift")
     paper, quick, tiny = (sweep.specs(preset) for preset in ("paper", "quick", "tiny"))
     regimes = {
         (s.seed, s.problem.value_heterogeneity, s.problem.covariate_heterogeneity) for s in paper
@@ -149,9 +119,14 @@ def test_a_table_is_aligned():
     assert table([("claim", "n"), ("C1", 10)]) == "claim  n\nC1     10"
 
 
+def test_version(capsys):
+    assert call("--version") == 0
+    assert capsys.readouterr().out == f"linattn {linattn.__version__}\n"
+
+
 def test_help_of_a_script(capsys):
     with pytest.raises(SystemExit) as end:
-        simulation_main(sweep_of("bias_drift"), ["--help"])
+        simulation_main(simulation("bias_drift"), ["--help"])
     assert end.value.code == 0
     assert "--preset" in capsys.readouterr().out
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from linattn._checks import positive_int
-from linattn.analysis.bias_drift import bias_drift
+from linattn.analysis.bias_drift import PARTS, bias_drift
 from linattn.analysis.certificate import descent_certificate, looseness
 from linattn.federated.methods import fed_frozen
 from linattn.federated.rounds import run
@@ -205,10 +205,9 @@ def default_lengths(rounds: int) -> list[int]:
 
 def _check_decomposition(table: xr.Dataset, best: int) -> Check:
     row = table.sel(warmup=best)
-    parts = ("kernel_bias", "value_transient", "value_floor", "value_cross")
-    predicted = float(table.attrs["reference"]) + sum(float(row[n]) for n in parts)
+    predicted = float(table.attrs["reference"]) + sum(float(row[n]) for n in PARTS)
     measured = float(row["objective"])
-    scale = abs(measured) + sum(abs(float(row[n])) for n in parts)
+    scale = abs(measured) + sum(abs(float(row[n])) for n in PARTS)
     holds = abs(measured - predicted) <= IDENTITY_BUDGET * scale
     return Check("C9", "loss = reference + bias + drift parts", measured, predicted, holds)
 

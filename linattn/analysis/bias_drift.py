@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
 INF = float("inf")
+PARTS = ("kernel_bias", "value_transient", "value_floor", "value_cross")
+"""What F(B_T, V_R) − P_ref is the sum of."""
 
 
 class Row(NamedTuple):

@@ -35,7 +35,7 @@ def _any_point(instance: Instance) -> Measurement:
     held = population(problem)
     threshold = (problem.value_ridge * problem.kernel_ridge) ** 0.5
     bound = dual_lower_bound(held, params.kernels(), params.value, threshold)
-    value = local_minimum(problem, params)
+    value, _ = local_minimum(problem, params)
     return Measurement(value, bound, abs(value) + held.form.energy)
 
 

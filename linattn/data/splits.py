@@ -1,7 +1,8 @@
 """Federated splits of the shipped data sets: who trains on what, and what is tested."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -110,7 +111,7 @@ def digits_split(
     -----
     Cost: a few milliseconds.
     """
-    one_of("split", split, ("sheets", "dirichlet", "iid"))
+    one_of("split", split, DATASETS["digits"].names)
     data = load_dataset("digits") if dataset is None else dataset
     if split == "sheets":
         _refuse(split, alpha=alpha, num_clients=num_clients)
@@ -184,7 +185,7 @@ def watch_split(
     -----
     Cost: some ten milliseconds.
     """
-    one_of("split", split, ("sides", "subjects"))
+    one_of("split", split, DATASETS["watch"].names)
     positive_int("window", window)
     data = load_dataset("watch") if dataset is None else dataset
     trained, what = _trained(data, split, test_subjects, seed)
@@ -212,6 +213,66 @@ def watch_split(
         channel_mean=mean,
         channel_std=std,
     )
+
+
+class Splits(NamedTuple):
+    """How a data set is federated.
+
+    Attributes
+    ----------
+    make : callable (split, *, seed, **options) -> FederatedData
+    names : tuple of str
+        Splits it knows.
+    usual : str
+        The split that comparisons of methods use.
+    work : int
+        About Σ n_i d² of its training sequences: what a gradient of everything costs.
+    """
+
+    make: Callable[..., FederatedData]
+    names: tuple[str, ...]
+    usual: str
+    work: int
+
+
+DATASETS = {
+    "digits": Splits(digits_split, ("sheets", "dirichlet", "iid"), "dirichlet", 1437 * 16**2),
+    "watch": Splits(watch_split, ("sides", "subjects"), "sides", 2300 * 7**2),
+}
+"""Every data set that simulations may name."""
+
+
+def federated_split(
+    data: str, split: str | None = None, *, alpha: float | None = None, seed: int = 0
+) -> FederatedData:
+    """Return a split of a registered data set; `alpha` belongs to the Dirichlet split.
+
+    Raises
+    ------
+    ValueError
+        If there is no such data set or split, or `alpha` does not belong to it.
+    """
+    chosen = check_split(data, split, alpha=alpha)
+    options = {} if alpha is None else {"alpha": alpha}
+    return DATASETS[data].make(chosen, seed=seed, **options)
+
+
+def check_split(data: str, split: str | None = None, *, alpha: float | None = None) -> str:
+    """Return the split of a data set, by default its usual one, after checking the arguments.
+
+    Raises
+    ------
+    ValueError
+        As `federated_split`.
+    """
+    held = DATASETS[one_of("data", data, DATASETS)]
+    chosen = one_of("split", held.usual if split is None else split, held.names)
+    if (alpha is not None) != (chosen == "dirichlet"):
+        raise ValueError(
+            f"alpha must be a number > 0 for the dirichlet split and null for all others, got "
+            f"{alpha} for {chosen!r}."
+        )
+    return chosen
 
 
 def _group(data: Dataset, name: str) -> AnyArray:

@@ -1,64 +1,28 @@
-"""Experiments: what to run (specs, sweeps), running it, and the store of results.
+"""Experiments: simulations of one file each, running them, and the store of results.
 
 Importing this loads neither xarray nor the compiled code.
 """
 
-from linattn.experiments.claim_specs import BoundsSpec, OrdersSpec, TightnessSpec
-from linattn.experiments.method_specs import (
-    GatesSpec,
-    MethodsSpec,
-    ModelSpec,
-    PartScheduleSpec,
-    PersonalAttentionSpec,
-    SecondStageSpec,
-    SelectionSpec,
-    UpdateJumpSpec,
-)
-from linattn.experiments.runner import SweepReport, run_sweep
-from linattn.experiments.specs import (
-    NUMERICS,
-    BiasDriftSpec,
-    CertificateSpec,
-    FreezeRuleSpec,
-    FrozenStageSpec,
-    InitialSpec,
-    ProblemSpec,
-    RealDataSpec,
-    Spec,
-    digest,
-    register,
-)
-from linattn.experiments.store import Result, combine, load_results
-from linattn.experiments.sweep import Grid, Sweep
+from linattn._fields import Count, Fraction, Index, NonNegative, Part, Positive
+from linattn.experiments.engine import Report, compute_tasks
+from linattn.experiments.simulation import NUMERICS, Grid, Own, Simulation, Spec, Task
+from linattn.experiments.store import Result, load_results
 
 __all__ = [
     "NUMERICS",
-    "BiasDriftSpec",
-    "BoundsSpec",
-    "CertificateSpec",
-    "FreezeRuleSpec",
-    "FrozenStageSpec",
-    "GatesSpec",
+    "Count",
+    "Fraction",
     "Grid",
-    "InitialSpec",
-    "MethodsSpec",
-    "ModelSpec",
-    "OrdersSpec",
-    "PartScheduleSpec",
-    "PersonalAttentionSpec",
-    "ProblemSpec",
-    "RealDataSpec",
+    "Index",
+    "NonNegative",
+    "Own",
+    "Part",
+    "Positive",
+    "Report",
     "Result",
-    "SecondStageSpec",
-    "SelectionSpec",
+    "Simulation",
     "Spec",
-    "Sweep",
-    "SweepReport",
-    "TightnessSpec",
-    "UpdateJumpSpec",
-    "combine",
-    "digest",
+    "Task",
+    "compute_tasks",
     "load_results",
-    "register",
-    "run_sweep",
 ]

@@ -18,7 +18,7 @@ from time import perf_counter
 
 from linattn.experiments.files import remove_temporary
 from linattn.experiments.provenance import THREAD_VARIABLES
-from linattn.experiments.specs import Spec, kind_of
+from linattn.experiments.simulation import Task
 from linattn.experiments.worker import Outcome, Ready, serve
 
 _PATIENCE = 5.0
@@ -30,7 +30,7 @@ class _Worker:
 
     process: BaseProcess
     connection: Connection
-    spec: Spec | None = None
+    task: Task | None = None
     since: float = 0.0
 
 
@@ -42,13 +42,13 @@ class Pool:
     """
 
     output: Path
-    waiting: deque[Spec]
+    waiting: deque[Task]
     size: int
     workers: dict[Connection, _Worker] = field(default_factory=dict)
     startup: float = 0.0
 
-    def outcomes(self) -> Generator[tuple[Spec, Outcome], None, None]:
-        """Yield every spec with its outcome, in order of completion.
+    def outcomes(self) -> Generator[tuple[Task, Outcome], None, None]:
+        """Yield every task with its outcome, in order of completion.
 
         The first worker starts alone: it builds the compiled code that the others then load.
 
@@ -64,14 +64,14 @@ class Pool:
                 for connection in wait(list(self.workers)):
                     assert isinstance(connection, Connection)
                     worker = self.workers[connection]
-                    spec, message = worker.spec, _receive(connection)
+                    task, message = worker.task, _receive(connection)
                     if isinstance(message, Ready):
                         self.startup = self.startup or perf_counter() - began
                         self._start(self.size - len(self.workers))
                     elif message is None:
                         message = self._bury(worker)
-                    if isinstance(message, Outcome) and spec is not None:
-                        yield spec, message
+                    if isinstance(message, Outcome) and task is not None:
+                        yield task, message
                     if connection in self.workers:
                         self._give(worker)
         finally:
@@ -94,13 +94,13 @@ class Pool:
 
     def _give(self, worker: _Worker) -> None:
         """Hand the next task to an idle worker, or send it home."""
-        worker.spec = None
+        worker.task = None
         if not self.waiting:
             self._dismiss(worker)
             return
-        worker.spec, worker.since = self.waiting.popleft(), perf_counter()
+        worker.task, worker.since = self.waiting.popleft(), perf_counter()
         with suppress(BrokenPipeError, ConnectionResetError):  # seen as its death by `wait`
-            worker.connection.send_bytes(pickle.dumps((worker.spec, self.output)))
+            worker.connection.send_bytes(pickle.dumps((worker.task, self.output)))
 
     def _dismiss(self, worker: _Worker) -> None:
         worker.connection.close()
@@ -113,10 +113,10 @@ class Pool:
         how = _ending(worker.process.exitcode)
         self._dismiss(worker)
         remove_temporary(self.output, [worker.process.pid or 0])
-        if worker.spec is None:
+        if worker.task is None:
             raise RuntimeError(f"a worker process {how} before it could take a run.")
         self._start(1)
-        sentence = f"{kind_of(worker.spec)} crashed: its worker process {how}."
+        sentence = f"{worker.task.name} crashed: its worker process {how}."
         return Outcome("died", perf_counter() - worker.since, sentence)
 
     def _end(self) -> None:

@@ -1,37 +1,45 @@
-"""Progress of a sweep: a bar on a terminal, one plain line per finished run otherwise."""
+"""Progress of a sweep: a bar on a terminal, else a line per simulation and at most one in 10 s."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
 from typing import TYPE_CHECKING, TextIO
 
-from linattn.experiments.specs import Spec, digest, kind_of
+from linattn.experiments.simulation import Task
 from linattn.experiments.worker import Outcome
 
 if TYPE_CHECKING:
-    from linattn.experiments.runner import Observer
+    from linattn.experiments.engine import Observer
+
+PAUSE = 10.0
+"""Seconds between two lines that say only how far a sweep is."""
 
 
 @contextmanager
-def reporter(total: int, reused: int, *, stream: TextIO | None = None) -> Iterator[Observer]:
+def reporter(
+    tasks: Sequence[Task], reused: int, *, stream: TextIO | None = None
+) -> Iterator[Observer]:
     """Yield a function that reports every finished run.
 
     Parameters
     ----------
-    total, reused : int
-        Runs in all and runs stored before.
+    tasks : sequence of Task
+        All runs.
+    reused : int
+        How many of them were stored before.
     stream : text file, optional
         Default standard error.
     """
     out = sys.stderr if stream is None else stream
     if out.isatty():
-        with _bar(total, reused, out) as observer:
+        with _bar(len(tasks), reused, out) as observer:
             yield observer
     else:
-        yield _plain(total, reused, out)
+        yield _plain(tasks, reused, out)
 
 
 def clock(seconds: float) -> str:
@@ -47,19 +55,28 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def _plain(total: int, reused: int, out: TextIO) -> Observer:
-    began = perf_counter()
-    done = reused
+def _plain(tasks: Sequence[Task], reused: int, out: TextIO) -> Observer:
+    began = said = perf_counter()
+    done, total = reused, len(tasks)
+    asked = Counter(task.name for task in tasks)
+    finished: Counter[str] = Counter()
 
-    def report(spec: Spec, outcome: Outcome) -> None:
-        nonlocal done
+    def report(task: Task, outcome: Outcome) -> None:
+        nonlocal done, said
         done += 1
+        finished[task.name] += 1
         rate = (done - reused) / max(perf_counter() - began, 1e-9)
         left = clock((total - done) / rate)
-        what = f"{kind_of(spec)} {digest(spec)[:4]}… {outcome.seconds:.2f} s"
-        note = "" if outcome.state == "stored" else f" {outcome.state}"
-        line = f"[{done}/{total}] {what}{note}, {rate:.1f} runs/s, {left} left"
-        print(line, file=out, flush=True)
+        if outcome.state != "stored":
+            words = f"{task.name} {outcome.state}"
+        elif finished[task.name] == asked[task.name]:
+            words = f"{task.name}: all {asked[task.name]} runs"
+        elif perf_counter() - said > PAUSE or done == total:
+            words = task.name
+        else:
+            return
+        said = perf_counter()
+        print(f"[{done}/{total}] {words}, {left} left", file=out, flush=True)
 
     return report
 
@@ -70,16 +87,11 @@ def _bar(total: int, reused: int, out: TextIO) -> Iterator[Observer]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as TimeLeft
 
-    began = perf_counter()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeLeft())
     with Progress(*columns, console=Console(file=out), transient=False) as bar:
-        task = bar.add_task("starting workers", total=total, completed=reused)
-        done = 0
+        line = bar.add_task("starting workers", total=total, completed=reused)
 
-        def report(spec: Spec, outcome: Outcome) -> None:
-            nonlocal done
-            done += 1
-            rate = done / max(perf_counter() - began, 1e-9)
-            bar.update(task, advance=1, description=f"{kind_of(spec)} {rate:.1f} runs/s")
+        def report(task: Task, outcome: Outcome) -> None:
+            bar.update(line, advance=1, description=task.name)
 
         yield report

@@ -9,7 +9,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from linattn.experiments.specs import NUMERICS
+from linattn.experiments.simulation import NUMERICS
 
 THREAD_VARIABLES = (
     "OPENBLAS_NUM_THREADS",

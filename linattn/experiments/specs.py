@@ -1,82 +1,27 @@
-"""Specs: what a run is, as frozen, validated data with a digest.
-
-A spec names everything a result depends on and nothing else. Equal specs have equal digests
-whether a float was given as ``1`` or ``1.0``; the digest also covers `NUMERICS`, so results of
-older numerics are recognised as stale.
-"""
+"""Fields that several simulations share: a synthetic problem with a start, or a world."""
 
 from __future__ import annotations
 
-import hashlib
-import math
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from collections.abc import Callable
+from typing import Any, Literal
 
-import msgspec
-from msgspec import Meta
+from linattn._fields import Count, Positive
+from linattn.data.splits import DATASETS, federated_split
+from linattn.data.tokens import problem_from_tokens
+from linattn.data.worlds import InitialSpec, ModelSpec, ProblemSpec, World
+from linattn.experiments.simulation import Spec
+from linattn.federated.method import Method, Proposal, RoundContext, observed
+from linattn.federated.methods import fed_avg
+from linattn.federated.result import Result
+from linattn.federated.rounds import run
+from linattn.objectives.steps import safe_step
+from linattn.types import Params, Problem
 
-from linattn.experiments.validation import LARGEST, build, canonical_json, normalised
-
-NUMERICS = 3
-"""Version of the numbers: raise it whenever any stored result would change."""
-
-Count = Annotated[int, Meta(ge=1)]
-Index = Annotated[int, Meta(ge=0)]
-Positive = Annotated[float, Meta(gt=0, le=LARGEST)]
-NonNegative = Annotated[float, Meta(ge=0, le=LARGEST)]
-Fraction = Annotated[float, Meta(gt=0, le=1)]
-Rule = Literal["profile", "observable", "certified"]
+Observe = Callable[[RoundContext, Proposal], None]
+REAL_RIDGE = 1e-4
 
 
-class ProblemSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Arguments of `linattn.synthetic_problem`; the defaults are the base problem."""
-
-    num_clients: Count = 8
-    sequences_per_client: Count = 64
-    num_tokens: Count = 16
-    dim: Count = 6
-    num_outputs: Count = 4
-    num_heads: Count = 1
-    value_heterogeneity: NonNegative = 0.0
-    covariate_heterogeneity: NonNegative = 0.0
-    kernel_heterogeneity: NonNegative = 0.0
-    noise: NonNegative = 0.1
-    shared_tokens: bool = False
-    readout: Literal["token", "mean", "last"] = "token"
-    value_ridge: Positive = 0.05
-    kernel_ridge: NonNegative = 0.01
-
-
-class InitialSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Arguments of `linattn.initial_params`; the default scale gives kernel entries N(0, .09)."""
-
-    num_heads: Count = 1
-    kernel: Literal["merged", "factored"] = "merged"
-    rank: Count | None = None
-    scale: Positive = 0.3 * math.sqrt(6.0)
-    value: Literal["zeros", "normal", "minimizer"] = "zeros"
-
-    def __post_init__(self) -> None:
-        if self.kernel == "merged" and self.rank is not None:
-            raise ValueError(
-                f"initial.rank must be null for merged kernels, got {self.rank}; set "
-                'initial.kernel="factored" to choose a rank.'
-            )
-
-
-class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What every run has. `job` is the dotted name of the function that computes a spec."""
-
-    job: ClassVar[str] = ""
-
-    seed: Index = 0
-
-    def cost(self) -> float:
-        """Rough cost in gradient steps, for starting the longest runs first."""
-        return 1.0
-
-
-class SyntheticSpec(Spec, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class SyntheticSpec(Spec):
     """What every run on a synthetic problem has.
 
     One run covers all its `local_steps`: they share the problem, the reference value and the
@@ -90,145 +35,136 @@ class SyntheticSpec(Spec, frozen=True, forbid_unknown_fields=True, kw_only=True)
     local_lr: Positive = 0.05
 
     def __post_init__(self) -> None:
-        _increasing("local_steps", self.local_steps)
+        increasing("local_steps", self.local_steps)
 
     def cost(self) -> float:
         """Gradient steps of one trajectory per number of local steps, times the data."""
         data = self.problem.num_clients * self.problem.sequences_per_client
         return float(self.rounds * sum(self.local_steps) * data * self.problem.dim**2)
 
+    def prepared(self) -> tuple[Problem, Params]:
+        """Return the problem and its initial parameters."""
+        problem = self.problem.make(self.seed)
+        return problem, self.initial.make(problem, self.seed)
 
-class BiasDriftSpec(
-    SyntheticSpec, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind",
-    tag="bias_drift",
-):  # fmt: skip
-    """The exact decomposition C9 over warm-up lengths, with all controls.
-
-    `warmup_lengths` may list the lengths; left empty, there are `num_lengths` from 0 to `rounds`.
-    """
-
-    job: ClassVar[str] = "linattn.experiments.jobs.bias_drift:run"
-
-    frozen_lr: Positive | Literal["safe"] | None = None
-    num_lengths: Annotated[int, Meta(ge=2)] = 12
-    warmup_lengths: tuple[Index, ...] = ()
-    num_starts: Count = 20
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _within_rounds(self.warmup_lengths, self.rounds)
-
-    def lengths(self) -> tuple[int, ...]:
-        """The warm-up lengths of this run."""
-        return self.warmup_lengths or warmup_grid(self.rounds, self.num_lengths)
+    def after_warmup(self, rounds: int, local_steps: int) -> tuple[Problem, Params]:
+        """Return the problem and its parameters after some FedAvg rounds."""
+        problem, start = self.prepared()
+        result = run(
+            fed_avg(),
+            problem,
+            start,
+            rounds=rounds,
+            local_steps=local_steps,
+            local_lr=self.local_lr,
+            metrics=(),
+        )
+        return problem, result.params
 
 
-class FrozenStageSpec(
-    SyntheticSpec, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind",
-    tag="frozen_stage",
-):  # fmt: skip
-    """Frozen rounds at one kernel against the closed forms C7 and C8.
+class TrainedKernelSpec(SyntheticSpec):
+    """What is measured at one kernel: after `rounds` rounds of `warmup_local_steps` steps."""
 
-    The kernel is the one after `warmup_rounds` rounds of `warmup_local_steps` local steps;
-    `rounds` frozen rounds are simulated and recorded for every entry of `local_steps`, and
-    `settle_rounds` rounds from V* measure the bias.
-    """
-
-    job: ClassVar[str] = "linattn.experiments.jobs.frozen_stage:run"
-
-    rounds: Count = 40
-    local_steps: tuple[Count, ...] = (1, 2, 5, 10, 20, 50, 100)
-    warmup_rounds: Index = 10
+    rounds: Count = 10
     warmup_local_steps: Count = 10
-    settle_rounds: Count = 200
-
-
-class CertificateSpec(
-    SyntheticSpec, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind",
-    tag="certificate",
-):  # fmt: skip
-    """The ledger C4 (or C4f) and the additive identity along a warm-up."""
-
-    job: ClassVar[str] = "linattn.experiments.jobs.certificate:run"
-
-    num_starts: Count = 20
-
-
-class FreezeRuleSpec(
-    SyntheticSpec, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind",
-    tag="freeze_rule",
-):  # fmt: skip
-    """Freezing rules C13 against the best warm-up length and against never freezing."""
-
-    job: ClassVar[str] = "linattn.experiments.jobs.freeze_rule:run"
-
-    frozen_lr: Positive | Literal["safe"] | None = None
-    rules: tuple[Rule, ...] = ("profile", "observable", "certified")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if len(set(self.rules)) != len(self.rules) or not self.rules:
-            raise ValueError(f"rules must be distinct, at least one, got {list(self.rules)}.")
-
-
-class RealDataSpec(
-    Spec, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind",
-    tag="real_data",
-):  # fmt: skip
-    """FedAvg and FedFrozen over warm-up lengths on a shipped data set, with test quantities.
-
-    The step size is `step_factor` · `linattn.safe_step` at the start for all methods; whenever one
-    run diverges, the factor is halved for all and everything is repeated. `reference` is how P_ref
-    is found: "multi_start" is `linattn.reference_value` with `num_starts` starts, "descent" is one
-    L-BFGS descent on P from the start, of at most `reference_iterations` iterations.
-    """
-
-    job: ClassVar[str] = "linattn.experiments.jobs.real_data:run"
-
-    data: Literal["digits", "watch"] = "digits"
-    split: Literal["sheets", "dirichlet", "iid", "sides", "subjects"] = "dirichlet"
-    alpha: Positive | None = None
-    initial: InitialSpec = InitialSpec(scale=1.0)
-    value_ridge: Positive = 1e-4
-    kernel_ridge: Positive = 1e-4
-    rounds: Count = 200
-    local_steps: tuple[Count, ...] = (1, 20)
-    step_factor: Positive = 2.0
-    frozen_lr: Positive | Literal["safe"] | None = None
-    num_lengths: Annotated[int, Meta(ge=2)] = 8
-    warmup_lengths: tuple[Index, ...] = ()
-    reference: Literal["descent", "multi_start"] = "descent"
-    reference_iterations: Count = 200
-    num_starts: Count = 2
-
-    def __post_init__(self) -> None:
-        _increasing("local_steps", self.local_steps)
-        _within_rounds(self.warmup_lengths, self.rounds)
-        allowed = SPLITS[self.data]
-        if self.split not in allowed:
-            raise ValueError(
-                f"split must be one of {', '.join(allowed)} for data {self.data!r}, "
-                f"got {self.split!r}."
-            )
-        if (self.alpha is not None) != (self.split == "dirichlet"):
-            raise ValueError(
-                f"alpha must be a number > 0 for the dirichlet split and null for all others, got "
-                f"{self.alpha} for {self.split!r}."
-            )
-
-    def lengths(self) -> tuple[int, ...]:
-        """The warm-up lengths of this run; `rounds`, which is FedAvg, is always there."""
-        given = self.warmup_lengths or warmup_grid(self.rounds, self.num_lengths)
-        return tuple(sorted({*given, self.rounds}))
 
     def cost(self) -> float:
-        """Gradient steps of one warm-up per number of local steps, times heads and data."""
-        data = {"digits": 1437 * 16**2, "watch": 2300 * 7**2}[self.data]
-        return float(self.rounds * sum(self.local_steps) * self.initial.num_heads * data)
+        """Gradient steps of the warm-up, times the data."""
+        data = self.problem.num_clients * self.problem.sequences_per_client
+        return float(self.rounds * self.warmup_local_steps * data * self.problem.dim**2)
 
 
-SPLITS = {"digits": ("sheets", "dirichlet", "iid"), "watch": ("sides", "subjects")}
-"""Splits of each data set, as `digits_split` and `watch_split` know them."""
+class WorldSpec(Spec):
+    """The clients that all methods of a run share, so that differences are paired.
+
+    ``data="synthetic"`` is the problem of `linattn.synthetic_problem`; with ``deep`` its tokens and
+    targets are those of a deep model. Real data: a Dirichlet split of the digits, and one side of
+    every exercise of the watch recordings; there the step is `step_factor` · `linattn.safe_step`.
+    """
+
+    data: Literal["synthetic", "digits", "watch"] = "synthetic"
+    alpha: Positive = 0.05
+    deep: bool = False
+    model: ModelSpec = ModelSpec()
+    problem: ProblemSpec = ProblemSpec(value_heterogeneity=0.75, covariate_heterogeneity=0.3)
+    initial: InitialSpec = InitialSpec()
+    rounds: Count = 40
+    local_steps: Count = 10
+    local_lr: Positive = 0.05
+    step_factor: Positive = 2.0
+
+    def __post_init__(self) -> None:
+        if self.deep and self.data != "synthetic":
+            raise ValueError(f"deep must be false for data {self.data!r}: it has one layer here.")
+
+    def cost(self) -> float:
+        """Gradient steps of one trajectory, times the data."""
+        if self.data == "synthetic":
+            clients = self.problem.num_clients * self.problem.sequences_per_client
+            data = clients * self.problem.dim**2
+        else:
+            data = DATASETS[self.data].work
+        return float(self.rounds * self.local_steps * data * (20 if self.deep else 1))
+
+    def world(self) -> World:
+        """Return problem, start and step size."""
+        if self.data != "synthetic":
+            return self._real_world()
+        if self.deep:
+            return World(*self.model.make(self.problem, self.seed), self.local_lr)
+        problem = self.problem.make(self.seed)
+        return World(problem, self.initial.make(problem, self.seed), self.local_lr)
+
+    def _real_world(self) -> World:
+        alpha = self.alpha if DATASETS[self.data].usual == "dirichlet" else None
+        held = federated_split(self.data, alpha=alpha, seed=self.seed)
+        problem = problem_from_tokens(
+            held.train, readout=held.readout, value_ridge=REAL_RIDGE, kernel_ridge=REAL_RIDGE
+        )
+        params = self.initial.make(problem, self.seed)
+        step = self.step_factor * safe_step(problem, params)
+        return World(problem, params, step, held.readout, held.client_tests)
+
+    def train(
+        self, method: Method, world: World, *, observe: Observe | None = None, **more: Any
+    ) -> Result:
+        """Run a method in a world; `observe` sees every proposal before it is aggregated."""
+        settings: dict[str, Any] = {
+            "rounds": self.rounds,
+            "local_steps": self.local_steps,
+            "local_lr": world.local_lr,
+            "seed": self.seed,
+        }
+        if observe is not None:
+            method = observed(method, observe)
+        start = more.pop("params", world.params)
+        return run(method, world.problem, start, **settings | more)
+
+
+def increasing(name: str, values: tuple[Any, ...], *, most: int | None = None) -> None:
+    """Refuse lists that are empty, not strictly increasing, or exceed the rounds.
+
+    Raises
+    ------
+    ValueError
+        One sentence.
+    """
+    if not values or list(values) != sorted(set(values)):
+        raise ValueError(f"{name} must be strictly increasing, at least one, got {list(values)}.")
+    if most is not None and values[-1] > most:
+        raise ValueError(f"{name} must be at most rounds = {most}, got {values[-1]}.")
+
+
+def distinct(name: str, values: tuple[Any, ...]) -> None:
+    """Refuse lists that are empty or repeat an entry.
+
+    Raises
+    ------
+    ValueError
+        One sentence.
+    """
+    if not values or len(set(values)) < len(values):
+        raise ValueError(f"{name} must be distinct, at least one, got {list(values)}.")
 
 
 def warmup_grid(rounds: int, count: int) -> tuple[int, ...]:
@@ -245,79 +181,3 @@ def warmup_grid(rounds: int, count: int) -> tuple[int, ...]:
     ratio = (rounds / first) ** (1.0 / tail)
     grown = [round(first * ratio**k) for k in range(1, tail)]
     return tuple(sorted({*head, *grown, rounds}))
-
-
-AnySpec = TypeVar("AnySpec", bound=Spec)
-KINDS: dict[str, type[Spec]] = {}
-"""Run kinds by tag. `register` adds to it; nothing else does."""
-
-
-def register(cls: type[AnySpec]) -> type[AnySpec]:
-    """Make a spec class known by its tag, so that stored results of it can be read.
-
-    Raises
-    ------
-    ValueError
-        If the class has no tag or no job, or the tag belongs to another class.
-    """
-    tag = cls.__struct_config__.tag
-    if not isinstance(tag, str) or ":" not in cls.job:
-        raise ValueError(f"{cls.__name__} needs a tag and a job 'module:function'.")
-    known = KINDS.setdefault(tag, cls)
-    if known.__qualname__ != cls.__qualname__:
-        raise ValueError(f"kind {tag!r} is {known.__name__} already, got {cls.__name__}.")
-    return cls
-
-
-for _cls in (BiasDriftSpec, FrozenStageSpec, CertificateSpec, FreezeRuleSpec, RealDataSpec):
-    register(_cls)
-
-
-def kind_of(spec: Spec) -> str:
-    """Return the tag of a spec."""
-    return str(type(spec).__struct_config__.tag)
-
-
-def spec_from(values: Mapping[str, Any]) -> Spec:
-    """Return the spec that a mapping with the key ``kind`` describes.
-
-    Raises
-    ------
-    ValueError
-        If the kind or a key is unknown, or a value is out of range.
-    """
-    kind = values.get("kind")
-    if kind not in KINDS:
-        raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}.")
-    return build(KINDS[kind], values)
-
-
-def spec_json(spec: Spec) -> str:
-    """Return the canonical JSON of the normalised spec."""
-    return canonical_json(msgspec.to_builtins(normalised(spec)))
-
-
-def digest(spec: Spec, *, numerics: int = NUMERICS) -> str:
-    """Return the SHA-256 over the spec and the version of the numbers, in hexadecimal.
-
-    Examples
-    --------
-    >>> digest(BiasDriftSpec(local_lr=1)) == digest(BiasDriftSpec(local_lr=1.0))
-    True
-    """
-    text = f'{{"numerics":{numerics},"spec":{spec_json(spec)}}}'
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _increasing(name: str, values: tuple[int, ...]) -> None:
-    if not values or list(values) != sorted(set(values)):
-        raise ValueError(f"{name} must be strictly increasing, at least one, got {list(values)}.")
-
-
-def _within_rounds(lengths: tuple[int, ...], rounds: int) -> None:
-    """Refuse explicit warm-up lengths that are not increasing or exceed the rounds."""
-    if not lengths:
-        return
-    _increasing("warmup_lengths", lengths)
-    if lengths[-1] > rounds:
-        raise ValueError(f"warmup_lengths must be at most rounds = {rounds}, got {lengths[-1]}.")

@@ -10,22 +10,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from linattn._checks import positive_int
-from linattn.experiments.catalog import find_scripts, load_script
+from linattn.experiments.engine import MakeBackend, Report, available_workers, compute_tasks
 from linattn.experiments.files import open_folder
-from linattn.experiments.pool import single_threaded
+from linattn.experiments.find import PageLook, load_figure, load_simulations
+from linattn.experiments.pool import Pool, single_threaded
 from linattn.experiments.progress import reporter
 from linattn.experiments.provenance import provenance
-from linattn.experiments.runner import SweepReport, available_workers, run_sweep
-from linattn.experiments.store import write_manifest
-from linattn.experiments.sweep import Sweep
+from linattn.experiments.simulation import Simulation
+from linattn.experiments.store import Result, load_results, read_manifest, write_manifest
 from linattn.experiments.verification import checked, source_digest, write_tables
 
 if TYPE_CHECKING:
     from linattn.claims import Verdict
     from linattn.claims.tally import Tally
 
-
 FIGURES_PER_PROCESS = 4
+SET = "set"
+"""What a run with ``--set`` is remembered as, beside the presets."""
 
 
 class Row(NamedTuple):
@@ -58,62 +59,105 @@ class Drawn(NamedTuple):
 
 
 def simulate(
-    sweeps: Iterable[Sweep],
+    simulations: Iterable[Simulation[Any]],
     *,
     preset: str,
     output: Path,
     overrides: Mapping[str, Any] | None = None,
     workers: int | None = None,
     force: bool = False,
-) -> SweepReport:
-    """Run the presets of several sweeps in one pool of workers, reporting progress.
+    backend: MakeBackend = Pool,
+    shard: tuple[int, int] = (1, 1),
+) -> Report:
+    """Run the presets of several simulations in one pool of workers, reporting progress.
+
+    Which runs a preset asked for is remembered once all of them are stored, so that a run that
+    failed or was stopped never hides what a complete one stored.
+
+    Parameters
+    ----------
+    shard : (k, N)
+        Only every N-th task, from the k-th on, 1 ≤ k ≤ N, in the order of their digests.
 
     Raises
     ------
     ValueError, OSError, RuntimeError
-        As `run_sweep` does.
+        As `compute_tasks` does.
     """
-    asked = {sweep.name: sweep.specs(preset, overrides) for sweep in sweeps}
-    folder = open_folder(output)
-    for name, specs in asked.items():
-        write_manifest(folder, name, preset=preset, specs=specs)
-    every = [spec for specs in asked.values() for spec in specs]
-    return run_sweep(every, folder, workers=workers, force=force, observe=reporter)
+    asked = {sim.name: sim.tasks(preset, overrides) for sim in simulations}
+    every = sorted((t for tasks in asked.values() for t in tasks), key=lambda t: t.digest)
+    mine = {task.digest for task in every[shard[0] - 1 :: shard[1]]}
+    chosen = [t for tasks in asked.values() for t in tasks if t.digest in mine]
+    report = compute_tasks(
+        chosen, output, workers=workers, force=force, observe=reporter, backend=backend
+    )
+    if report.complete:
+        name = SET if overrides else preset
+        for simulation, tasks in asked.items():
+            if all((report.output / task.file).exists() for task in tasks):
+                write_manifest(report.output, simulation, name, tasks)
+    return report
 
 
-def draw(output: Path) -> Drawn:
-    """Draw every figure whose results are stored, figures side by side in several processes.
+def stored_results(output: Path, simulation: str, preset: str | None) -> list[Result]:
+    """Return the results of a preset, by default of the one that last ran to its end.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there are none; the sentence says which command makes them.
+    """
+    known = [name for name in read_manifest(output, simulation) if name != SET]
+    chosen = preset or (known[-1] if known else None)
+    try:
+        if chosen is not None:
+            return load_results(output, simulation, preset=chosen)
+    except ValueError:
+        pass
+    asked = "" if preset is None else f" --preset {preset}"
+    raise FileNotFoundError(
+        f"no results of {simulation} in {output}; make them with "
+        f"`linattn run {simulation}{asked} --output {output}`."
+    )
+
+
+def draw(
+    scripts: Sequence[Path], output: Path, *, look: PageLook, preset: str | None = None
+) -> Drawn:
+    """Draw figures whose results are stored, side by side in several processes.
 
     Raises
     ------
     ValueError
-        If the folder ``figures/`` cannot be found.
+        If `output` is not a folder, or a script is not a figure.
     OSError
         If the output cannot be written.
     """
-    scripts = find_scripts("figures")
+    if not output.is_dir():
+        raise ValueError(f"output must be a folder with results, got {output}; run a sweep first.")
     target = open_folder(output / "figures")
     # A process takes a second to start, a figure about as long to draw.
     count = min(available_workers(), len(scripts) // FIGURES_PER_PROCESS)
     if count <= 1:
-        return _joined(draw_one(path, output, target) for path in scripts)
+        return _joined(draw_one(path, output, target, look, preset) for path in scripts)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(count, mp_context=context) as executor:
         with single_threaded():  # submitting starts the processes
-            futures = [executor.submit(draw_one, path, output, target) for path in scripts]
+            futures = [
+                executor.submit(draw_one, path, output, target, look, preset) for path in scripts
+            ]
         return _joined(future.result() for future in futures)
 
 
-def draw_one(path: Path, output: Path, target: Path) -> Drawn:
+def draw_one(path: Path, output: Path, target: Path, look: PageLook, preset: str | None) -> Drawn:
     """Draw the figure of one script, in a worker process or here."""
-    module = load_script(path)
-    if not hasattr(module, "draw"):
-        return Drawn([], [], [])  # a module that figures share
+    figure = load_figure(path)
     try:
-        made = list(module.draw(output, target))
-        said = [(path.stem, module.summary(output))] if hasattr(module, "summary") else []
+        results = stored_results(output, figure.simulation, preset)
     except FileNotFoundError as error:
         return Drawn([], [str(error)], [])
+    made = list(figure.draw(results, target, look))
+    said = [] if figure.summary is None else [(figure.name, figure.summary(results))]
     return Drawn(made, [], said)
 
 
@@ -125,6 +169,20 @@ def _joined(parts: Iterable[Drawn]) -> Drawn:
         [sentence for part in every for sentence in part.lacking],
         [said for part in every for said in part.summaries],
     )
+
+
+def stored_verdicts(output: Path) -> list[Verdict]:
+    """Return the verdicts of every simulation on its runs of the last complete preset."""
+    found: list[Verdict] = []
+    for simulation in load_simulations():
+        try:
+            results = stored_results(output, simulation.name, None) if simulation.checks else []
+        except FileNotFoundError:
+            continue
+        if results:
+            sets = [result.dataset for result in results]
+            found += [check(sets) for check in simulation.checks]
+    return found
 
 
 def verify(
@@ -161,8 +219,6 @@ def verify(
     ValueError
         If `instances` or `resolved` is not positive, or there is no such claim.
     """
-    from linattn.experiments.checks import verdicts
-
     positive_int("instances", instances)
     if resolved is not None:
         positive_int("resolved", resolved)
@@ -176,7 +232,7 @@ def verify(
         chosen=chosen,
         observe=observe,
     )
-    stored = verdicts(output) if chosen is None else []
+    stored = stored_verdicts(output) if chosen is None else []
     rows = [_tally_row(part) for part in tallies] + [_row(v, v.status) for v in stored]
     if tallies:
         asked = {"instances": instances, "resolved": resolved, "seed": seed}

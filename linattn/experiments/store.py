@@ -1,6 +1,6 @@
 """The store: one NetCDF file per run, written whole or not at all.
 
-The bytes of a file depend on the spec, the numbers and their provenance only; wall times go to a
+The bytes of a file depend on the task, the numbers and their provenance only; wall times go to a
 side file. Every file carries a SHA-256 over all its bytes, so damage is seen before anything is
 believed.
 """
@@ -15,12 +15,15 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from linattn.experiments.files import write_atomically
+from linattn.experiments.find import shipped
+from linattn.experiments.own import file_sha
 from linattn.experiments.provenance import provenance
-from linattn.experiments.specs import NUMERICS, Spec, digest, kind_of, spec_from, spec_json
+from linattn.experiments.simulation import NUMERICS, Simulation, Task
 from linattn.experiments.validation import canonical_json
 
 if TYPE_CHECKING:
@@ -29,28 +32,41 @@ if TYPE_CHECKING:
 _NUMBER = re.compile(r"(?<![\w.])(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)")
 State = Literal["stored", "stale", "damaged"]
 TIMINGS = "timings.jsonl"
+MANIFESTS = "sweeps"
+RESERVED = ("checksum", "provenance", "simulation", "spec")
 
 _BLANK = b"0" * 64
 # Name, type NC_CHAR and length of the attribute, as the header of a NetCDF-3 file spells them.
 _MARK = b"checksum" + (2).to_bytes(4, "big") + (64).to_bytes(4, "big")
+_INT32 = (-(2**31), 2**31 - 1)
 
 
 class Entry(NamedTuple):
-    """A file of the store as `scan` sees it: path, state, kind and canonical spec."""
+    """A file of the store as `scan` sees it.
+
+    Attributes
+    ----------
+    path : Path
+    state : {"stored", "stale", "damaged"}
+    name : str
+        Of the simulation.
+    spec : str
+        Canonical JSON; empty if damaged.
+    provenance : mapping
+        With ``numerics``, ``version`` and ``script``, the SHA-256 of the simulation's file.
+    """
 
     path: Path
     state: State
-    kind: str
+    name: str
     spec: str
+    provenance: Mapping[str, Any]
 
 
 class Result(NamedTuple):
-    """A stored run: its spec, its arrays, where they come from and where they lie.
+    """A stored run: its spec, its arrays, where they come from and where they lie."""
 
-    `spec` is a plain mapping if the kind or a key is not known to this version.
-    """
-
-    spec: Spec | Mapping[str, Any]
+    spec: Mapping[str, Any]
     dataset: xr.Dataset
     provenance: Mapping[str, Any]
     path: Path
@@ -60,35 +76,25 @@ class DamagedError(ValueError):
     """A stored file is not what was written."""
 
 
-def result_path(store: str | os.PathLike[str], spec: Spec) -> Path:
-    """Return where the result of a spec lies: ``<kind>-<first 16 digits of the digest>.nc``."""
-    return Path(store) / f"{kind_of(spec)}-{digest(spec)[:16]}.nc"
-
-
-def write_result(store: str | os.PathLike[str], spec: Spec, dataset: xr.Dataset) -> Path:
-    """Store a run: temporary name, fsync, rename, so a reader never sees half a file.
+def encode(task: Task, simulation: Simulation[Any], dataset: xr.Dataset) -> bytes:
+    """Return the NetCDF bytes of a run, checksum included; equal runs give equal bytes.
 
     Raises
     ------
-    OSError
-        If it cannot be written (full disk, no permission); an older file stays as it was.
+    ValueError, TypeError
+        If something in the dataset cannot be stored: one sentence names it.
     """
-    path = result_path(store, spec)
-    write_atomically(path, encode(spec, dataset))
-    return path
-
-
-def encode(spec: Spec, dataset: xr.Dataset) -> bytes:
-    """Return the NetCDF bytes of a run, checksum included; equal runs give equal bytes."""
     import xarray as xr
 
     names = sorted(map(str, dataset.variables))
     variables = {name: _storable(name, dataset[name].variable) for name in names}
+    origin = provenance() | {"script": file_sha(simulation.path), "version": simulation.version}
     attributes = {
         "checksum": _BLANK.decode(),
-        "spec": spec_json(spec),
-        "provenance": canonical_json(provenance()),
-        **{str(name): dataset.attrs[name] for name in sorted(dataset.attrs)},
+        "simulation": task.name,
+        "spec": task.spec,
+        "provenance": canonical_json(origin),
+        **_attributes("the dataset", dataset.attrs),
     }
     fresh = xr.Dataset(variables, attrs=attributes).set_coords(sorted(map(str, dataset.coords)))
     unfilled = {name: {"_FillValue": None} for name in names}
@@ -112,37 +118,40 @@ def read_result(path: str | os.PathLike[str]) -> Result:
 
     content = _intact(Path(path))
     dataset = xr.load_dataset(io.BytesIO(content), engine="scipy", decode_times=False)
-    origin = json.loads(dataset.attrs.pop("provenance"))
-    values = json.loads(dataset.attrs.pop("spec"))
-    dataset.attrs.pop("checksum")
-    try:
-        spec: Spec | Mapping[str, Any] = spec_from(values)
-    except ValueError:
-        spec = values
-    return Result(spec, dataset, origin, Path(path))
+    held = {name: dataset.attrs.pop(name, "{}") for name in RESERVED}
+    return Result(json.loads(held["spec"]), dataset, json.loads(held["provenance"]), Path(path))
 
 
-def state_of(path: Path) -> State | Literal["missing"]:
-    """Tell whether a file is missing, damaged, stale (older numerics) or stored."""
-    return inspect_file(path).state if path.exists() else "missing"
+def inspect_file(path: Path, simulation: Simulation[Any] | None = None) -> Entry:
+    """Return what a file of the store is, without loading its arrays.
 
-
-def inspect_file(path: Path) -> Entry:
-    """Return what a file of the store is, without loading its arrays."""
+    Stale is what was made with other numerics, or, where the simulation is known, by another
+    version of it, or, if it is not one of the package's own, by another text of its script.
+    """
     from scipy.io import netcdf_file
 
+    lost = Entry(path, "damaged", path.name.rpartition("-")[0], "", {})
     try:
         content = _intact(path)
-    except (DamagedError, FileNotFoundError):
-        return Entry(path, "damaged", path.name.rpartition("-")[0], "")
-    with netcdf_file(io.BytesIO(content), mmap=False) as file:
-        spec, origin = file.spec.decode(), json.loads(file.provenance)
-    state: State = "stored" if origin["numerics"] == NUMERICS else "stale"
-    return Entry(path, state, str(json.loads(spec)["kind"]), spec)
+        with netcdf_file(io.BytesIO(content), mmap=False) as file:
+            spec, origin = file.spec.decode(), json.loads(file.provenance)
+            name = getattr(file, "simulation", b"").decode()
+    except (DamagedError, OSError, ValueError, AttributeError):
+        return lost
+    current = origin.get("numerics") == NUMERICS and bool(name)
+    if simulation is not None:
+        current &= origin.get("version") == simulation.version
+        current &= shipped(simulation.path) or not other_script(origin, simulation)
+    return Entry(path, "stored" if current else "stale", name or lost.name, spec, origin)
 
 
-def scan(store: str | os.PathLike[str]) -> list[Entry]:
-    """Return an entry for every result file of the store, by name.
+def other_script(origin: Mapping[str, Any], simulation: Simulation[Any]) -> bool:
+    """Whether a result was made by another text of its simulation's file."""
+    return bool(origin.get("script") != file_sha(simulation.path))
+
+
+def scan(store: str | os.PathLike[str], name: str | None = None) -> list[Entry]:
+    """Return an entry for every result file of the store, or of one simulation, by file name.
 
     Raises
     ------
@@ -152,7 +161,7 @@ def scan(store: str | os.PathLike[str]) -> list[Entry]:
     folder = Path(store)
     if not folder.is_dir():
         raise ValueError(f"store must be a folder with results, got {folder}; run a sweep first.")
-    return [inspect_file(path) for path in sorted(folder.glob("*.nc"))]
+    return [inspect_file(path) for path in _files(folder, name)]
 
 
 def set_aside(path: Path) -> str:
@@ -165,9 +174,9 @@ def set_aside(path: Path) -> str:
 
 def load_results(
     store: str | os.PathLike[str],
-    kind: str | None = None,
+    name: str | None = None,
     *,
-    sweep: str | None = None,
+    preset: str | None = None,
     where: Mapping[str, Any] | None = None,
 ) -> list[Result]:
     """Return the stored runs of current numerics, ordered by spec.
@@ -176,69 +185,47 @@ def load_results(
     ----------
     store : path
         The output folder of a sweep.
-    kind : str, optional
-        Only runs of this kind.
-    sweep : str, optional
-        Only the runs that the last sweep of this name asked for.
+    name : str, optional
+        Only runs of this simulation.
+    preset : str, optional
+        Only the runs that the last complete sweep of this preset asked for.
     where : mapping of str to value, optional
         Only runs with these values, by dotted field name, as ``{"problem.noise": 0.1}``.
+
+    Returns
+    -------
+    list of Result
+        Specs are mappings: the simulation's file is not needed.
 
     Raises
     ------
     ValueError
-        If the store is not a folder.
+        If the store is not a folder, or has no run of this name or preset; the sentence says what
+        it has.
 
     Warns
     -----
     UserWarning
         For every damaged file; it is left out.
     """
-    entries = [e for e in scan(store) if kind in (None, e.kind)]
-    wanted = None if sweep is None else set(read_manifest(store, sweep).get("files", []))
+    entries = scan(store, name)
+    if name is not None and not entries:
+        raise ValueError(_no_such(name, Path(store)))
+    if preset is not None:
+        wanted = _listed(Path(store), entries, preset)
+        entries = [entry for entry in entries if entry.path.name in wanted]
+    newest: dict[str, int] = {}
+    for entry in entries:
+        version = int(entry.provenance.get("version", 0))
+        newest[entry.name] = max(newest.get(entry.name, 0), version)
     kept = []
     for entry in entries:
-        if wanted is not None and entry.path.name not in wanted:
-            continue
         if entry.state == "damaged":
             warnings.warn(f"{entry.path.name} is damaged and left out.", stacklevel=2)
-        elif entry.state == "stored" and _matches(json.loads(entry.spec), where or {}):
+        current = entry.state == "stored" and entry.provenance["version"] == newest[entry.name]
+        if current and _matches(json.loads(entry.spec), where or {}):
             kept.append(entry)
     return [read_result(entry.path) for entry in sorted(kept, key=lambda e: _order(e.spec))]
-
-
-def combine(results: Iterable[Result], over: Iterable[str]) -> xr.Dataset:
-    """Return one dataset of several runs with a new dimension for each of some fields.
-
-    Parameters
-    ----------
-    results : iterable of Result
-        Runs that differ in the fields of `over` only (combinations that were not run are NaN).
-    over : iterable of str
-        Dotted field names; the dimension is called by the last part, as ``value_heterogeneity``.
-
-    Raises
-    ------
-    ValueError
-        If there are no results.
-    """
-    import xarray as xr
-
-    names = list(over)
-    parts = []
-    for result in results:
-        values = json.loads(spec_text(result.spec))
-        point = {name.rpartition(".")[2]: [lookup(values, name)] for name in names}
-        parts.append(result.dataset.expand_dims(point))
-    if not parts:
-        raise ValueError("results must not be empty; run the simulation first.")
-    combined = xr.combine_by_coords(parts, combine_attrs="drop_conflicts", join="outer")
-    assert isinstance(combined, xr.Dataset)
-    return combined
-
-
-def spec_text(spec: Spec | Mapping[str, Any]) -> str:
-    """Return the canonical JSON of a spec, or of the mapping that stands for one."""
-    return spec_json(spec) if isinstance(spec, Spec) else canonical_json(spec)
 
 
 def lookup(values: Mapping[str, Any], name: str) -> Any:
@@ -249,29 +236,58 @@ def lookup(values: Mapping[str, Any], name: str) -> Any:
     return found
 
 
-def write_manifest(store: Path, name: str, *, preset: str, specs: Iterable[Spec]) -> None:
-    """Remember which runs the last sweep of a name asked for, for those who draw it."""
-    folder = store / "sweeps"
+def write_manifest(store: Path, name: str, preset: str, tasks: Iterable[Task]) -> None:
+    """Remember which runs a complete sweep of a preset asked for, for those who draw it."""
+    folder = store / MANIFESTS
     folder.mkdir(exist_ok=True)
-    files = [result_path(store, spec).name for spec in specs]
-    text = json.dumps({"preset": preset, "files": files}, indent=1)
-    write_atomically(folder / f"{name}.json", text.encode())
+    presets = read_manifest(store, name)
+    presets.pop(preset, None)
+    presets[preset] = [task.file for task in tasks]  # the last complete one comes last
+    write_atomically(folder / f"{name}.json", json.dumps(presets, indent=1).encode())
 
 
-def read_manifest(store: str | os.PathLike[str], name: str) -> dict[str, Any]:
-    """Return preset and files of the last sweep of a name; empty if there was none."""
+def read_manifest(store: str | os.PathLike[str], name: str) -> dict[str, list[str]]:
+    """Return the files of every preset of a simulation that ran to its end, the last run last."""
     try:
-        text = (Path(store) / "sweeps" / f"{name}.json").read_text(encoding="utf-8")
-        return dict(json.loads(text))
+        text = (Path(store) / MANIFESTS / f"{name}.json").read_text(encoding="utf-8")
+        held = json.loads(text)
     except (OSError, ValueError):
         return {}
+    if not isinstance(held, dict):
+        return {}
+    return {str(k): [str(f) for f in v] for k, v in held.items() if isinstance(v, list)}
 
 
-def record_time(store: Path, spec: Spec, seconds: float) -> None:
+def record_time(store: Path, task: Task, seconds: float) -> None:
     """Append the wall time of a run to the side file (a lost line loses nothing else)."""
-    line = canonical_json({"file": result_path(store, spec).name, "seconds": round(seconds, 4)})
+    line = canonical_json({"file": task.file, "cost": task.cost, "seconds": round(seconds, 4)})
     with suppress(OSError), open(store / TIMINGS, "a", encoding="utf-8") as file:
         file.write(line + "\n")
+
+
+def _files(folder: Path, name: str | None) -> list[Path]:
+    """Result files by name; those of one simulation by their stem, none opened."""
+    every = sorted(folder.glob("*.nc"))
+    return every if name is None else [p for p in every if p.name.rpartition("-")[0] == name]
+
+
+def _no_such(name: str, store: Path) -> str:
+    there = sorted({path.name.rpartition("-")[0] for path in _files(store, None)})
+    near = get_close_matches(name, there, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(there) or 'none'}."
+    return f"{store} has no results of {name!r}; {hint}"
+
+
+def _listed(store: Path, entries: Iterable[Entry], preset: str) -> set[str]:
+    """Files of the preset in the manifests of these simulations."""
+    manifests = [read_manifest(store, name) for name in {entry.name for entry in entries}]
+    if not any(preset in held for held in manifests):
+        known = sorted({key for held in manifests for key in held})
+        raise ValueError(
+            f"preset must be one that ran to its end, {', '.join(known) or 'none did'}, "
+            f"got {preset!r}."
+        )
+    return {file for held in manifests for file in held.get(preset, [])}
 
 
 def _intact(path: Path) -> bytes:
@@ -293,10 +309,36 @@ def _storable(name: str, variable: xr.Variable) -> xr.Variable:
     if values.dtype.kind == "b":
         values = values.astype(np.int8)
     elif values.dtype.kind in "iu":
-        if values.size and np.abs(values).max() > np.iinfo(np.int32).max:
+        if values.size and not _INT32[0] <= int(values.min()) <= int(values.max()) <= _INT32[1]:
             raise ValueError(f"{name} must fit into 32-bit integers; store it as float64.")
         values = values.astype(np.int32)
-    return type(variable)(variable.dims, values, attrs=variable.attrs)
+    elif values.dtype.kind == "c":
+        raise TypeError(f"{name} must be real; store real and imaginary parts apart.")
+    elif values.dtype.kind not in "fUS" and not all(isinstance(v, str) for v in values.flat):
+        raise TypeError(f"{name} must be numbers or texts, got dtype {values.dtype}.")
+    return type(variable)(variable.dims, values, attrs=_attributes(name, variable.attrs))
+
+
+def _attributes(owner: str, attributes: Mapping[Any, Any]) -> dict[str, Any]:
+    """Attributes in an order of their own, after checking that NetCDF-3 can hold them."""
+    import numpy as np
+
+    kept: dict[str, Any] = {}
+    for key in sorted(attributes, key=str):
+        value = attributes[key]
+        if owner == "the dataset" and key in RESERVED:
+            raise ValueError(f"attribute {key!r} of the dataset is the store's; use another name.")
+        array = np.asarray(value)
+        small = array.dtype.kind not in "iu" or (abs(array.astype(float)) < 2.0**31).all()
+        if isinstance(value, bool) or value is None or array.dtype.kind not in "iufU" or not small:
+            raise TypeError(
+                f"attribute {key!r} of {owner} must be a text or numbers (integers of 32 bits), "
+                f"got {value!r}; make it a variable or a text."
+            )
+        if array.dtype.kind == "U" and array.ndim:
+            raise TypeError(f"attribute {key!r} of {owner} must be one text, got {value!r}.")
+        kept[str(key)] = value
+    return kept
 
 
 def _matches(values: Mapping[str, Any], where: Mapping[str, Any]) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from functools import cache
@@ -13,10 +13,13 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import inspect
 
+from linattn._fields import LARGEST
+from linattn.experiments.own import pinned
+
 S = TypeVar("S", bound=msgspec.Struct)
 
-LARGEST = sys.float_info.max
-"""Upper limit of a field that may be any finite number."""
+OWN = "own"
+"""Extra of a field that may name a file of the user's own."""
 
 _PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 
@@ -78,6 +81,8 @@ def normalised(spec: S) -> S:
 
 def describe(kind: inspect.Type) -> str:
     """Say in words which values a field type allows."""
+    if isinstance(kind, inspect.Metadata):
+        return describe(kind.type)
     if isinstance(kind, inspect.IntType | inspect.FloatType):
         noun = "an integer" if isinstance(kind, inspect.IntType) else "a finite number"
         limits = ((">=", kind.ge), (">", kind.gt), ("<=", kind.le), ("<", kind.lt))
@@ -107,20 +112,31 @@ def _tidy(
 ) -> dict[str, Any]:
     """Refuse unknown keys and wrap single values meant as lists, at every level."""
     kinds = {field.name: field.type for field in _fields(cls)}
-    tag = cls.__struct_config__.tag_field
     tidy = {}
     for name, value in values.items():
         kind = kinds.get(name)
-        if kind is None and name != tag:
+        if kind is None:
             raise unknown_key(prefix + name, root)
         if isinstance(kind, inspect.StructType) and isinstance(value, Mapping):
             value = _tidy(root, kind.cls, value, f"{prefix}{name}.")
-        elif isinstance(kind, inspect.VarTupleType) and not isinstance(value, list | tuple):
-            value = [value]
-        elif isinstance(value, float) and value == 0.0:
-            value = 0.0  # -0.0 is the same spec
+        elif isinstance(kind, inspect.VarTupleType):
+            parts = value if isinstance(value, list | tuple) else [value]
+            value = [_tidy_leaf(prefix + name, kind.item_type, part) for part in parts]
+        else:
+            value = _tidy_leaf(prefix + name, kind, value)
         tidy[name] = value
     return tidy
+
+
+def _tidy_leaf(name: str, kind: inspect.Type, value: Any) -> Any:
+    """Pin files of the user's own, refuse what is not a number, and let -0.0 be 0.0."""
+    if isinstance(kind, inspect.Metadata) and isinstance(value, str):
+        return pinned(name, value) if (kind.extra or {}).get(OWN) else value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{name} must be {describe(kind)}, got {value}.")
+        return value + 0.0
+    return value
 
 
 def _sentence(error: msgspec.ValidationError, cls: type[msgspec.Struct], values: Any) -> str:

@@ -24,7 +24,7 @@ slot                  question it answers
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -267,3 +267,16 @@ class Method:
 
     def __repr__(self) -> str:
         return f"Method({self.name})"
+
+
+def observed(method: Method, observe: Callable[[RoundContext, Proposal], None]) -> Method:
+    """Return the same method, whose proposals are shown to `observe` before they are aggregated."""
+    inner = method.aggregate
+
+    def aggregate(context: RoundContext, memory: Any, proposal: Proposal) -> tuple[Array, Any]:
+        observe(context, proposal)
+        if inner is None:
+            return average(context, proposal), memory
+        return inner(context, memory, proposal)
+
+    return replace(method, aggregate=aggregate)

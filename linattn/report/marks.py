@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from linattn._typing import Array
-from linattn.report.regimes import Regime, in_words, spread
+from linattn.report.groups import Group
 from linattn.report.style import BAND, LOOKS, Look, Sheet
+from linattn.report.words import in_words, spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -154,7 +155,7 @@ def median_line(
     drawn.line(axes, look, x, middle, band=band, **style)
 
 
-def best_length(drawn: Sheet, axes: Axes, regime: Regime, local_steps: int) -> None:
+def best_length(drawn: Sheet, axes: Axes, regime: Group, local_steps: int) -> None:
     """Mark T* with its interval over seeds."""
     stars = regime.values("warmup_star", local_steps)
     stars = stars[stars >= 0]
@@ -169,7 +170,7 @@ def upright(drawn: Sheet, axes: Axes, look: str | Look, values: Array, **style: 
     drawn.level(axes, look, float(middle), band=band, across=False, **style)
 
 
-def star_in_words(regime: Regime, local_steps: int, last: float) -> str:
+def star_in_words(regime: Group, local_steps: int, last: float) -> str:
     """Return T* of a regime with its quantiles, and in how many seeds it is neither 0 nor R."""
     stars = regime.values("warmup_star", local_steps)
     known = stars[stars >= 0]

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from linattn.experiments.files import open_folder, write_atomically
+from linattn.experiments.find import PageLook as PageLook
 from linattn.report.looks import LOOKS as LOOKS
 from linattn.report.looks import Look as Look
 
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH = 7.2
-"""Width of a figure over both columns of a page, in inches."""
-QUANTILES = (0.1, 0.9)
-"""Ends of every band over seeds (contract)."""
 BAND = "10–90 % of seeds"
 COLUMNS = ("panel", "x_label", "y_label", "series", "mark", "x", "y", "low", "high", "band")
 
@@ -253,8 +250,9 @@ def sheet(
     rows: int = 1,
     columns: int = 1,
     *,
+    look: PageLook,
     height: float = 2.4,
-    width: float = WIDTH,
+    width: float | None = None,
     **settings: Any,
 ) -> Iterator[Sheet]:
     """Give an empty sheet, with the shared look while it is drawn and saved.
@@ -265,18 +263,23 @@ def sheet(
         Stem of the files.
     rows, columns : int
         Grid of panels.
+    look : PageLook
+        Style and width.
     height, width : float
-        Inches: height of one row of panels, width of the whole figure.
+        Inches: height of one row of panels, width of the whole figure; default that of `look`.
     **settings
         As for `matplotlib.figure.Figure.subplots`, like ``sharex=True``.
     """
     import matplotlib as mpl
+    from matplotlib import style as plt_style
     from matplotlib.figure import Figure
 
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(cast(Any, RC))
-        figure = Figure(figsize=(width, height * rows))
+        if look.style:
+            plt_style.use(look.style)
+        figure = Figure(figsize=(width or look.width, height * rows))
         yield Sheet(name, figure, figure.subplots(rows, columns, squeeze=False, **settings))
 
 
@@ -289,17 +292,3 @@ def legend(drawn: Sheet, axes: Sequence[Axes] | None = None, *, columns: int = 4
     drawn.figure.legend(
         list(handles.values()), list(handles), loc="outside lower center", ncols=columns
     )
-
-
-def summary(values: ArrayLike, axis: int = 0) -> tuple[Any, tuple[Any, Any]]:
-    """Return the median over an axis and the ends of the band (contract: statistics over seeds).
-
-    Examples
-    --------
-    >>> middle, (low, high) = summary([0.0, 1.0, 2.0])
-    >>> float(middle), round(float(low), 3), round(float(high), 3)
-    (1.0, 0.2, 1.8)
-    """
-    array = np.asarray(values, dtype=float)
-    low, high = np.quantile(array, QUANTILES, axis=axis)
-    return np.median(array, axis=axis), (low, high)

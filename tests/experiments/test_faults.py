@@ -9,25 +9,25 @@ import time
 from pathlib import Path
 
 import pytest
-from experiments.toy_runs import SWEEP, ToySpec, run
+from experiments.toy import SIMULATION, ToySpec
 
 from linattn.experiments.provenance import provenance
-from linattn.experiments.store import encode, result_path, scan, write_result
+from linattn.experiments.store import encode, scan
 from linattn.experiments.worker import compute
+from scripts import put, simulation
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-PATHS = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
 NUM_RUNS = 30
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and limits of POSIX")
 
 
-def start(output, *arguments, prefix=()):
-    """Start the toy sweep in a process group of its own."""
-    script = [sys.executable, str(HERE / "toy_runs.py"), "--output", str(output)]
+def start(output, *arguments, prefix=(), script=HERE / "toy.py"):
+    """Start a sweep in a process group of its own."""
+    script = [sys.executable, str(script), "--output", str(output)]
     command = [*prefix, *script, *arguments]
-    environment = {**os.environ, "PYTHONPATH": PATHS, "OPENBLAS_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
     return subprocess.Popen(
         command,
         env=environment,
@@ -68,12 +68,19 @@ def single_threaded_provenance(monkeypatch):
 
 def test_kill_loses_only_the_runs_in_flight(tmp_path, single_threaded_provenance):
     store = tmp_path / "store"
-    specs = SWEEP.specs("real")
-    expected = {result_path(store, spec).name: encode(spec, compute(spec)) for spec in specs}
+    held = simulation("certificate")
+    few = {"num_clients": 3, "sequences_per_client": 8, "num_tokens": 6, "dim": 3, "num_outputs": 2}
+    changes = {f"problem.{name}": size for name, size in few.items()}
+    changes |= {"rounds": 12, "local_steps": [1, 8], "num_starts": 2, "seed": list(range(24))}
+    tasks = held.tasks("tiny", changes)
+    expected = {task.file: encode(task, held, compute(held, task)) for task in tasks}
+    sets = [part for key, value in changes.items() for part in ("--set", f"{key}={value}")]
+    real = ("--preset", "tiny", *sets)
+    script = held.path
     moments = random.Random(7)
     for workers in "12111":
         before = results(store)
-        process = start(store, "--preset", "real", "--workers", workers)
+        process = start(store, *real, "--workers", workers, script=script)
         wait_for_results(store, len(before) + 1)
         time.sleep(moments.uniform(0.0, 0.1))
         os.kill(process.pid, signal.SIGKILL)
@@ -81,7 +88,7 @@ def test_kill_loses_only_the_runs_in_flight(tmp_path, single_threaded_provenance
         after = results(store)
         assert len(before) < len(after) < len(expected)
         assert all(expected[name] == content for name, content in after.items())
-    code, out, _ = finish(start(store, "--preset", "real"))
+    code, out, _ = finish(start(store, *real, script=script))
     assert code == 0
     assert f"{len(expected)} of {len(expected)} runs stored" in out
     assert results(store) == expected
@@ -101,6 +108,17 @@ def test_interrupt_ends_cleanly_and_says_what_is_stored(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
+def test_sigterm_ends_as_ctrl_c_does(tmp_path):
+    process = start(tmp_path, "--workers", "2")
+    wait_for_results(tmp_path, 2)
+    process.terminate()
+    code, out, err = finish(process)
+    assert code == 130
+    assert "interrupted, the same command computes the rest" in out
+    assert "Traceback" not in err
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_two_processes_share_a_store(tmp_path):
     pair = [start(tmp_path, "--workers", "1") for _ in range(2)]
     for process in pair:
@@ -113,7 +131,7 @@ def test_two_processes_share_a_store(tmp_path):
 
 
 def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path):
-    write_result(tmp_path, ToySpec(), run(ToySpec()))
+    put(tmp_path, SIMULATION, ToySpec())
     before = results(tmp_path)
     small_files = ("sh", "-c", 'ulimit -f 40; exec "$@"', "sh")
     arguments = ("--set", "size=9000", "--set", "seed=[2,3]", "--workers", "1")

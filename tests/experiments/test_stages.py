@@ -4,29 +4,33 @@ import sys
 
 import numpy as np
 import pytest
-import xarray as xr
-from experiments.toy_runs import SMALL
+from experiments.toy import SIMULATION, ToySpec
 
 from linattn.claims import get_claim
 from linattn.cli import main
-from linattn.experiments import catalog, stages
-from linattn.experiments.checks import verdicts, worst
-from linattn.experiments.specs import CertificateSpec, FrozenStageSpec
-from linattn.experiments.stages import draw, verify
-from linattn.experiments.store import load_results, write_manifest, write_result
-from linattn.experiments.worker import compute
+from linattn.experiments import find, stages
+from linattn.experiments.checks import worst
+from linattn.experiments.inventory import compare, forecast, inventory, merge, removable
+from linattn.experiments.stages import stored_verdicts, verify
+from linattn.experiments.store import load_results, read_manifest, write_manifest
+from scripts import fill, put, simulation
 
-CERTIFICATE = CertificateSpec(problem=SMALL, rounds=6, local_steps=(1, 4), num_starts=2)
-FROZEN = FrozenStageSpec(problem=SMALL, rounds=6, local_steps=(1, 4), settle_rounds=8)
+SMALL = {"num_clients": 3, "sequences_per_client": 8, "num_tokens": 6, "dim": 3, "num_outputs": 2}
+
+
+def call(*arguments):
+    """Run the command line in this process; return its exit status."""
+    with pytest.raises(SystemExit) as end:
+        main([str(argument) for argument in arguments])
+    return end.value.code or 0
 
 
 @pytest.fixture
-def filled(tmp_path):
-    """A store with one certificate and one frozen stage."""
-    for spec in (CERTIFICATE, FROZEN):
-        write_result(tmp_path, spec, compute(spec))
-        name = str(type(spec).__struct_config__.tag)
-        write_manifest(tmp_path, name, preset="tiny", specs=[spec])
+def certificates(tmp_path):
+    """A store with one certificate."""
+    held = simulation("certificate")
+    changes = {f"problem.{name}": size for name, size in SMALL.items()} | {"rounds": 6}
+    fill(tmp_path, "certificate", held.specs("tiny", changes))
     return tmp_path
 
 
@@ -36,58 +40,29 @@ def no_instances(monkeypatch):
     monkeypatch.setattr(stages, "checked", lambda output, **options: [])
 
 
-def tamper(store, **changes):
-    """Change variables of the stored certificate."""
-    (result,) = load_results(store, "certificate")
-    changed = result.dataset.copy(deep=True)
-    for name, value in changes.items():
-        changed[name].values[:] = value(changed[name].values)
-    write_result(store, result.spec, changed)
-
-
-def test_stored_claims_hold(filled):
-    found = {verdict.claim: verdict for verdict in verdicts(filled)}
-    assert set(found) == {
-        "C4 stored",
-        "C4 identity stored",
-        "C7 stored",
-        "C8 stored",
-        "C8 bound stored",
-        "C8 null stored",
-    }
-    assert {verdict.status for verdict in found.values()} == {"holds"}
-    assert found["C4 stored"].tightness >= 1.0
-    assert found["C8 bound stored"].tightness > 1.0
-
-
 def test_no_store_has_no_stored_claims(tmp_path):
-    assert verdicts(tmp_path / "none") == []
+    assert stored_verdicts(tmp_path / "none") == []
 
 
 @pytest.mark.parametrize(
-    ("changes", "claim"),
-    [
-        ({"certificate": lambda x: x - 1e-6}, "C4 stored"),
-        ({"residual": lambda x: x + 1e-6}, "C4 identity stored"),
-    ],
+    ("variable", "claim"), [("certificate", "C4 stored"), ("residual", "C4 identity stored")]
 )
-def test_a_violated_stored_claim_is_an_exit_status(filled, no_instances, capsys, changes, claim):
-    tamper(filled, **changes)
-    with pytest.raises(SystemExit) as end:
-        main(["verify", "--output", str(filled)])
-    assert end.value.code == 1
+def test_a_violated_stored_claim_is_an_exit_status(
+    certificates, no_instances, capsys, variable, claim
+):
+    assert call("verify", "--output", certificates) == 0
+    assert "violated" not in capsys.readouterr().out
+    (result,) = load_results(certificates, "certificate")
+    sign = -1.0 if variable == "certificate" else 1.0
+    broken = result.dataset.assign({variable: result.dataset[variable] + sign * 1e-6})
+    held = simulation("certificate")
+    put(certificates, held, held.spec_from(result.spec), broken)
+    assert call("verify", "--output", certificates) == 1
     shown = capsys.readouterr()
     assert shown.err == f"violated: {claim}\n"
     assert shown.out.splitlines()[0].split() == [
         "claim", "measured", "analytical", "tightness", "verdict"
     ]  # fmt: skip
-
-
-def test_verify_of_a_good_store_is_status_0(filled, no_instances, capsys):
-    with pytest.raises(SystemExit) as end:
-        main(["verify", "--output", str(filled)])
-    assert not end.value.code
-    assert "violated" not in capsys.readouterr().out
 
 
 def test_worst_finds_the_largest_excess_and_skips_divergence():
@@ -111,70 +86,127 @@ def test_claims_are_checked_side_by_side(tmp_path, monkeypatch):
 
 
 FIGURE = '''
-from pathlib import Path
+NAME, SIMULATION = "one", "toy"
 
-def draw(store, out):
+def draw(results, folder, look):
     """Draw."""
-    if not (Path(store) / "data").exists():
-        raise FileNotFoundError("no results of {name}; make them.")
-    path = Path(out) / "{name}.png"
+    path = folder / "one.png"
     path.write_bytes(b"png")
     return [path]
 
-def summary(store):
+def summary(results):
     """Say a number."""
-    return "median 3"
+    return f"{len(results)} runs"
 '''
 
 
 @pytest.fixture
-def figure_scripts(tmp_path, monkeypatch):
-    """Two figures and a module that they share, in a working directory of their own."""
+def repository(tmp_path, monkeypatch):
+    """A working directory with a simulation and a figure, and no others."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(catalog, "__file__", str(tmp_path / "a" / "b" / "c.py"))
-    folder = tmp_path / "figures"
-    folder.mkdir()
-    (folder / "_shared.py").write_text("raise RuntimeError('not a figure')")
-    (folder / "one.py").write_text(FIGURE.format(name="one"))
-    (folder / "helper.py").write_text("X = 1")
-    yield tmp_path
-    for name in [name for name in sys.modules if name.startswith("_linattn_figures")]:
-        del sys.modules[name]
+    monkeypatch.setattr(find, "__file__", str(tmp_path / "a" / "b" / "c.py"))
+    for folder in ("figures", "simulations"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "figures" / "_shared.py").write_text("raise RuntimeError('not a figure')")
+    (tmp_path / "figures" / "one.py").write_text(FIGURE)
+    toy = SIMULATION.path.read_text(encoding="utf-8")
+    (tmp_path / "simulations" / "toy.py").write_text(toy, encoding="utf-8")
+    return tmp_path
 
 
-def test_figures_say_what_is_lacking(figure_scripts, capsys):
-    store = figure_scripts / "results"
-    assert draw(store).lacking == ["no results of one; make them."]
-    with pytest.raises(SystemExit) as end:
-        main(["figures", "--output", str(store)])
-    assert end.value.code == 1
-    assert capsys.readouterr().err == "no results of one; make them.\n"
-    (store / "data").touch()
-    assert draw(store).made == [store / "figures" / "one.png"]
-    assert draw(store).summaries == [("one", "median 3")]
+def test_figures_say_what_is_lacking(repository, capsys):
+    assert call("figures") == 2
+    assert "output must be a folder with results, got results" in capsys.readouterr().err
+    assert not (repository / "results").exists()
+    (repository / "results").mkdir()
+    assert call("figures") == 1
+    lacking = "no results of toy in results; make them with `linattn run toy --output results`.\n"
+    assert capsys.readouterr().err == lacking
+    assert call("run", "toy", "--preset", "few", "--workers", 1) == 0
     capsys.readouterr()
-    with pytest.raises(SystemExit) as end:
-        main(["figures", "--output", str(store)])
-    assert end.value.code == 0
-    assert capsys.readouterr().out.startswith("one\n  median 3\n")
+    assert call("figures", "one") == 0
+    assert capsys.readouterr().out == "one\n  2 runs\nresults/figures/one.png\n"
 
 
-def test_reproduce_goes_through_all_stages(figure_scripts, no_instances, capsys):
-    (figure_scripts / "simulations").mkdir()
-    script = "from experiments.toy_runs import SWEEP\n"
-    (figure_scripts / "simulations" / "toy.py").write_text(script)
-    store = figure_scripts / "results"
-    store.mkdir()
-    (store / "data").touch()
-    with pytest.raises(SystemExit) as end:
-        main(["reproduce", "--preset", "few", "--workers", "1", "--output", str(store)])
-    shown = capsys.readouterr()
-    assert end.value.code == 0, shown.err
-    assert "2 of 2 runs stored" in shown.out
+def test_reproduce_goes_through_all_stages(repository, no_instances, capsys):
+    assert call("reproduce", "--preset", "few", "--workers", 1, "--only", "toy") == 0
+    shown = capsys.readouterr().out
+    assert "2 of 2 runs stored" in shown
     for stage in ("simulations: ", "figures: ", "claims: ", "all: "):
-        assert stage in shown.out
-    assert shown.out.splitlines()[-2:] == [
-        str(store / "figures" / "one.png"),
-        f"Results are in {store}, figures in {store / 'figures'}.",
-    ]
-    assert isinstance(load_results(store)[0].dataset, xr.Dataset)
+        assert stage in shown
+    last = "Results are in results, 1 files of figures in results/figures."
+    assert shown.splitlines()[-1] == last
+    assert list(read_manifest("results", "toy")) == ["few"]
+
+
+def test_dry_run_computes_nothing_and_learns(repository, capsys):
+    assert call("run", "toy", "--preset", "few", "--dry-run") == 0
+    unknown = "2 runs, 0 stored, 2 to compute; time unknown, disk unknown.\n"
+    assert capsys.readouterr().out == unknown
+    assert not (repository / "results").exists()
+    call("run", "toy", "--preset", "few", "--workers", 1)
+    tasks = SIMULATION.tasks("few", {"seed": [0, 1, 2, 3]})
+    known = forecast(tasks, repository / "results")
+    assert (known.runs, known.stored) == (4, 2)
+    assert known.seconds is not None
+    assert known.size is not None
+    capsys.readouterr()
+    assert call("run", "toy", "--preset", "few", "--dry-run") == 0
+    assert "2 runs, 2 stored, 0 to compute" in capsys.readouterr().out
+
+
+def test_the_inventory_counts_and_notes(tmp_path):
+    paths = [put(tmp_path, SIMULATION, spec) for spec in SIMULATION.specs("few")]
+    own = put(tmp_path, SIMULATION, ToySpec(size=9))
+    paths[1].write_bytes(b"")
+    rows, notes = inventory([SIMULATION], tmp_path)
+    few = next(row for row in rows if row.preset == "few")
+    assert (few.runs, few.stored, few.missing, few.stale) == (2, 1, 1, 0)
+    assert set(notes) == {f"{paths[1].name}: damaged", f"{own.name}: stored, in no preset"}
+    assert removable([SIMULATION], tmp_path) == [(paths[1], "damaged")]
+    gone = dict(removable([], tmp_path))
+    assert gone[own] == "of toy, which is no simulation here"
+
+
+def test_clean_asks_first(tmp_path, capsys, monkeypatch):
+    path = put(tmp_path, SIMULATION, ToySpec())
+    monkeypatch.setattr("typer.confirm", lambda text: False)
+    assert call("clean", "--output", tmp_path) == 0
+    assert path.exists()
+    assert call("clean", "--output", tmp_path, "--yes") == 0
+    assert not path.exists()
+    assert capsys.readouterr().out.endswith("1 files removed.\n")
+    assert call("clean", "--output", tmp_path) == 0
+    assert "Nothing to remove" in capsys.readouterr().out
+
+
+def test_compare_says_what_moved(tmp_path, capsys):
+    first, second = tmp_path / "a", tmp_path / "b"
+    for store in (first, second):
+        store.mkdir()
+        for spec in SIMULATION.specs("few"):
+            put(store, SIMULATION, spec)
+    assert compare(first, second).equal
+    changed = SIMULATION.run(ToySpec())
+    changed["draws"].values[0] += 1e-3
+    name = put(second, SIMULATION, ToySpec(), changed).name
+    put(second, SIMULATION, ToySpec(seed=9))
+    moved = compare(first, second)
+    assert [(run, variable) for run, variable, _ in moved.changes] == [(name, "draws")]
+    assert (moved.shared, moved.only_first, moved.only_second) == (2, 0, 1)
+    assert call("compare", first, second) == 1
+    assert "2 runs in both, 1 with numbers that moved" in capsys.readouterr().out
+
+
+def test_stores_are_merged_unless_they_disagree(tmp_path):
+    first, second, target = (tmp_path / name for name in "abc")
+    for store, specs in ((first, SIMULATION.specs("few")), (second, [ToySpec(seed=7)])):
+        store.mkdir()
+        for spec in specs:
+            put(store, SIMULATION, spec)
+    write_manifest(first, "toy", "few", SIMULATION.tasks("few"))
+    assert merge([first, second], target).startswith("3 results copied")
+    assert len(load_results(target, "toy", preset="few")) == 2
+    put(second, SIMULATION, ToySpec(), SIMULATION.run(ToySpec(seed=5)))
+    with pytest.raises(ValueError, match="differs between"):
+        merge([second], target)

@@ -2,46 +2,52 @@
 
 import errno
 import io
-import json
 import os
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import xarray as xr
-from experiments.toy_runs import ToySpec, run
+from experiments.toy import SIMULATION, ToySpec, run
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.io import netcdf_file
 
 from linattn.experiments import files, store
 from linattn.experiments.files import open_folder, remove_temporary, write_atomically
-from linattn.experiments.specs import NUMERICS, BiasDriftSpec, ProblemSpec
+from linattn.experiments.simulation import NUMERICS
 from linattn.experiments.store import (
     DamagedError,
-    combine,
     encode,
     inspect_file,
     load_results,
+    read_manifest,
     read_result,
-    result_path,
     scan,
     set_aside,
-    state_of,
     write_manifest,
-    write_result,
 )
+from scripts import put, simulation
 
 SPEC = ToySpec(seed=3, size=4)
-CONTENT = encode(SPEC, run(SPEC))
+TASK = SIMULATION.task(SPEC)
+CONTENT = encode(TASK, SIMULATION, run(SPEC))
+
+
+def encoded(dataset):
+    return encode(TASK, SIMULATION, dataset)
+
+
+def state(path):
+    return inspect_file(path, SIMULATION).state
 
 
 def test_round_trip(tmp_path):
-    path = write_result(tmp_path, SPEC, run(SPEC))
-    assert path == result_path(tmp_path, SPEC)
+    path = put(tmp_path, SIMULATION, SPEC)
     assert path.name.startswith("toy-")
     found = read_result(path)
-    assert found.spec == SPEC
+    assert found.spec == {"seed": 3, "size": 4, "delay": 0.0, "mode": "draw"}
     np.testing.assert_array_equal(found.dataset.draws, run(SPEC).draws)
     assert found.dataset.draws.dtype == np.float64
     assert list(found.dataset.name.values) == ["a", "bcd"]
@@ -53,14 +59,14 @@ def test_round_trip(tmp_path):
 
 def test_special_values_survive(tmp_path):
     values = np.array([np.nan, np.inf, -np.inf, -0.0, 5e-324, 1e308])
-    path = write_result(tmp_path, SPEC, xr.Dataset({"x": ("i", values)}))
+    path = put(tmp_path, SIMULATION, SPEC, xr.Dataset({"x": ("i", values)}))
     np.testing.assert_array_equal(read_result(path).dataset.x, values)
 
 
 def test_bytes_do_not_depend_on_the_order_of_variables():
     dataset = run(SPEC)
     backwards = dataset[list(reversed(list(dataset.variables)))]
-    assert encode(SPEC, backwards) == CONTENT == encode(SPEC, dataset)
+    assert encoded(backwards) == CONTENT == encoded(dataset)
 
 
 def test_attributes_are_plain_text():
@@ -70,9 +76,39 @@ def test_attributes_are_plain_text():
     assert kinds == {bytes}
 
 
-def test_large_integers_are_refused():
-    with pytest.raises(ValueError, match="count must fit into 32-bit integers"):
-        encode(SPEC, xr.Dataset({"count": ("i", np.array([2**31]))}))
+@pytest.mark.parametrize(
+    ("dataset", "sentence"),
+    [
+        ({"count": ("i", [2**31])}, "count must fit into 32-bit integers"),
+        ({"count": ("i", [-(2**63)])}, "count must fit into 32-bit integers"),
+        ({"wave": ("i", [1j])}, "wave must be real"),
+        ({"what": ("i", np.array([None, {}], dtype=object))}, "what must be numbers or texts"),
+        ({"x": ("i", [1.0], {"flag": True})}, "attribute 'flag' of x must be a text or numbers"),
+    ],
+)
+def test_what_cannot_be_stored_is_one_sentence(dataset, sentence):
+    with pytest.raises((ValueError, TypeError), match=sentence):
+        encoded(xr.Dataset(dataset))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "sentence"),
+    [
+        ({"spec": "mine"}, "attribute 'spec' of the dataset is the store's; use another name"),
+        ({"names": ["a", "b"]}, "attribute 'names' of the dataset must be one text"),
+        ({"nothing": None}, "attribute 'nothing' of the dataset must be a text or numbers"),
+        ({"large": 2**40}, "attribute 'large' of the dataset must be a text or numbers"),
+    ],
+)
+def test_attributes_that_cannot_be_stored_are_one_sentence(attributes, sentence):
+    with pytest.raises((ValueError, TypeError), match=sentence):
+        encoded(xr.Dataset({"x": 1.0}, attrs=attributes))
+
+
+def test_attributes_survive(tmp_path):
+    held = {"note": "ρ < 1", "count": 3, "share": 0.5}
+    path = put(tmp_path, SIMULATION, SPEC, xr.Dataset({"x": 1.0}, attrs=held))
+    assert read_result(path).dataset.attrs == held
 
 
 @given(st.integers(0, len(CONTENT) - 1), st.integers(1, 255))
@@ -83,19 +119,19 @@ def test_any_changed_byte_is_seen(tmp_path_factory, position, change):
     path.write_bytes(bytes(damaged))
     with pytest.raises(DamagedError, match="is damaged"):
         read_result(path)
-    assert state_of(path) == "damaged"
+    assert state(path) == "damaged"
 
 
 @given(st.integers(0, len(CONTENT) - 1))
 def test_any_truncation_is_seen(tmp_path_factory, length):
     path = tmp_path_factory.mktemp("truncated") / "toy-0.nc"
     path.write_bytes(CONTENT[:length])
-    assert state_of(path) == "damaged"
+    assert state(path) == "damaged"
 
 
 def test_a_damaged_file_is_left_out_and_kept(tmp_path):
-    good = write_result(tmp_path, SPEC, run(SPEC))
-    bad = write_result(tmp_path, ToySpec(seed=4), run(SPEC))
+    good = put(tmp_path, SIMULATION, SPEC)
+    bad = put(tmp_path, SIMULATION, ToySpec(seed=4))
     bad.write_bytes(bad.read_bytes()[:-7])
     with pytest.warns(UserWarning, match=f"{bad.name} is damaged and left out"):
         assert [r.path for r in load_results(tmp_path)] == [good]
@@ -107,57 +143,67 @@ def test_a_damaged_file_is_left_out_and_kept(tmp_path):
     assert set_aside(bad)  # another process was faster: no error
 
 
-def test_older_numerics_are_stale(tmp_path, monkeypatch):
-    path = write_result(tmp_path, SPEC, run(SPEC))
-    assert state_of(path) == "stored"
+def test_one_rule_says_what_is_stale(tmp_path, monkeypatch):
+    """Other numerics; another version; another text of a script that is not the package's own."""
+    path = put(tmp_path, SIMULATION, SPEC)
+    assert state(path) == "stored"
+    assert inspect_file(path, replace(SIMULATION, version=2)).state == "stale"
+    other = tmp_path / "toy.py"
+    other.write_text("# another text")
+    assert inspect_file(path, replace(SIMULATION, path=other)).state == "stale"
+    monkeypatch.setattr(store, "shipped", lambda path: True)
+    assert inspect_file(path, replace(SIMULATION, path=other)).state == "stored"
     monkeypatch.setattr(store, "NUMERICS", NUMERICS + 1)
-    assert inspect_file(path).state == "stale"
-    assert load_results(tmp_path) == []
-    assert state_of(tmp_path / "toy-none.nc") == "missing"
+    assert state(path) == inspect_file(path).state == "stale"
+    assert load_results(tmp_path, "toy") == []
+
+
+def test_only_the_newest_version_is_loaded(tmp_path):
+    put(tmp_path, SIMULATION, SPEC)
+    newer = put(tmp_path, replace(SIMULATION, version=2), SPEC)
+    assert [result.path for result in load_results(tmp_path, "toy")] == [newer]
 
 
 def test_load_results_selects(tmp_path):
     for spec in (ToySpec(seed=10), ToySpec(seed=2), ToySpec(seed=2, size=5)):
-        write_result(tmp_path, spec, run(spec))
-    other = BiasDriftSpec(local_steps=(1, 5))
-    write_result(tmp_path, other, xr.Dataset({"x": 1.0}))
-    assert [r.spec.seed for r in load_results(tmp_path, "toy")] == [2, 2, 10]
-    assert len(load_results(tmp_path)) == 4
-    assert [r.spec.size for r in load_results(tmp_path, where={"seed": 2})] == [3, 5]
-    assert load_results(tmp_path, where={"local_steps": (1, 5)})[0].spec == other
+        put(tmp_path, SIMULATION, spec)
+    other = simulation("bounds")
+    put(tmp_path, other, other.spec(local_steps=(1, 5)), xr.Dataset({"x": 1.0}))
+    assert [r.spec["seed"] for r in load_results(tmp_path, "toy")] == [2, 2, 10]
+    assert len(load_results(tmp_path)) == len(scan(tmp_path)) == 4
+    assert [r.spec["size"] for r in load_results(tmp_path, where={"seed": 2})] == [3, 5]
+    (found,) = load_results(tmp_path, where={"local_steps": (1, 5)})
+    assert found.spec["problem"]["dim"] == 6
     assert load_results(tmp_path, where={"nothing": 1}) == []
-    write_manifest(tmp_path, "last", preset="quick", specs=[ToySpec(seed=10)])
-    assert [r.spec.seed for r in load_results(tmp_path, sweep="last")] == [10]
-    assert load_results(tmp_path, sweep="never") == []
-    assert len(scan(tmp_path)) == 4
+    write_manifest(tmp_path, "toy", "quick", [SIMULATION.task(ToySpec(seed=10))])
+    assert [r.spec["seed"] for r in load_results(tmp_path, "toy", preset="quick")] == [10]
+
+
+@pytest.mark.parametrize(
+    ("name", "preset", "sentence"),
+    [
+        ("toys", None, "has no results of 'toys'; did you mean 'toy'"),
+        ("frozen", None, "has no results of 'frozen'; there are toy"),
+        ("toy", "quick", "preset must be one that ran to its end, tiny, got 'quick'"),
+    ],
+)
+def test_what_is_not_there_is_said(tmp_path, name, preset, sentence):
+    put(tmp_path, SIMULATION, SPEC)
+    write_manifest(tmp_path, "toy", "tiny", [])
+    with pytest.raises(ValueError, match=sentence):
+        load_results(tmp_path, name, preset=preset)
+
+
+@pytest.mark.parametrize("text", ["[1]", "{", '{"quick": 3}', ""])
+def test_a_manifest_that_is_none_is_no_manifest(tmp_path, text):
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "toy.json").write_text(text)
+    assert read_manifest(tmp_path, "toy") == {}
 
 
 def test_a_store_must_be_a_folder(tmp_path):
     with pytest.raises(ValueError, match=r"store must be a folder with results"):
         load_results(tmp_path / "nowhere")
-
-
-def test_a_result_of_an_unknown_version_is_a_mapping(tmp_path):
-    values = {"kind": "toy", "seed": 1, "later_field": 3}
-    path = tmp_path / "toy-1.nc"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "spec_json", lambda spec: json.dumps(values))
-        path.write_bytes(encode(SPEC, run(SPEC)))
-    assert read_result(path).spec == values
-
-
-def test_combine_makes_dimensions_of_fields(tmp_path):
-    specs = [BiasDriftSpec(seed=s, problem={"noise": float(n)}) for s in range(2) for n in range(3)]
-    noises = [ProblemSpec(noise=noise) for noise in (0.0, 1.0, 2.0)]
-    specs = [BiasDriftSpec(seed=seed, problem=noise) for seed in range(2) for noise in noises]
-    for spec in specs:
-        data = xr.Dataset({"x": ("warmup", [spec.seed + 10.0 * spec.problem.noise, 0.0])})
-        write_result(tmp_path, spec, data.assign_coords(warmup=[0, 5]))
-    whole = combine(load_results(tmp_path), ["seed", "problem.noise"])
-    assert dict(whole.sizes) == {"seed": 2, "noise": 3, "warmup": 2}
-    assert whole.x.sel(seed=1, noise=2.0, warmup=0).item() == 21.0
-    with pytest.raises(ValueError, match="results must not be empty"):
-        combine([], ["seed"])
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])

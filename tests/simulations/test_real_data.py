@@ -1,22 +1,18 @@
 """The real_data job on its tiny preset: fields, exact parts, forks, halved steps, refusals."""
 
-from pathlib import Path
-
 import msgspec
 import numpy as np
 import pytest
 
 import linattn as la
-from linattn.experiments import RealDataSpec
-from linattn.experiments.catalog import load_sweep
-from linattn.experiments.jobs import real_data_runs
-from linattn.experiments.jobs.real_data import find_reference
-from linattn.experiments.jobs.real_data_runs import features, federated, measure, prepared
-from linattn.experiments.worker import compute
+from linattn.analysis.bias_drift import PARTS
+from linattn.data.splits import federated_split
+from scripts import module, simulation
 
-ROOT = Path(__file__).parents[2]
-SPECS = load_sweep(ROOT / "simulations" / "real_data.py").specs("tiny")
-PARTS = ("kernel_bias", "value_transient", "value_floor", "value_cross")
+REAL_DATA = module("real_data")
+compute = REAL_DATA.SIMULATION.run
+RealDataSpec = REAL_DATA.RealDataSpec
+SPECS = simulation("real_data").specs("tiny")
 
 
 @pytest.fixture(scope="module", params=SPECS, ids=lambda spec: spec.data)
@@ -26,8 +22,8 @@ def stored(request):
 
 def simulated(spec, found, warmup, steps):
     """FedFrozen without any fork, and the federation it ran on."""
-    data = federated(spec)
-    problem, params, _ = prepared(spec, data)
+    data = federated_split(spec.data, spec.split, alpha=spec.alpha, seed=spec.seed)
+    problem, params, _ = spec.prepared()
     result = la.run(
         la.fed_frozen(warmup_rounds=warmup),
         problem,
@@ -88,7 +84,7 @@ def test_forks_are_the_runs_themselves(stored):
 
 def test_last_length_is_fed_avg(stored):
     spec, found = stored
-    problem, params, _ = prepared(spec, federated(spec))
+    problem, params, _ = spec.prepared()
     common = {"rounds": spec.rounds, "local_steps": 5, "local_lr": float(found.step)}
     average = la.run(la.fed_avg(), problem, params, **common, metrics=("objective",))
     entry = found.sel(local_steps=5, warmup=spec.rounds)
@@ -97,15 +93,14 @@ def test_last_length_is_fed_avg(stored):
 
 def test_refit_is_the_value_minimizer(stored):
     spec, found = stored
-    problem, params, test = prepared(spec, federated(spec))
+    problem, params, test = spec.prepared()
     best = la.KernelProfile(problem).minimizer(params)
-    expected = measure(test, features(test, params.kernels()), best)
+    expected = REAL_DATA.measure(test, REAL_DATA.features(test, params.kernels()), best)
     entry = found.sel(warmup=0).isel(local_steps=0)
     assert entry.refit_test_accuracy == expected["accuracy"]
     assert entry.refit_test_loss == expected["loss"]
-    assert entry.refit_test_accuracy == la.accuracy(
-        params.replace(value=best), *federated(spec).test
-    )
+    data = federated_split(spec.data, spec.split, alpha=spec.alpha, seed=spec.seed)
+    assert entry.refit_test_accuracy == la.accuracy(params.replace(value=best), *data.test)
 
 
 def test_an_absurd_step_is_halved_for_all_until_it_holds():
@@ -125,7 +120,7 @@ def test_an_absurd_step_is_halved_for_all_until_it_holds():
 
 
 def test_a_step_that_never_holds_is_one_sentence(monkeypatch):
-    monkeypatch.setattr(real_data_runs, "MOST_HALVINGS", 1)
+    monkeypatch.setattr(REAL_DATA, "MOST_HALVINGS", 1)
     with pytest.raises(ValueError, match=r"^step_factor must be small enough .* 1 halvings of"):
         compute(msgspec.structs.replace(SPECS[1], step_factor=1e12, rounds=2, warmup_lengths=()))
 
@@ -137,8 +132,8 @@ def test_references_agree_where_both_are_affordable():
     )  # fmt: skip
     params = la.initial_params(problem)
     starts = RealDataSpec(alpha=1.0, reference="multi_start", num_starts=3)
-    best = find_reference(starts, problem, params)
-    single = find_reference(RealDataSpec(alpha=1.0), problem, params)
+    best = REAL_DATA.find_reference(starts, problem, params)
+    single = REAL_DATA.find_reference(RealDataSpec(alpha=1.0), problem, params)
     assert best["reference"][1] <= single["reference"][1] + 1e-9
     assert single["reference_gradient_norm"][1] < 1e-6
     assert np.isnan(single["reference_lower_bound"][1])
@@ -148,8 +143,8 @@ def test_references_agree_where_both_are_affordable():
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"data": "watch"}, r"split must be one of sides, subjects for data 'watch'"),
-        ({"split": "sides"}, r"split must be one of sheets, dirichlet, iid"),
+        ({"data": "watch"}, r"split must be one of 'sides', 'subjects'"),
+        ({"split": "sides"}, r"split must be one of 'sheets', 'dirichlet', 'iid'"),
         ({}, r"alpha must be a number > 0 for the dirichlet split .* got None"),
         ({"split": "iid", "alpha": 0.1}, r"alpha must be .* null for all others, got 0.1"),
         ({"alpha": 0.1, "warmup_lengths": (0, 300)}, r"at most rounds = 200, got 300"),

@@ -5,25 +5,10 @@ import numpy as np
 import pytest
 
 import linattn as la
-from linattn.experiments.jobs.common import (
-    has_tradeoff,
-    one_of_identical,
-    prepared,
-    relative_regret,
-)
-from linattn.experiments.jobs.frozen_stage import consistent_targets
-from linattn.experiments.specs import (
-    BiasDriftSpec,
-    CertificateSpec,
-    FreezeRuleSpec,
-    FrozenStageSpec,
-    InitialSpec,
-    ProblemSpec,
-    digest,
-    kind_of,
-)
-from linattn.experiments.store import read_result, write_result
-from linattn.experiments.worker import compute
+from linattn.analysis.regret import has_tradeoff, relative_regret
+from linattn.data.worlds import InitialSpec, ProblemSpec, consistent_targets
+from linattn.experiments.store import read_result
+from scripts import put, run, simulation
 
 PROBLEM = ProblemSpec(
     num_clients=3,
@@ -39,15 +24,19 @@ STARTS = pytest.mark.parametrize("initial", [InitialSpec(), FACTORED], ids=["mer
 READOUTS = pytest.mark.parametrize("readout", ["token", "mean", "last"])
 
 
-def made(cls, **fields):
+def made(name, **fields):
     """Spec and dataset of a small run."""
-    spec = cls(**{"problem": PROBLEM, "rounds": 12, "local_steps": (1, 6), **fields})
-    return spec, compute(spec)
+    return run(name, **{"problem": PROBLEM, "rounds": 12, "local_steps": (1, 6), **fields})
+
+
+def prepared(**fields):
+    """Problem and start of a bias_drift spec."""
+    return simulation("bias_drift").spec(problem=PROBLEM, **fields).prepared()
 
 
 @STARTS
 def test_bias_drift(initial):
-    _, found = made(BiasDriftSpec, num_lengths=5, num_starts=3, initial=initial)
+    _, found = made("bias_drift", num_lengths=5, num_starts=3, initial=initial)
     assert dict(found.sizes) == {"local_steps": 2, "warmup": 5}
     parts = found.kernel_bias + found.value_transient + found.value_floor + found.value_cross
     np.testing.assert_allclose(found.objective, found.reference + parts, rtol=1e-10)
@@ -66,14 +55,14 @@ def test_bias_drift(initial):
 
 
 def test_bias_drift_has_its_control_without_asking():
-    _, both = made(BiasDriftSpec, num_lengths=4, num_starts=2)
-    _, alone = made(BiasDriftSpec, num_lengths=4, num_starts=2, local_steps=(6,))
+    _, both = made("bias_drift", num_lengths=4, num_starts=2)
+    _, alone = made("bias_drift", num_lengths=4, num_starts=2, local_steps=(6,))
     np.testing.assert_array_equal(alone.objective_one_step[0], both.objective_one_step[0])
     np.testing.assert_array_equal(alone.objective[0], both.objective[1])
 
 
 def test_explicit_warmup_lengths():
-    _, found = made(BiasDriftSpec, warmup_lengths=(0, 7), num_starts=2)
+    _, found = made("bias_drift", warmup_lengths=(0, 7), num_starts=2)
     assert found.warmup.values.tolist() == [0, 7]
 
 
@@ -81,7 +70,7 @@ def test_explicit_warmup_lengths():
 @STARTS
 def test_frozen_stage(initial, readout):
     problem = msgspec.structs.replace(PROBLEM, readout=readout)
-    _, found = made(FrozenStageSpec, problem=problem, initial=initial, settle_rounds=30)
+    _, found = made("frozen_stage", problem=problem, initial=initial, settle_rounds=30)
     assert dict(found.sizes) == {"local_steps": 2, "round": 13, "control": 3}
     assert found.stable.all()
     assert float(found.relative_error.max()) < 1e-12
@@ -96,9 +85,8 @@ def test_frozen_stage(initial, readout):
 
 @READOUTS
 def test_consistent_targets_leave_no_client_gradient(readout):
-    problem, params = prepared(
-        FrozenStageSpec(problem=msgspec.structs.replace(PROBLEM, readout=readout))
-    )
+    problem = msgspec.structs.replace(PROBLEM, readout=readout).make(0)
+    params = InitialSpec().make(problem, 0)
     control = consistent_targets(problem, params)
     stage = la.frozen_stage(control, params, local_steps=5, local_lr=0.05)
     gradients = np.abs(stage.gradients_at_minimizer).max()
@@ -110,14 +98,14 @@ def test_consistent_targets_leave_no_client_gradient(readout):
 
 @STARTS
 def test_certificate(initial):
-    spec, found = made(CertificateSpec, num_starts=2, initial=initial)
+    spec, found = made("certificate", num_starts=2, initial=initial)
     assert dict(found.sizes) == {"local_steps": 2, "round": 13}
     assert found.violations.sum() == 0
     assert (found.certificate >= found.profile - 1e-12).all()
     assert float(np.abs(found.residual).max()) < 1e-12
     np.testing.assert_array_equal(found.curvature_kind, 2 if initial is FACTORED else 0)
     np.testing.assert_array_equal(found.diverged_round, -1)
-    problem, params = prepared(spec)
+    problem, params = spec.prepared()
     for steps in spec.local_steps:
         panel = found.sel(local_steps=steps)
         assert panel.argmin_certificate == int(panel.certificate.values.argmin())
@@ -135,7 +123,7 @@ def test_certificate(initial):
 
 @STARTS
 def test_freeze_rule(initial):
-    spec, found = made(FreezeRuleSpec, initial=initial)
+    spec, found = made("freeze_rule", initial=initial)
     assert dict(found.sizes) == {"local_steps": 2, "warmup": 13, "rule": 3}
     assert found.rule.values.tolist() == list(spec.rules)
     for steps in spec.local_steps:
@@ -146,18 +134,18 @@ def test_freeze_rule(initial):
             assert 1 <= stopped <= spec.rounds
             np.testing.assert_allclose(one.rule_objective, one.objective.sel(warmup=stopped))
             assert one.rule_excess >= -1e-12
-    size = prepared(spec)[1].layout.size
+    size = spec.prepared()[1].layout.size
     full = size * spec.rounds * spec.problem.num_clients
     np.testing.assert_array_equal(found.never_floats_up, full)
 
 
 def test_rules_can_be_chosen():
-    _, found = made(FreezeRuleSpec, rules=("certified",), local_steps=(3,))
+    _, found = made("freeze_rule", rules=("certified",), local_steps=(3,))
     assert found.rule.values.tolist() == ["certified"]
 
 
 def test_regret_is_zero_at_the_best_length_and_one_without_freezing():
-    problem, params = prepared(BiasDriftSpec(problem=PROBLEM))
+    problem, params = prepared()
     table = la.bias_drift(
         problem,
         params,
@@ -180,20 +168,39 @@ def test_regret_is_zero_at_the_best_length_and_one_without_freezing():
 
 
 def test_one_identical_client_stands_for_all():
-    problem, params = prepared(BiasDriftSpec(problem=PROBLEM))
+    problem, params = prepared()
+    pooled = la.pool(problem)
     ends = [
         la.run(la.fed_avg(), clients, params, rounds=3, local_steps=4, local_lr=0.05).params.flat
-        for clients in (la.pool(problem), one_of_identical(problem))
+        for clients in (pooled, pooled.subset([0]))
     ]
     np.testing.assert_allclose(*ends, rtol=1e-12, atol=1e-13)
 
 
-@pytest.mark.parametrize("cls", [BiasDriftSpec, CertificateSpec, FreezeRuleSpec, FrozenStageSpec])
-def test_divergence_is_a_result(cls, tmp_path):
-    spec, found = made(cls, local_lr=5.0)
-    path = write_result(tmp_path, spec, found)
-    stored = read_result(path)
-    assert path.name == f"{kind_of(spec)}-{digest(spec)[:16]}.nc"
-    assert stored.spec == spec
+@pytest.mark.parametrize("name", ["bias_drift", "certificate", "freeze_rule", "frozen_stage"])
+def test_divergence_is_a_result(name, tmp_path):
+    spec, found = made(name, local_lr=5.0)
+    stored = read_result(put(tmp_path, simulation(name), spec, found))
+    assert stored.spec == msgspec.to_builtins(spec, builtin_types=()) | {
+        "local_steps": [1, 6], **({"rules": list(spec.rules)} if name == "freeze_rule" else {}),
+        **({"warmup_lengths": []} if name == "bias_drift" else {}),
+    }  # fmt: skip
     assert set(stored.dataset.variables) == set(found.variables)
     assert not stored.dataset.stable.all()
+
+
+def test_rules_must_be_distinct():
+    with pytest.raises(ValueError, match="rules must be distinct"):
+        simulation("freeze_rule").spec_from({"rules": ["profile", "profile"]})
+
+
+@pytest.mark.parametrize("name", ["certificate", "frozen_stage"])
+def test_stored_claims_hold_and_a_changed_number_violates_them(name):
+    _, found = made(name, **({"num_starts": 2} if name == "certificate" else {"settle_rounds": 9}))
+    checks = simulation(name).checks
+    assert {check([found]).status for check in checks} == {"holds"}
+    moved = {"certificate": ("certificate", "residual"), "frozen_stage": ("bias_simulated",)}[name]
+    for variable in moved:
+        sign = -1.0 if variable == "certificate" else 1.0
+        broken = found.assign({variable: found[variable] + sign * 1e-6})
+        assert "violated" in {check([broken]).status for check in checks}

@@ -1,40 +1,16 @@
 """Jobs that compare methods: every stored array says what its kind promises, on tiny presets."""
 
-import json
-
 import numpy as np
 import pytest
 
 import linattn as la
-from linattn.experiments import (
-    GatesSpec,
-    InitialSpec,
-    MethodsSpec,
-    ModelSpec,
-    PartScheduleSpec,
-    PersonalAttentionSpec,
-    ProblemSpec,
-    SecondStageSpec,
-    SelectionSpec,
-    UpdateJumpSpec,
-)
-from linattn.experiments.catalog import find_folder, load_sweep
-from linattn.experiments.jobs.worlds import (
-    make_world,
-    observed,
-    predictions,
-    relative_mismatch,
-    synthetic_clients,
-    train,
-)
-from linattn.experiments.specs import spec_from, spec_json
-from linattn.experiments.validation import canonical_json
-from linattn.experiments.worker import compute
+from linattn.analysis.outputs import predictions, relative_mismatch
+from linattn.data.worlds import InitialSpec, ModelSpec, ProblemSpec
+from linattn.experiments.find import load_simulations
+from linattn.experiments.specs import WorldSpec
+from linattn.federated.method import observed
+from scripts import run, simulation
 
-KINDS = (
-    "methods", "second_stage", "update_jump", "part_schedule", "personal_attention", "gates",
-    "selection",
-)  # fmt: skip
 SMALL = ProblemSpec(
     num_clients=3,
     sequences_per_client=6,
@@ -45,40 +21,37 @@ SMALL = ProblemSpec(
     covariate_heterogeneity=0.3,
 )
 MODEL = ModelSpec(inner_dim=2)
+METHODS = simulation("methods")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_presets_are_valid_specs(kind):
-    sweep = load_sweep(find_folder("simulations") / f"{kind}.py")
-    assert sweep.name == kind
-    for preset in ("paper", "quick", "tiny"):
-        specs = sweep.specs(preset)
-        assert all(type(spec).__struct_config__.tag == kind for spec in specs)
-        assert len({spec.seed for spec in specs}) > 1  # there is a spread to show
+def test_comparisons_have_a_spread_to_show():
+    held = [s for s in load_simulations() if issubclass(s.spec, WorldSpec)]
+    assert len(held) == 7
+    for one in held:
+        for preset in one.presets:
+            assert len({spec.seed for spec in one.specs(preset)}) > 1
 
 
 def test_synthetic_clients_are_those_of_the_problem():
-    problem = la.synthetic_problem(
-        **{n: getattr(SMALL, n) for n in SMALL.__struct_fields__}, seed=3
-    )
+    problem = SMALL.make(3)
     again = la.problem_from_tokens(
-        synthetic_clients(SMALL, seed=3), readout="token", value_ridge=0.05, kernel_ridge=0.01
+        SMALL.clients(3), readout="token", value_ridge=0.05, kernel_ridge=0.01
     )
     np.testing.assert_array_equal(again.statistics.gram, problem.statistics.gram)
-    fresh = synthetic_clients(SMALL, seed=3, fresh=True)
-    assert not np.allclose(fresh[0][0], synthetic_clients(SMALL, seed=3)[0][0])
+    fresh = SMALL.clients(3, fresh=True)
+    assert not np.allclose(fresh[0][0], SMALL.clients(3)[0][0])
 
 
 @pytest.mark.parametrize("deep", [False, True])
 @pytest.mark.parametrize("kernel", ["merged", "factored"])
 def test_predictions_have_the_norms_of_the_loss(deep, kernel):
     """½‖F(w)‖² is F's loss with targets of zero, and one block alone has no mismatch."""
-    spec = MethodsSpec(problem=SMALL, deep=deep, model=MODEL, initial=InitialSpec(kernel=kernel))
-    world = make_world(spec)
+    spec = METHODS.spec(problem=SMALL, deep=deep, model=MODEL, initial=InitialSpec(kernel=kernel))
+    world = spec.world()
     flat = np.random.default_rng(0).normal(size=world.params.flat.size)
     params = la.Params(world.params.layout, flat)
     oracle = world.problem.oracle(params)
-    clients = synthetic_clients(SMALL, seed=0)
+    clients = SMALL.clients(0)
     model = world.problem.model if deep else None
     losses = []
     for tokens, targets in clients:
@@ -91,26 +64,26 @@ def test_predictions_have_the_norms_of_the_loss(deep, kernel):
 
 
 def test_observing_changes_nothing():
-    spec = MethodsSpec(problem=SMALL, rounds=4, local_steps=3)
-    world, seen = make_world(spec), []
+    spec = METHODS.spec(problem=SMALL, rounds=4, local_steps=3)
+    world, seen = spec.world(), []
     for method in (la.fed_avg(), la.scaffold()):
-        plain = train(method, world, spec)
-        watched = train(method, world, spec, observe=lambda c, p: seen.append(c.round))
+        plain = spec.train(method, world)
+        watched = spec.train(method, world, observe=lambda c, p: seen.append(c.round))
         np.testing.assert_array_equal(plain.params.flat, watched.params.flat)
     assert seen == [0, 1, 2, 3] * 2
 
 
 def test_mismatch_is_that_of_the_theory():
-    spec = UpdateJumpSpec(problem=SMALL, rounds=3, local_steps=4)
-    world, pairs = make_world(spec), []
+    spec = simulation("update_jump").spec(problem=SMALL, rounds=3, local_steps=4)
+    world, pairs = spec.world(), []
 
     def observe(context, proposal):
         models = [la.Params(context.params.layout, end) for end in proposal.ends]
         maps = la.aggregation_mismatch(world.problem, models, context.weights)
         pairs.append((relative_mismatch(context, proposal), np.abs(maps.measured).max()))
 
-    train(la.fed_avg(), world, spec, observe=observe)
-    train(la.fed_part(initial_rounds=0, rounds_per_group=1), world, spec, observe=observe)
+    spec.train(la.fed_avg(), world, observe=observe)
+    spec.train(la.fed_part(initial_rounds=0, rounds_per_group=1), world, observe=observe)
     assert all(shown > 1e-6 and maps > 1e-8 for shown, maps in pairs[1:3])
     assert all(shown < 1e-13 for shown, _ in pairs[4:])
     assert observed(la.fed_avg(), observe).name == "fed_avg"
@@ -118,16 +91,17 @@ def test_mismatch_is_that_of_the_theory():
 
 @pytest.mark.parametrize("deep", [False, True])
 def test_methods(deep):  # `method` is an argument of xarray's sel, so names go in a mapping
-    spec = MethodsSpec(problem=SMALL, deep=deep, model=MODEL, rounds=5, local_steps=2,
-                       warmup_rounds=2)  # fmt: skip
-    found = compute(spec)
+    spec = METHODS.spec(
+        problem=SMALL, deep=deep, model=MODEL, rounds=5, local_steps=2, warmup_rounds=2
+    )
+    found = METHODS.run(spec)
     assert found.method.values.tolist() == list(spec.names())
     assert not found.diverged.any()
     used = found.personal_objective.sel({"method": "fed_avg"})
     assert found.final_objective.sel({"method": "fed_avg"}) == used[-1]
     reached = int(found.rounds_to_target.sel({"method": "fed_avg"}))
     assert used[reached] <= found.target < used[reached - 1]
-    size = make_world(spec).params.layout.size
+    size = spec.world().params.layout.size
     assert found.floats_to_target.sel({"method": "fed_avg"}) == 2 * reached * size * 3
     assert np.isnan(found.mismatch.sel({"method": ["fed_tp", "local_attention"]})).all()
     if not deep:
@@ -137,30 +111,45 @@ def test_methods(deep):  # `method` is an argument of xarray's sel, so names go 
 
 def test_methods_on_real_data_have_an_accuracy():
     names = ("fed_avg", "frozen_one_shot")
-    found = compute(MethodsSpec(data="digits", rounds=3, local_steps=2, warmup_rounds=1,
-                                methods=names, initial=InitialSpec(scale=1.0)))  # fmt: skip
+    _, found = run(
+        "methods",
+        data="digits",
+        rounds=3,
+        local_steps=2,
+        warmup_rounds=1,
+        methods=names,
+        initial=InitialSpec(scale=1.0),
+    )
     accuracy = found.test_accuracy.values
     assert ((accuracy > 0) & (accuracy < 1)).all()
     assert accuracy[1] > accuracy[0]  # one exact round against three rounds of descent
 
 
 def test_second_stage_forks_are_the_whole_runs():
-    spec = SecondStageSpec(problem=SMALL, rounds=6, local_steps=3, warmup_lengths=(0, 2))
-    found = compute(spec)
+    spec = simulation("second_stage").spec(
+        problem=SMALL, rounds=6, local_steps=3, warmup_lengths=(0, 2)
+    )
+    found = simulation("second_stage").run(spec)
     assert np.isnan(found.gap.sel(warmup=2, round=[0, 1])).all()
     assert (found.gap.sel(stage="one_shot").isel(round=-1) < 1e-20).all()
-    world = make_world(spec)
+    world = spec.world()
     for stage in spec.stages:
-        whole = train(la.fed_frozen(warmup_rounds=2, frozen=stage), world, spec, metrics=("gap",))
+        whole = spec.train(la.fed_frozen(warmup_rounds=2, frozen=stage), world, metrics=("gap",))
         kept = found.gap.sel(stage=stage, warmup=2)[2:]
         np.testing.assert_allclose(kept, whole.columns["gap"][2:], rtol=1e-9, atol=1e-25)
-    long = compute(SecondStageSpec(problem=SMALL, rounds=900, local_steps=5, warmup_lengths=(2,),
-                                   stages=("fed_avg",)))  # fmt: skip
+    _, long = run(
+        "second_stage",
+        problem=SMALL,
+        rounds=900,
+        local_steps=5,
+        warmup_lengths=(2,),
+        stages=("fed_avg",),
+    )
     np.testing.assert_allclose(long.gap[0, :, -1], long.floor, rtol=1e-6)
 
 
 def test_update_jump():
-    found = compute(UpdateJumpSpec(problem=SMALL, rounds=5, local_steps=6))
+    _, found = run("update_jump", problem=SMALL, rounds=5, local_steps=6)
     assert dict(found.sizes) == {"variant": 3, "round": 5}
     assert (found.mismatch.sel(variant=["one_block", "value_only"]) < 1e-13).all()
     assert (found.mismatch.sel(variant="full")[1:] > 1e-6).all()
@@ -168,12 +157,22 @@ def test_update_jump():
 
 
 def test_part_schedule():
-    spec = PartScheduleSpec(problem=SMALL, model=ModelSpec(num_layers=3, inner_dim=2), rounds=6,
-                            local_steps=2, initial_rounds=(2, 0), rounds_per_group=1)  # fmt: skip
-    found = compute(spec)
+    spec = simulation("part_schedule").spec(
+        problem=SMALL,
+        model=ModelSpec(num_layers=3, inner_dim=2),
+        rounds=6,
+        local_steps=2,
+        initial_rounds=(2, 0),
+        rounds_per_group=1,
+    )
+    found = simulation("part_schedule").run(spec)
     assert found.schedule.values.tolist() == [
-        "fed_avg", "sequential, 2", "reverse, 2", "random, 2", "sequential, 0",
-    ]  # fmt: skip
+        "fed_avg",
+        "sequential, 2",
+        "reverse, 2",
+        "random, 2",
+        "sequential, 0",
+    ]
     first = found.isel(round=2)
     np.testing.assert_array_equal(first.objective[:4], first.objective[0])  # the full rounds
     assert (found.floats[1:, -1] < found.floats[0, -1]).all()
@@ -181,10 +180,13 @@ def test_part_schedule():
 
 
 def test_personal_attention():
-    problem = ProblemSpec(num_clients=3, sequences_per_client=6, num_tokens=5, dim=3,
-                          kernel_heterogeneity=1.0)  # fmt: skip
-    spec = PersonalAttentionSpec(problem=problem, rounds=40, local_steps=10, test_sequences=40)
-    found = compute(spec)
+    problem = ProblemSpec(
+        num_clients=3, sequences_per_client=6, num_tokens=5, dim=3, kernel_heterogeneity=1.0
+    )
+    spec = simulation("personal_attention").spec(
+        problem=problem, rounds=40, local_steps=10, test_sequences=40
+    )
+    found = simulation("personal_attention").run(spec)
     assert not found.diverged.any()
     loss = {str(m): float(found.test_loss.sel({"method": m})) for m in found.method.values}
     assert loss["fine_tuned"] < loss["fed_avg"]
@@ -193,8 +195,7 @@ def test_personal_attention():
 
 
 def test_gates():
-    found = compute(GatesSpec(problem=SMALL, model=MODEL, rounds=4, local_steps=3,
-                              pretraining=(0, 4)))  # fmt: skip
+    _, found = run("gates", problem=SMALL, model=MODEL, rounds=4, local_steps=3, pretraining=(0, 4))
     for name in ("gate_distance", "weight_distance"):
         np.testing.assert_array_equal(found[name][[0, -1]], [1.0, 0.0])
     parts = found.isel(round=slice(1, None))
@@ -204,8 +205,9 @@ def test_gates():
 
 
 def test_selection():
-    found = compute(SelectionSpec(problem=SMALL, model=MODEL, rounds=3, local_steps=2,
-                                  consistency=(0.0, 100.0)))  # fmt: skip
+    _, found = run(
+        "selection", problem=SMALL, model=MODEL, rounds=3, local_steps=2, consistency=(0.0, 100.0)
+    )
     rounds = found.isel(round=slice(1, None))
     assert (rounds.selection_error <= rounds.selection_skew * (1 + 1e-9)).all()
     np.testing.assert_allclose(rounds.selection_skew.sel(consistency=100.0), 0.0, atol=1e-20)
@@ -214,26 +216,20 @@ def test_selection():
 
 
 @pytest.mark.parametrize(
-    ("cls", "fields", "words"),
+    ("name", "fields", "words"),
     [
-        (MethodsSpec, {"methods": ("fed_sq", "fed_avg")}, "methods must be among"),
-        (MethodsSpec, {"methods": ("moon",)}, "must have fed_avg"),
-        (MethodsSpec, {"deep": True, "data": "watch"}, "deep must be false"),
-        (SecondStageSpec, {"warmup_lengths": (40,)}, "below rounds = 40"),
-        (SecondStageSpec, {"stages": ("scaffold",)}, "must have fed_avg"),
-        (PartScheduleSpec, {"initial_rounds": (5, 5)}, "initial_rounds must be distinct"),
-        (PersonalAttentionSpec, {"data": "digits"}, "synthetic"),
-        (GatesSpec, {"model": ModelSpec(feature_map="identity")}, "relu"),
-        (GatesSpec, {"pretraining": (0, 99)}, "at most rounds = 40"),
-        (SelectionSpec, {"consistency": (1.0, 0.0)}, "strictly increasing"),
+        ("methods", {"methods": ("fed_sq", "fed_avg")}, "methods must be among"),
+        ("methods", {"methods": ("moon",)}, "must have fed_avg"),
+        ("methods", {"deep": True, "data": "watch"}, "deep must be false"),
+        ("second_stage", {"warmup_lengths": (40,)}, "at most rounds = 39"),
+        ("second_stage", {"stages": ("scaffold",)}, "must have fed_avg"),
+        ("part_schedule", {"initial_rounds": (5, 5)}, "initial_rounds must be distinct"),
+        ("personal_attention", {"data": "digits"}, "synthetic"),
+        ("gates", {"model": ModelSpec(feature_map="identity")}, "relu"),
+        ("gates", {"pretraining": (0, 99)}, "at most rounds = 40"),
+        ("selection", {"consistency": (1.0, 0.0)}, "strictly increasing"),
     ],
 )
-def test_impossible_specs_are_refused(cls, fields, words):
+def test_impossible_specs_are_refused(name, fields, words):
     with pytest.raises(ValueError, match=words):
-        cls(**fields)
-
-
-def test_specs_survive_the_store():
-    spec = GatesSpec(problem=SMALL, model=MODEL)
-    assert spec_from(json.loads(spec_json(spec))) == spec
-    assert canonical_json({}) == "{}"
+        simulation(name).spec(**fields)
