@@ -11,6 +11,7 @@ kernel_ridge 0.01)
 from linattn.analysis import (
     Assessment,
     CentralizedDescent,
+    Study,
     aggregation_mismatch,
     assess,
     bias_drift,
@@ -28,6 +29,7 @@ from linattn.data.synthetic import synthetic_problem
 from linattn.data.tokens import problem_from_tokens
 from linattn.deep import DeepAttention
 from linattn.experiments.store import load_results
+from linattn.experiments.study import study
 from linattn.federated import (
     Cost,
     Direction,
@@ -95,6 +97,7 @@ __all__ = [
     "RoundContext",
     "ScaffoldStage",
     "Statistics",
+    "Study",
     "ValueBlock",
     "Verdict",
     "__version__",
@@ -140,6 +143,7 @@ __all__ = [
     "selection_errors",
     "selective",
     "solve_selection",
+    "study",
     "synchronized_control",
     "synthetic_problem",
     "watch_split",

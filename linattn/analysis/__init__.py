@@ -5,10 +5,12 @@ from linattn.analysis.bias_drift import bias_drift, synchronized_control
 from linattn.analysis.centralized import CentralizedDescent
 from linattn.analysis.certificate import descent_certificate, looseness
 from linattn.analysis.mismatch import aggregation_mismatch
+from linattn.analysis.study import Study
 
 __all__ = [
     "Assessment",
     "CentralizedDescent",
+    "Study",
     "aggregation_mismatch",
     "assess",
     "bias_drift",

@@ -1,0 +1,277 @@
+"""One cell of a study: every method and warm-up length at one step size, E and seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from linattn._checks import one_of
+from linattn._threads import one_blas_thread
+from linattn._typing import Array
+from linattn.analysis.bias_drift import finite_profile
+from linattn.analysis.budget import Budget, TwoStageCost, affordable
+from linattn.federated.method import Method
+from linattn.federated.methods import fed_avg, fed_frozen
+from linattn.federated.methods.table import METHODS, Choices, make_method
+from linattn.federated.rounds import run
+from linattn.objectives.population import population
+from linattn.theory.frozen import frozen_stage
+from linattn.types import Params, Problem
+
+INF = float("inf")
+MOST_LENGTHS = 200
+TWO_STAGE = ("fed_avg", "fed_frozen", "fed_frozen_exact")
+"""Read off one warm-up: its end, averaging after every T, and one exact value round after it."""
+SECOND_STAGES = {"frozen_scaffold": "scaffold"}
+"""Forked from the same warm-up at every T, by explicit rounds."""
+
+
+class Setting(NamedTuple):
+    """What all cells of a study share.
+
+    Attributes
+    ----------
+    methods : mapping of str to Method or None
+        None for those of `TWO_STAGE` and `SECOND_STAGES`.
+    budget : Budget
+    lengths : tuple of int, or None
+        Warm-up lengths; None for every one up to 200, else 200 of them.
+    participation, frozen_participation : float
+    batch_size : int or None
+    frozen_lr : None, float or "safe"
+    """
+
+    methods: dict[str, Method | None]
+    budget: Budget
+    lengths: tuple[int, ...] | None
+    participation: float
+    frozen_participation: float
+    batch_size: int | None
+    frozen_lr: float | str | None
+
+
+class Cell(NamedTuple):
+    """What a cell found.
+
+    Attributes
+    ----------
+    lengths : array of int, shape (L,)
+    objective : mapping of str to array, shape (L,)
+        F at the end of the budget, +inf where a run diverges or is not affordable. Methods without
+        warm-up length have one entry, at the largest length.
+    rounds : mapping of str to array, shape (L,)
+        Rounds that the budget bought.
+    """
+
+    lengths: tuple[int, ...]
+    objective: dict[str, Array]
+    rounds: dict[str, Array]
+
+
+def study_cell(
+    problem: Problem,
+    params: Params,
+    setting: Setting,
+    *,
+    local_steps: int,
+    local_lr: float,
+    seed: int,
+) -> Cell:
+    """Return the end of the budget for every method and warm-up length.
+
+    Frozen rounds of averaging with all clients and full batches are exact (C7); everything else is
+    simulated.
+
+    Notes
+    -----
+    Source: C7, C9. Cost: one warm-up run, an eigendecomposition per length, and one run for
+    every other method (one per length for other second stages).
+    """
+    with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
+        return _Cell(problem, params, setting, local_steps, local_lr, seed).cell()
+
+
+class _Cell:
+    """The warm-up of a cell and what is read off it."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        params: Params,
+        setting: Setting,
+        local_steps: int,
+        local_lr: float,
+        seed: int,
+    ) -> None:
+        self.problem, self.params, self.setting = problem, params, setting
+        self.run: dict[str, Any] = {
+            "local_steps": local_steps,
+            "local_lr": local_lr,
+            "batch_size": setting.batch_size,
+            "participation": setting.participation,
+            "seed": seed,
+        }
+        self.cost = TwoStageCost(
+            problem,
+            params,
+            setting.budget.kind,
+            local_steps=local_steps,
+            participation=setting.participation,
+            frozen_participation=setting.frozen_participation,
+            seed=seed,
+        )
+        amount = setting.budget.amount
+        first = self.cost.warmup(1)[1]
+        most = int(amount / first * 4) + 1 if setting.batch_size or first else 1
+        self.most = affordable(self.cost.warmup(most)[1:], amount)
+        self.spent = self.cost.warmup(self.most)
+        result = run(
+            fed_avg(), problem, params, rounds=self.most, record_params=True, metrics=(), **self.run
+        )
+        self.path = result.path
+        asked = setting.lengths or default_grid(self.most)
+        self.lengths = tuple(t for t in asked if t <= self.most)
+
+    def cell(self) -> Cell:
+        objective: dict[str, Array] = {}
+        rounds: dict[str, Array] = {}
+        for name, method in self.setting.methods.items():
+            if name in TWO_STAGE:
+                pairs = [self._two_stage(name, t) for t in self.lengths]
+            elif name in SECOND_STAGES:
+                pairs = [self._second_stage(SECOND_STAGES[name], t) for t in self.lengths]
+            else:
+                pairs = [(INF, 0)] * (len(self.lengths) - 1) + [self._other(name, method)]
+            objective[name] = np.array([value for value, _ in pairs])
+            rounds[name] = np.array([float(count) for _, count in pairs])
+        return Cell(self.lengths, objective, rounds)
+
+    def _left(self, t: int) -> float:
+        return self.setting.budget.amount - float(self.spent[t])
+
+    def _frozen_rounds(self, t: int) -> int:
+        """How many frozen rounds the rest of the budget buys after t warm-up rounds."""
+        guess = 64
+        while True:
+            bought = affordable(self.cost.frozen(t, guess), self._left(t))
+            if bought < guess:
+                return bought
+            guess *= 4
+
+    def _two_stage(self, name: str, t: int) -> tuple[float, int]:
+        if t >= len(self.path):
+            return INF, t
+        here = self.path[t]
+        if name == "fed_avg":
+            return (self._loss(here), t) if t == self.most else (INF, t)
+        if name == "fed_frozen_exact":
+            affordable_here = self.cost.exact <= self._left(t) * (1.0 + 1e-12)
+            return (finite_profile(self.problem, here), t + 1) if affordable_here else (INF, t)
+        if self.setting.frozen_participation < 1.0 or self.setting.batch_size is not None:
+            return self._second_stage("fed_avg", t)
+        rounds = self._frozen_rounds(t)
+        return self._averaged(here, rounds), t + rounds
+
+    def _averaged(self, here: Params, rounds: int) -> float:
+        """F after frozen rounds of averaging, in closed form."""
+        if not np.isfinite(finite_profile(self.problem, here)):
+            return INF
+        settings: dict[str, Any] = {
+            "local_steps": self.run["local_steps"],
+            "local_lr": self.run["local_lr"],
+            "frozen_lr": self.setting.frozen_lr,
+        }
+        stage = frozen_stage(self.problem, here, **settings)
+        value = stage.after(rounds)
+        return self._loss(here.replace(value=value)) if np.isfinite(value).all() else INF
+
+    def _loss(self, params: Params) -> float:
+        value = population(self.problem).value_and_gradient(params)[0]
+        return value if np.isfinite(value) else INF
+
+    def _second_stage(self, stage: str, t: int) -> tuple[float, int]:
+        """Another second stage than averaging, forked from the warm-up."""
+        if t >= len(self.path) or not np.isfinite(self._loss(self.path[t])):
+            return INF, t
+        method = fed_frozen(warmup_rounds=t, frozen=stage, frozen_lr=self.setting.frozen_lr)
+        return self._explicit(method, t, self.setting.frozen_participation)
+
+    def _other(self, name: str, method: Method | None) -> tuple[float, int]:
+        """A method without lengths."""
+        made = method or make_method(name, Choices(self.params, self.run["local_steps"]))
+        return self._explicit(made, 0, self.setting.participation)
+
+    def _explicit(self, method: Method, first: int, participation: float) -> tuple[float, int]:
+        """Rounds by simulation from round `first` on, as far as the budget reaches by their own
+        accounts.
+        """
+        kind, left = self.setting.budget.kind, self._left(first)
+        accounts = {"rounds": (), "floats": ("floats_up", "floats_down")}.get(kind, (kind,))
+        measured = "objective" if method.personal is None else "personal_objective"
+        length = max(1, self.most - first)
+        while True:
+            result = run(
+                method,
+                self.problem,
+                self.path[first],
+                rounds=first + length,
+                start_round=first,
+                metrics=(measured, *accounts),
+                **self.run | {"participation": participation},
+            )
+            losses = result.columns[measured]
+            each = [result.columns[name][1:] for name in accounts] or [np.ones(len(losses) - 1)]
+            bought = affordable(np.cumsum(np.sum(each, axis=0)), left)
+            if bought == len(losses) - 1 and result.outcome.status == "diverged":
+                return INF, result.outcome.round
+            if bought < length or kind == "rounds":
+                return float(losses[bought]), first + bought
+            length *= 2
+
+
+def default_grid(rounds: int) -> tuple[int, ...]:
+    """Return every warm-up length up to 200, else 200 of them, nearly evenly in their square roots.
+
+    Examples
+    --------
+    >>> default_grid(4)
+    (0, 1, 2, 3, 4)
+    >>> len(default_grid(5000)) <= 200
+    True
+    """
+    if rounds <= MOST_LENGTHS - 1:
+        return tuple(range(rounds + 1))
+    spaced = np.linspace(0.0, np.sqrt(rounds), MOST_LENGTHS) ** 2
+    return tuple(sorted({round(t) for t in spaced}))
+
+
+def method_map(methods: Sequence[str | Method]) -> dict[str, Method | None]:
+    """Return the methods of a study by name.
+
+    Raises
+    ------
+    ValueError
+        If the list is empty, a name is unknown or two methods have the same name.
+    TypeError
+        If an entry is neither a name nor a method.
+    """
+    known = (*TWO_STAGE, *(n for n, row in METHODS.items() if row.single and n not in TWO_STAGE))
+    found: dict[str, Method | None] = {}
+    for entry in methods:
+        if isinstance(entry, Method):
+            name, value = entry.name, entry
+        elif isinstance(entry, str):
+            name, value = one_of("methods", entry, known), None
+        else:
+            raise TypeError(
+                f"methods must be names or methods, got {entry!r}; a maker such as la.fed_prox "
+                "must be called."
+            )
+        if name in found:
+            raise ValueError(f"methods must be distinct, got {name!r} twice.")
+        found[name] = value
+    if not found:
+        raise ValueError("methods must not be empty.")
+    return found
