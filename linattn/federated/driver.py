@@ -7,11 +7,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from linattn._settings import check_local_steps, step_at
 from linattn._typing import Array, IntArray
 from linattn.federated.accounting import Traffic
 from linattn.federated.method import Cost, Method, Plan, Proposal, RoundContext, average
-from linattn.federated.settings import Settings, choose_participants, draw_batches
+from linattn.federated.settings import (
+    Settings,
+    draw_batches,
+    draw_local_steps,
+    draw_participants,
+)
 from linattn.oracles.protocol import LocalTask, LocalTrace, Oracle, explicit_steps
+from linattn.oracles.unequal import train_unequal
 from linattn.streams import stream
 from linattn.types import Federation, Params
 
@@ -81,6 +88,7 @@ class RoundDriver:
         self.method = method
         self.problem = problem
         self.oracle = oracle if method.oracle is None else method.oracle(oracle)
+        check_local_steps(settings.local_steps, self.oracle.num_clients)
         self.settings = settings
         self.record = record or method.records_steps
         self.params = params
@@ -113,10 +121,10 @@ class RoundDriver:
         """Run round t: probe, plan, train, review until accepted, aggregate."""
         context = self.context(t)
         self.begin(context)
-        for i in context.participants.tolist():
-            self._client(context, i)
         bill = np.zeros(3, dtype=np.int64)
         while True:
+            for i in context.participants.tolist():
+                self._client(context, i)
             context = self._planned(context)
             task = self._task(context)
             ends, trace = self._train(context, task)
@@ -128,6 +136,7 @@ class RoundDriver:
             if verdict is None:
                 break
             self.server = verdict
+            context = self.context(t)  # another plan may ask other clients
         flat = self._aggregate(context, proposal)
         self._publish(t, proposal.plan, flat)
         up, down, work = bill.tolist()
@@ -146,22 +155,28 @@ class RoundDriver:
 
     def context(self, t: int) -> RoundContext:
         """What slots see before round t, at the parameters of now."""
-        participants = choose_participants(
-            self.oracle.num_clients, self.settings.participation, self.settings.seed, t
-        )
-        chosen = self.problem.weights[participants]
-        everyone = len(participants) == self.oracle.num_clients
-        return RoundContext(
+        settings, nobody = self.settings, np.zeros(0, dtype=np.int64)
+        context = RoundContext(
             round=t,
             params=self.params,
-            participants=participants,
-            weights=chosen if everyone else chosen / chosen.sum(),
-            local_steps=self.settings.local_steps,
-            local_lr=self.settings.local_lr,
+            participants=nobody,
+            weights=np.zeros(0),
+            local_steps=nobody,
+            local_lr=step_at(settings.local_lr, t),
             problem=self.problem,
             oracle=self.oracle,
-            seed=self.settings.seed,
+            seed=settings.seed,
+            sampling=settings.sampling,
         )
+        sampling = settings.sampling
+        if self.method.sampling is not None:
+            self.begin(context)
+            sampling = self.method.sampling(context, self.server)
+        participants, weights = draw_participants(
+            self.problem.weights, sampling, seed=settings.seed, t=t
+        )
+        steps = draw_local_steps(settings, participants, t)
+        return context._replace(participants=participants, weights=weights, local_steps=steps)
 
     def _planned(self, context: RoundContext) -> RoundContext:
         """The context with the uploads of the probe phase and the plan."""
@@ -184,7 +199,7 @@ class RoundDriver:
             self._starts(context),
             context.params.flat,
             np.stack([layout.mask(plan.trained_by(k)) for k in range(count)]),
-            context.local_steps,
+            int(context.local_steps.max()),
             plan.local_lr,
             prox,
             shift,
@@ -237,23 +252,28 @@ class RoundDriver:
             draw_batches(
                 self.oracle.batch_limit(int(i)),
                 size,
-                context.local_steps,
+                int(steps),
                 stream(self.settings.seed, "batch", int(i), context.round),
             )
-            for i in context.participants
+            for i, steps in zip(context.participants, context.local_steps, strict=True)
         ]
 
     def _train(self, context: RoundContext, task: LocalTask) -> tuple[Array, LocalTrace | None]:
         penalty = self.method.penalty_gradient
         if not task_plan(context).trained and not task.record:
             return task.starts, None
-        if penalty is None:
-            return self.oracle.train(task)
-        return explicit_steps(
-            self.oracle,
-            task,
-            lambda i, flat, batch: penalty(context, i, self.clients.get(i), flat, batch),
-        )
+
+        def train(task: LocalTask) -> tuple[Array, LocalTrace | None]:
+            if penalty is None:
+                return self.oracle.train(task)
+            return explicit_steps(
+                self.oracle,
+                task,
+                lambda i, flat, batch: penalty(context, i, self.clients.get(i), flat, batch),
+            )
+
+        steps = context.local_steps
+        return train(task) if (steps == steps[0]).all() else train_unequal(train, task, steps)
 
     def _costs(self, context: RoundContext, task: LocalTask) -> IntArray:
         """Floats up, floats down and multiply-adds of all participants, extras included."""
@@ -269,8 +289,9 @@ class RoundDriver:
                 batches = None if task.batches is None else task.batches[k]
                 per_step = self.oracle.gradient_work(trained).plus(extra.per_step)
                 tokens, sequences = self.oracle.amount(i, batches)
-                repeats = task.local_steps if batches is None else 1
-                work += per_step.total(tokens * repeats, sequences * repeats, task.local_steps)
+                steps = int(context.local_steps[k])
+                repeats = steps if batches is None else 1
+                work += per_step.total(tokens * repeats, sequences * repeats, steps)
             uploaded = self.traffic.size(trained - plan.kept)
             bill += (uploaded + extra.floats_up, extra.floats_down, work)
         return bill
