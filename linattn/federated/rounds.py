@@ -14,6 +14,7 @@ from linattn.federated.history import ALL_METRICS, EvaluateClients, History, che
 from linattn.federated.method import Method
 from linattn.federated.result import Outcome, Result
 from linattn.federated.settings import (
+    RunSettings,
     Settings,
     check_settings,
     choose_participants,
@@ -29,6 +30,7 @@ __all__ = [
     "Memory",
     "Round",
     "RoundDriver",
+    "RunSettings",
     "Settings",
     "check_settings",
     "choose_participants",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Required, TypedDict
 
 import numpy as np
 
@@ -44,6 +44,19 @@ class Settings(NamedTuple):
     start_round: int
     sampling: Sampling = EVERYBODY
     stragglers: float = 0.0
+
+
+class RunSettings(TypedDict, total=False):
+    """Keyword arguments of `run` that whatever repeats a run takes, too."""
+
+    rounds: Required[int]
+    local_steps: Required[LocalSteps]
+    local_lr: Required[StepSize]
+    batch_size: int | None
+    participation: float
+    sampling: str
+    stragglers: float
+    seed: int
 
 
 def check_settings(
