@@ -232,32 +232,6 @@ def test_one_call_per_kernel_serves_all_round_counts():
     assert repr(fresh).startswith("FrozenMoments(stable, mean rate 0.")
 
 
-# ------------------------------------------------------------------------ an ensemble
-
-
-@pytest.mark.parametrize("random", [
-    {"participation": 0.5, "batch_size": 2}, {"participation": 0.75, "sampling": "weighted"},
-])  # fmt: skip
-def test_the_mean_of_runs_is_within_its_error(random):
-    problem = dataclasses.replace(
-        la.synthetic_problem(num_clients=4, sequences_per_client=5, num_tokens=6, dim=3,
-                             num_outputs=2, covariate_heterogeneity=0.3, value_heterogeneity=1.0,
-                             noise=0.1, value_ridge=0.05, kernel_ridge=0.01),
-        weights=np.array([0.1, 0.2, 0.3, 0.4]),
-    )  # fmt: skip
-    params = la.initial_params(problem, value="normal")
-    step = la.safe_step(problem, params)
-    options = {"local_steps": [2, 3, 1, 2], "local_lr": 1.5 * step} | random
-    moments = la.frozen_moments(problem, params, **options)
-    method, gaps = la.fed_frozen(warmup_rounds=0), []
-    for seed in range(200):
-        run = la.run(method, problem, params, rounds=6, metrics=["gap"], seed=seed, **options)
-        gaps.append(run.columns["gap"][-1])
-    error = np.std(gaps, ddof=1) / np.sqrt(len(gaps))
-    assert abs(np.mean(gaps) - moments.expected_gap(6)) < 4 * error
-    assert error < 0.2 * moments.noise(6)
-
-
 # ------------------------------------------------------------------------ weights
 
 
