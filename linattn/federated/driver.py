@@ -22,6 +22,8 @@ from linattn.oracles.unequal import train_unequal
 from linattn.streams import stream
 from linattn.types import Federation, Params
 
+NOBODY = np.zeros(0, dtype=np.int64)
+
 
 class Round(NamedTuple):
     """One finished round: what observers see.
@@ -155,32 +157,31 @@ class RoundDriver:
 
     def context(self, t: int) -> RoundContext:
         """What slots see before round t, at the parameters of now."""
-        settings, nobody = self.settings, np.zeros(0, dtype=np.int64)
-        context = RoundContext(
+        settings, sampling = self.settings, self.settings.sampling
+        if self.method.sampling is not None:
+            context = self._context(t, NOBODY, np.zeros(0))
+            self.begin(context)
+            sampling = self.method.sampling(context, self.server)
+        weights = self.problem.weights
+        return self._context(t, *draw_participants(weights, sampling, seed=settings.seed, t=t))
+
+    def _context(self, t: int, participants: IntArray, weights: Array) -> RoundContext:
+        settings = self.settings
+        return RoundContext(
             round=t,
             params=self.params,
-            participants=nobody,
-            weights=np.zeros(0),
-            local_steps=nobody,
+            participants=participants,
+            weights=weights,
+            local_steps=draw_local_steps(settings, participants, t),
             local_lr=step_at(settings.local_lr, t),
             problem=self.problem,
             oracle=self.oracle,
             seed=settings.seed,
             sampling=settings.sampling,
         )
-        sampling = settings.sampling
-        if self.method.sampling is not None:
-            self.begin(context)
-            sampling = self.method.sampling(context, self.server)
-        participants, weights = draw_participants(
-            self.problem.weights, sampling, seed=settings.seed, t=t
-        )
-        steps = draw_local_steps(settings, participants, t)
-        return context._replace(participants=participants, weights=weights, local_steps=steps)
 
     def _planned(self, context: RoundContext) -> RoundContext:
         """The context with the uploads of the probe phase and the plan."""
-        context = context._replace(probes=(), plan=None)
         probe = self.method.probe
         if probe is not None:
             uploads = [
@@ -199,7 +200,7 @@ class RoundDriver:
             self._starts(context),
             context.params.flat,
             np.stack([layout.mask(plan.trained_by(k)) for k in range(count)]),
-            int(context.local_steps.max()),
+            max(context.local_steps.tolist()),
             plan.local_lr,
             prox,
             shift,
@@ -272,13 +273,15 @@ class RoundDriver:
                 lambda i, flat, batch: penalty(context, i, self.clients.get(i), flat, batch),
             )
 
-        steps = context.local_steps
-        return train(task) if (steps == steps[0]).all() else train_unequal(train, task, steps)
+        if len(set(context.local_steps.tolist())) == 1:
+            return train(task)
+        return train_unequal(train, task, context.local_steps)
 
     def _costs(self, context: RoundContext, task: LocalTask) -> IntArray:
         """Floats up, floats down and multiply-adds of all participants, extras included."""
         plan, extra_cost = task_plan(context), self.method.extra_cost
         bill = np.array([0, self.traffic.download(context.participants, plan.generated), 0])
+        counts = context.local_steps.tolist()
         for k, i in enumerate(context.participants.tolist()):
             extra = Cost()
             if extra_cost is not None:
@@ -289,9 +292,8 @@ class RoundDriver:
                 batches = None if task.batches is None else task.batches[k]
                 per_step = self.oracle.gradient_work(trained).plus(extra.per_step)
                 tokens, sequences = self.oracle.amount(i, batches)
-                steps = int(context.local_steps[k])
-                repeats = steps if batches is None else 1
-                work += per_step.total(tokens * repeats, sequences * repeats, steps)
+                repeats = counts[k] if batches is None else 1
+                work += per_step.total(tokens * repeats, sequences * repeats, counts[k])
             uploaded = self.traffic.size(trained - plan.kept)
             bill += (uploaded + extra.floats_up, extra.floats_down, work)
         return bill
