@@ -63,8 +63,7 @@ def central_round(
 
     Notes
     -----
-    Source: C21 (theory section 10): to first order in η the clients' steps add up to one of size ηĒ
-    along −∇F_q.
+    Source: C21: to first order in η the clients' steps add up to one of size ηĒ along −∇F_q.
     """
     if isinstance(local_steps, int) and stragglers == 0.0:
         return CentralRound(problem, local_steps, step_size)

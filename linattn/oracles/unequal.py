@@ -30,7 +30,7 @@ def train_unequal(
 
     Notes
     -----
-    Source: theory section 10. Cost: one call of `train` per distinct number.
+    Source: C21. Cost: one call of `train` per distinct number.
     """
     ends, trace = np.empty_like(task.starts), None
     if task.record:

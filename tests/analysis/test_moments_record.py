@@ -1,4 +1,4 @@
-"""The stored ensembles of docs/record/moments: whole, within their errors, and of today's moments."""
+"""The stored ensembles of docs/record/moments: whole, within errors, and of today's moments."""
 
 import csv
 import importlib.util
