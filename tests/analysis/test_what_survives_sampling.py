@@ -17,6 +17,7 @@ from linattn.analysis.outcomes import frozen_ensemble
 from linattn.analysis.trajectory import local_paths
 from linattn.linalg import stack_heads
 from linattn.objectives.population import population
+from linattn.theory import published
 from linattn.theory.bias import bound_with
 from linattn.theory.consensus import consensus_chain
 from linattn.theory.inexact import descent_chain, measured_moduli
@@ -173,6 +174,21 @@ def test_c8_bound_is_not_one_of_unequal_work():
         equal = la.frozen_stage(problem, params, local_steps=max(STEPS), **options)
         forced = bound_with(equal, 0.5 * equal.local_lr * (max(STEPS) - 1))
         assert np.linalg.norm(stage.bias) > 10 * forced
+
+
+@pytest.mark.parametrize("name", ["sampling", "minibatches"])
+def test_bounds_of_the_loss_do_not_cover_noise(name):
+    """Started at V*, for ever: the bounds are of the order of η², the noise floor of that of η."""
+    problem, params, step = uneven()
+    random = {k: v for k, v in RANDOM[name].items() if k != "seed"} | {"local_steps": 2}
+    for share in (1e-3, 1e-5):
+        stage = la.frozen_stage(problem, params, local_steps=2, local_lr=share * step)
+        eta, largest = stage.local_lr, stage.largest_step_curvature / stage.local_lr
+        spread = float(WEIGHTS @ np.sum(stage.gradients_at_minimizer**2, axis=(1, 2)))
+        assert published.khaled_step(largest, 2) >= eta
+        floors = (24.0 * eta**2 * spread * 4 * largest, 18.0 * 4 * eta**2 * largest * spread)
+        moments = la.frozen_moments(problem, params, local_lr=eta, sampling="weighted", **random)
+        assert moments.floor_parts.noise > 1.5 * max(floors)
 
 
 @pytest.mark.parametrize("name", ["minibatches", "unequal work"])
