@@ -7,6 +7,7 @@ from bridge import make, moved
 
 import linattn as la
 from linattn.analysis.bias_drift import PARTS, _recorded
+from linattn.analysis.synchronized import central_round
 
 
 @pytest.mark.parametrize("kind", ["merged", "factored"])
@@ -146,6 +147,7 @@ RANDOM = {
     "half": {"participation": 0.5},
     "weighted": {"participation": 0.5, "sampling": "weighted"},
     "batches": {"batch_size": 2},
+    "stragglers": {"stragglers": 0.5},
     "all": {"participation": 0.75, "batch_size": 3, "stragglers": 0.4, "local_steps": [2, 4, 1, 3]},
 }
 
@@ -280,6 +282,23 @@ def test_the_synchronized_round_of_unequal_work(small_problem, small_params):
     last = la.Params(small_params.layout, descend(warm, count, np.where(kernel, 0.0, 1.0)))
     control = la.synchronized_control(small_problem, small_params, warmup_lengths=[2], **options)
     assert control == pytest.approx([la.Joint(small_problem).value(last)], rel=1e-12)
+
+
+def test_the_synchronized_round_of_stragglers():
+    """The mean number of steps; above an integer by rounding it is the integer."""
+    weights = np.array([0.1, 0.7, 0.2 + 4e-16])  # 7 of them add up to more than 7
+    problem = la.synthetic_problem(num_clients=3, sequences_per_client=3, num_tokens=4, dim=2,
+                                   num_outputs=1, covariate_heterogeneity=0.5, value_ridge=0.2,
+                                   kernel_ridge=0.1, weights=weights)  # fmt: skip
+    assert weights @ np.full(3, 7.0) > 7.0
+    central = central_round(problem, 9, 0.25, stragglers=0.5)
+    assert central.steps == 7
+    assert central.step_size == pytest.approx(0.25, rel=1e-14)
+    np.testing.assert_allclose(central.problem.weights, weights, rtol=1e-14)
+    more = central_round(problem, np.array([9, 9, 10]), 0.25, stragglers=0.5)
+    assert more.steps == 8
+    assert more.step_size == pytest.approx(0.25 * (7 + 0.5 * weights[2] + 0.25 * weights[2]) / 8)
+    assert central_round(problem, 9, 0.25) == (problem, 9, 0.25)
 
 
 def test_descent_of_equal_work_is_refused_for_unequal(small_problem, small_params):
