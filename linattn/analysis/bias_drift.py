@@ -304,7 +304,7 @@ def _row(
     stage, moments = second.at(problem, params)
     stable = remaining == 0 or (stage.stable if moments is None else moments.stable)
     noise = 0.0 if moments is None else moments.noise(remaining)
-    parts = (*_drift_parts(stage, remaining), noise) if stable else (INF,) * 4
+    parts = (*stage.drift_parts(remaining), noise) if stable else (INF,) * 4
     objective = _final_objective(problem, params, stage, remaining) + noise
     residual = objective - profile - sum(parts) if stable else INF
     bias = profile - reference
@@ -320,10 +320,3 @@ def _final_objective(problem: Problem, params: Params, stage: FrozenStage, remai
         return INF
     objective = population(problem).value_and_gradient(params.replace(value=value))[0]
     return objective if np.isfinite(objective) else INF
-
-
-def _drift_parts(stage: FrozenStage, remaining: int) -> tuple[float, float, float]:
-    parts = stage.drift_parts(remaining)
-    if remaining == 0 and not np.isfinite(parts).all():
-        return stage.gap, 0.0, 0.0  # V_∞ has overflowed, but no frozen round is left to need it
-    return parts

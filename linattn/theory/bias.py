@@ -10,7 +10,7 @@ from linattn._typing import Array
 from linattn.theory.polynomials import slope
 
 if TYPE_CHECKING:
-    from linattn.theory.frozen import FrozenStage
+    from linattn.theory.stage import FrozenStage
 
 
 def first_order_bias(stage: FrozenStage) -> Array:

@@ -33,6 +33,11 @@ class LocalWork(NamedTuple):
         """E[E_i], (C,)."""
         return mean_local_steps(steps_per_client(self.steps, num_clients), self.stragglers)
 
+    def normalized(self, weights: Array) -> Array:
+        """p_i Ē/E_i, (C,): shares of normalized averaging."""
+        counts = self.mean(len(weights))
+        return np.asarray(weights * (weights @ counts) / counts)
+
     @property
     def _column(self) -> int | IntArray:
         """E, or E_i as (C, 1) beside eigenvalues (C, Hd)."""

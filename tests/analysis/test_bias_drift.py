@@ -101,6 +101,23 @@ def test_unstable_frozen_stage_is_infinite_never_nan(small_problem, small_params
     assert table.attrs["warmup_star"] == 3
 
 
+def test_a_stage_without_rounds_may_overflow(small_problem, small_params):
+    """Never frozen: the parts at T = R do not need V_∞, however wild the stage would be."""
+    for random in ({}, {"participation": 0.5}):
+        table = la.bias_drift(
+            small_problem, small_params, warmup_lengths=[2], rounds=2, local_steps=400,
+            local_lr=1e-4, frozen_lr=1e3, reference=0.0, **random,
+        )  # fmt: skip
+        row = table.sel(warmup=2)
+        assert float(row["rate"]) == np.inf
+        assert bool(row["stable"])
+        assert float(row["value_transient"]) > 0
+        assert float(row["objective"]) == pytest.approx(
+            float(row["profile"] + row["value_transient"]), rel=1e-12
+        )
+        assert float(row["value_floor"]) == float(row["value_noise"]) == 0.0
+
+
 def test_diverging_warmup_has_no_best_length(small_problem, small_params):
     table = la.bias_drift(
         small_problem, small_params, warmup_lengths=[5, 20], rounds=20, local_steps=5,

@@ -129,6 +129,30 @@ def test_identical_work_and_clients_leave_no_bias():
     assert np.linalg.norm(stage.bias) < 1e-12 * np.linalg.norm(stage.minimizer)
 
 
+def test_a_round_map_with_eigenvalue_one_has_no_fixed_point_but_goes_on():
+    """η = 2/λ and E = 2: (1 − ηλ)² = 1, so M̂ = I and every round adds the same push."""
+    hessians = np.array([2.0, 2.0]).reshape(2, 1, 1)
+    linears = np.array([1.0, 5.0]).reshape(2, 1, 1)
+    stage = la.FrozenStage(np.array([0.5, 0.5]), hessians, linears, np.full((1, 1, 1), 4.0), 2, 1.0)
+    value = 4.0
+    for t in range(1, 5):
+        ends = []
+        for linear in (1.0, 5.0):
+            own = value
+            for _ in range(2):
+                own = own - 1.0 * (2.0 * own - linear)
+            ends.append(own)
+        value = 0.5 * sum(ends)
+        assert float(stage.after(t)[0, 0, 0]) == pytest.approx(value, rel=1e-14)
+    assert not stage.stable
+    assert stage.floor == np.inf
+    for ask in (lambda: stage.bias, lambda: stage.fixed_point):
+        with pytest.raises(FloatingPointError, match="no single fixed point"):
+            ask()
+    assert stage.drift_parts(0) == (stage.gap, 0.0, 0.0)
+    assert stage.drift_parts(1) == (np.inf,) * 3
+
+
 # ------------------------------------------------------------------------ what does not cover it
 
 
