@@ -79,7 +79,7 @@ class MethodsSpec(WorldSpec):
 
     def names(self) -> tuple[str, ...]:
         """The methods of this run."""
-        return self.methods or method_names(deep=self.deep)
+        return self.methods or method_names(deep=self.deep, common=True)
 
     def cost(self) -> float:
         """As one trajectory, for every method."""

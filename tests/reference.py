@@ -650,11 +650,14 @@ def local_gradients(inst, models, batches=None, local_step=0):
 
 
 def trace_step(inst, place, weights, models, gradients, step_sizes):
-    """All errors of one local step at the virtual iterate (theory section 3)."""
+    """All errors of one local step at the virtual iterate (theory section 3).
+
+    `gradients` are those of the clients that still work; the others only stay in the mean.
+    """
     theta, value = average(weights, models)
     update, value_update = average(weights, gradients)
-    here = dict.fromkeys(models, (theta, value))
-    exact_local, _ = average(weights, local_gradients(inst, models))
+    here = dict.fromkeys(gradients, (theta, value))
+    exact_local, _ = average(weights, local_gradients(inst, {i: models[i] for i in gradients}))
     exact_mean, _ = average(weights, local_gradients(inst, here))
     full, _ = gradient(inst, theta, value)
     slope = profile_gradient(inst, theta)
@@ -696,14 +699,18 @@ def fedavg(
     warmup_rounds=None,
     frozen_lr=None,
     participants=None,
+    applied=None,
     batches=None,
     trace=True,
 ):
     """FedAvg (or FedFrozen when `warmup_rounds` < `rounds`) by explicit simulation (section 3).
 
-    participants[t] lists the clients of round t; batches[t][i][e] the sequences of client i in
-    local step e. From round `warmup_rounds` on the kernel does not move and V uses `frozen_lr`.
+    participants[t] lists the clients of round t, or applied[t] maps them to their weights;
+    batches[t][i][e] the sequences of client i in local step e; `local_steps` is one number or one
+    per client. From round `warmup_rounds` on the kernel does not move and V uses `frozen_lr`.
     """
+    clients = range(len(inst.clients))
+    counts = [local_steps] * len(clients) if isinstance(local_steps, int) else local_steps
     warmup_rounds = rounds if warmup_rounds is None else warmup_rounds
     path, steps, drifts = [(blocks(theta), V)], [], []
     for t in range(rounds):
@@ -711,12 +718,14 @@ def fedavg(
         value_lr = local_lr if warm or frozen_lr is None else frozen_lr
         sizes = (local_lr if warm else 0.0, value_lr)
         weights = applied_weights(inst, None if participants is None else participants[t])
+        weights = weights if applied is None else applied[t]
         models = dict.fromkeys(weights, path[-1])
-        for e in range(local_steps):
-            gradients = local_gradients(inst, models, None if batches is None else batches[t], e)
+        for e in range(max(counts[i] for i in weights)):
+            working = {i: model for i, model in models.items() if e < counts[i]}
+            gradients = local_gradients(inst, working, None if batches is None else batches[t], e)
             if trace and warm:
                 steps.append(trace_step(inst, (t, e), weights, models, gradients, sizes))
-            models = take_step(models, gradients, *sizes)
+            models = models | take_step(working, gradients, *sizes)
         path.append(average(weights, models))
         drifts.append(tuple(client_spread(weights, part) for part in split(models)))
     return Run(path, steps, drifts)

@@ -1,11 +1,12 @@
 """Where a run and the theory of that run are put side by side."""
 
 from linattn.analysis.assess import Assessment, assess
-from linattn.analysis.bias_drift import bias_drift, synchronized_control
+from linattn.analysis.bias_drift import bias_drift
 from linattn.analysis.centralized import CentralizedDescent
 from linattn.analysis.certificate import descent_certificate, looseness
 from linattn.analysis.mismatch import aggregation_mismatch
 from linattn.analysis.study import Study
+from linattn.analysis.synchronized import synchronized_control
 
 __all__ = [
     "Assessment",

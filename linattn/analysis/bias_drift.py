@@ -7,10 +7,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from linattn._checks import positive_int, real
+from linattn._checks import real
+from linattn._settings import LocalSteps, Sampling, check_local_steps, constant_step, step_at
 from linattn._threads import one_blas_thread
-from linattn._typing import Array
+from linattn._typing import IntArray
 from linattn.analysis.centralized import CentralizedDescent
+from linattn.analysis.synchronized import (
+    central_round,
+    check_lengths,
+    finite_profile,
+    synchronized_path,
+)
 from linattn.federated.methods import fed_avg
 from linattn.federated.rounds import RoundDriver, Settings, check_settings
 from linattn.objectives.joint import check_fits
@@ -18,6 +25,8 @@ from linattn.objectives.population import population
 from linattn.objectives.reference import Reference, reference_value
 from linattn.objectives.steps import check_frozen_lr
 from linattn.theory.frozen import FrozenStage, frozen_stage
+from linattn.theory.moments import FrozenMoments, frozen_moments
+from linattn.theory.weights import weight_moments
 from linattn.types import Params, Problem
 
 if TYPE_CHECKING:
@@ -25,14 +34,16 @@ if TYPE_CHECKING:
 
 INF = float("inf")
 PARTS = ("kernel_bias", "value_transient", "value_floor", "value_cross")
-"""What F(B_T, V_R) − P_ref is the sum of."""
+"""What F(B_T, V_R) − P_ref is the sum of, with ``value_noise`` where anything is random."""
 
 
 class Row(NamedTuple):
     """One warm-up length; the fields are the variables of the table.
 
-    Units of loss, except rate (ρ(M̂)), stable, and frozen_lr (1/curvature). Where ρ ≥ 1 and frozen
-    rounds remain, the value parts are +inf and `stable` is False.
+    Units of loss, except rate (ρ(M̂)), stable, and frozen_lr (1/curvature). Where the frozen stage
+    is unstable and frozen rounds remain, the value parts are +inf and `stable` is False. Under
+    sampling, minibatches or stragglers `rate` is that of the mean, `stable` is about the second
+    moment.
     """
 
     objective: float
@@ -41,6 +52,7 @@ class Row(NamedTuple):
     value_transient: float
     value_floor: float
     value_cross: float
+    value_noise: float
     kernel_bias: float
     residual: float
     rate: float
@@ -54,9 +66,15 @@ def bias_drift(
     *,
     warmup_lengths: Sequence[int],
     rounds: int,
-    local_steps: int,
+    local_steps: LocalSteps,
     local_lr: float,
+    participation: float = 1.0,
+    batch_size: int | None = None,
+    sampling: str = "uniform",
+    stragglers: float = 0.0,
+    seed: int = 0,
     frozen_lr: float | str | None = None,
+    frozen_participation: float | None = None,
     reference: float | Reference | None = None,
     path: Sequence[Params] | None = None,
     descent: CentralizedDescent | None = None,
@@ -66,7 +84,10 @@ def bias_drift(
         F(B_T, V_R) − P_ref = [P(B_T) − P_ref] + ½‖a‖²_A + ½‖b‖²_A + ⟨a, A b⟩,
         a = M̂^{R−T}(V_T − V_∞),  b = V_∞ − V*
 
-    The warm-up is simulated once and read at every T; the frozen stage is exact (C7).
+    The warm-up is simulated once and read at every T; the frozen stage is exact (C7). Under
+    sampling, minibatches or stragglers it is exact in expectation, given the warm-up (C20): the
+    objective is E F(B_T, V_R), a and b belong to the mean round, with E[w_i] in place of p_i, and
+    there is one part more, ``value_noise`` = ½ tr(A Cov V_R), zero without randomness.
 
     Parameters
     ----------
@@ -77,19 +98,22 @@ def bias_drift(
         T in 0..R, sorted and distinct after conversion.
     rounds : int
         R.
-    local_steps : int
-        E.
+    local_steps : int, or one int per client
+        E, or the E_i of all clients.
     local_lr : float
         η.
+    participation, batch_size, sampling, stragglers, seed
+        As in `run`, for both stages.
     frozen_lr : None, float or "safe"
         Step size of the frozen stage, as in `fed_frozen`.
+    frozen_participation : float, optional
+        Participation of the frozen stage, as in `fed_frozen`.
     reference : float or Reference, optional
         P_ref; default `reference_value(problem, like=params)`.
     path : sequence of Params, optional
-        Warm-up parameters after 0, 1, 2, … rounds, like the ``path`` of a run of `fed_avg`,
-        so that a warm-up that was run already is not run again.
+        Warm-up parameters after 0, 1, 2, … rounds, like the ``path`` of a run, whatever made them.
     descent : CentralizedDescent, optional
-        The synchronized control, where several tables share it.
+        The synchronized control, where several tables of equal work share it.
 
     Returns
     -------
@@ -102,39 +126,96 @@ def bias_drift(
     ------
     ValueError
         If a warm-up length is negative or exceeds `rounds`, `path` does not start at `params` or is
-        too short, or another argument is out of range.
+        too short, another argument is out of range, or `frozen_moments` refuses.
 
     Notes
     -----
-    Source: C9. Cost: one FedAvg run of max(T) rounds, E·max(T) centralized steps, and one
-    eigendecomposition per T.
+    Source: C9; in expectation C20, unequal work C21. Cost: one FedAvg run of max(T) rounds,
+    E·max(T) centralized steps (`central_round` where work is unequal), and one eigendecomposition,
+    or `frozen_moments`, per T.
     """
     check_fits(problem, params)
-    check_frozen_lr(frozen_lr)
-    settings = check_settings(rounds=rounds, local_steps=local_steps, local_lr=local_lr)
+    settings = check_settings(
+        rounds=rounds,
+        local_steps=check_local_steps(local_steps, problem.num_clients),
+        local_lr=constant_step("local_lr", local_lr, "the frozen stage in closed form"),
+        batch_size=batch_size,
+        participation=participation,
+        sampling=sampling,
+        stragglers=stragglers,
+        seed=seed,
+    )
+    second = SecondStage.checked(problem, settings, frozen_lr, frozen_participation)
     lengths = check_lengths(warmup_lengths, settings.rounds)
     found = reference_value(problem, like=params) if reference is None else reference
     target = found.value if isinstance(found, Reference) else real("reference", found)
+    central = central_round(problem, settings.local_steps, second.local_lr, stragglers=stragglers)
     with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
         reached = _recorded(path, params, lengths) or warmup_path(
-            problem, params, lengths, settings.local_steps, settings.local_lr
+            problem, params, lengths, settings
         )
-        steps = [settings.local_steps * t for t in lengths]
-        synchronized = _checked_descent(descent, problem, params, settings.local_lr).at(steps)
+        synchronized = synchronized_path(central, params, lengths, descent)
         rows = [
-            _row(problem, warm, smooth, settings.rounds - t, settings, frozen_lr, target)
+            _row(problem, warm, smooth, settings.rounds - t, second, target)
             for t, warm, smooth in zip(lengths, reached, synchronized, strict=True)
         ]
     return _table(lengths, rows, settings, target, found)
 
 
-def _checked_descent(
-    descent: CentralizedDescent | None, problem: Problem, params: Params, step_size: float
-) -> CentralizedDescent:
-    if descent is None:
-        return CentralizedDescent(problem, params, step_size)
-    descent.check(problem, params, step_size)
-    return descent
+class SecondStage(NamedTuple):
+    """Settings of the frozen stage."""
+
+    local_steps: int | IntArray
+    local_lr: float
+    frozen_lr: float | str | None
+    sampling: Sampling
+    batch_size: int | None
+    stragglers: float
+
+    @classmethod
+    def checked(
+        cls,
+        problem: Problem,
+        settings: Settings,
+        frozen_lr: float | str | None,
+        participation: float | None,
+    ) -> SecondStage:
+        """Those of the warm-up but for what is set apart; refused before it if moments would be."""
+        check_frozen_lr(frozen_lr)
+        sampling = settings.sampling
+        if participation is not None:
+            share = real("frozen_participation", participation, above=0.0, maximum=1.0)
+            sampling = sampling._replace(participation=share)
+        weight_moments(problem.weights, sampling)
+        steps, step_size = settings.local_steps, step_at(settings.local_lr, 0)
+        return cls(steps, step_size, frozen_lr, sampling, settings.batch_size, settings.stragglers)
+
+    def at(self, problem: Problem, params: Params) -> tuple[FrozenStage, FrozenMoments | None]:
+        """The (mean) stage at a kernel, and its moments where anything is random."""
+        random = self.batch_size is not None or self.stragglers > 0.0
+        if not random and self.sampling.is_everybody(problem.num_clients):
+            return self._stage(problem, params), None
+        moments = frozen_moments(
+            problem,
+            params,
+            local_steps=self.local_steps,
+            local_lr=self.local_lr,
+            frozen_lr=self.frozen_lr,
+            participation=self.sampling.participation,
+            sampling=self.sampling.scheme,
+            batch_size=self.batch_size,
+            stragglers=self.stragglers,
+        )
+        return moments.stage, moments
+
+    def _stage(self, problem: Problem, params: Params) -> FrozenStage:
+        return frozen_stage(
+            problem,
+            params,
+            local_steps=self.local_steps,
+            local_lr=self.local_lr,
+            frozen_lr=self.frozen_lr,
+        )
 
 
 def _table(
@@ -175,16 +256,6 @@ def warmup_star(lengths: Sequence[int], rows: Sequence[Row]) -> int | None:
     return best[1] if np.isfinite(best[0]) else None
 
 
-def check_lengths(warmup_lengths: Sequence[int], rounds: int) -> list[int]:
-    """Return sorted, distinct warm-up lengths in 0..rounds."""
-    lengths = sorted({positive_int("warmup_lengths", t, minimum=0) for t in warmup_lengths})
-    if not lengths or lengths[-1] > rounds:
-        raise ValueError(
-            f"warmup_lengths must be numbers in 0..{rounds} (rounds), got {list(warmup_lengths)}."
-        )
-    return lengths
-
-
 def _recorded(
     path: Sequence[Params] | None, start: Params, lengths: Sequence[int]
 ) -> list[Params] | None:
@@ -200,10 +271,10 @@ def _recorded(
 
 
 def warmup_path(
-    problem: Problem, params: Params, lengths: Sequence[int], local_steps: int, local_lr: float
+    problem: Problem, params: Params, lengths: Sequence[int], settings: Settings
 ) -> list[Params]:
     """Return the FedAvg parameters after each warm-up length, from one simulated run."""
-    settings = check_settings(rounds=lengths[-1], local_steps=local_steps, local_lr=local_lr)
+    settings = settings._replace(rounds=lengths[-1])
     oracle = problem.oracle(params)
     driver = RoundDriver(fed_avg(), problem, oracle, params, settings)
     wanted, out, current = set(lengths), [], params
@@ -218,41 +289,23 @@ def warmup_path(
     return out
 
 
-def finite_profile(problem: Problem, params: Params) -> float:
-    """P, or +inf where the parameters have diverged."""
-    held = population(problem)
-    if not np.isfinite(params.flat).all():
-        return INF
-    try:
-        value = held.profile_value(params, held.value_system(params.kernels()))
-    except FloatingPointError:
-        return INF
-    return value if np.isfinite(value) else INF
-
-
 def _row(
     problem: Problem,
     params: Params,
     synchronized: Params,
     remaining: int,
-    settings: Settings,
-    frozen_lr: float | str | None,
+    second: SecondStage,
     reference: float,
 ) -> Row:
     profile = finite_profile(problem, params)
     smooth = finite_profile(problem, synchronized)
     if not np.isfinite(profile):
-        return Row(INF, INF, smooth, INF, INF, INF, INF, INF, INF, False, settings.local_lr)
-    stage = frozen_stage(
-        problem,
-        params,
-        local_steps=settings.local_steps,
-        local_lr=settings.local_lr,
-        frozen_lr=frozen_lr,
-    )
-    stable = stage.stable or remaining == 0
-    objective = _final_objective(problem, params, stage, remaining)
-    parts = _drift_parts(stage, remaining)
+        return Row(INF, INF, smooth, INF, INF, INF, INF, INF, INF, INF, False, second.local_lr)
+    stage, moments = second.at(problem, params)
+    stable = remaining == 0 or (stage.stable if moments is None else moments.stable)
+    noise = 0.0 if moments is None else moments.noise(remaining)
+    parts = (*stage.drift_parts(remaining), noise) if stable else (INF,) * 4
+    objective = _final_objective(problem, params, stage, remaining) + noise
     residual = objective - profile - sum(parts) if stable else INF
     bias = profile - reference
     return Row(
@@ -267,78 +320,3 @@ def _final_objective(problem: Problem, params: Params, stage: FrozenStage, remai
         return INF
     objective = population(problem).value_and_gradient(params.replace(value=value))[0]
     return objective if np.isfinite(objective) else INF
-
-
-def _drift_parts(stage: FrozenStage, remaining: int) -> tuple[float, float, float]:
-    parts = stage.drift_parts(remaining)
-    if remaining == 0 and not np.isfinite(parts).all():
-        return stage.gap, 0.0, 0.0  # V_∞ has overflowed, but no frozen round is left to need it
-    return parts
-
-
-def synchronized_control(
-    problem: Problem,
-    params: Params,
-    *,
-    warmup_lengths: Sequence[int],
-    rounds: int,
-    local_steps: int,
-    local_lr: float,
-    descent: CentralizedDescent | None = None,
-) -> Array:
-    """Return the objective of the control without clients, for each warm-up length.
-
-    E·T centralized gradient steps on everything, then E·(R − T) on the value block, all explicit.
-
-    Parameters
-    ----------
-    problem, params, warmup_lengths, rounds, local_steps, local_lr, descent
-        As in `bias_drift`.
-
-    Returns
-    -------
-    array, shape (number of distinct lengths,)
-        Units of loss; +inf where descent diverged.
-
-    Notes
-    -----
-    Source: theory section 5. Cost: E·R centralized steps once, and E·(R − T) steps of (Hd)² m per
-    length.
-    """
-    from linattn._kernels.local import value_round
-
-    check_fits(problem, params)
-    lengths = check_lengths(warmup_lengths, rounds)
-    held = population(problem)
-    marks = [local_steps * t for t in lengths]
-    out = []
-    with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
-        for t, reached in zip(
-            lengths,
-            _checked_descent(descent, problem, params, local_lr).at(marks),
-            strict=True,
-        ):
-            if not np.isfinite(finite_profile(problem, reached)):
-                out.append(INF)
-                continue
-            system = held.value_system(reached.kernels())
-            start = reached.value.reshape(1, -1)
-            empty = np.zeros((0, 1, start.size))
-            value = value_round(
-                system.hessian[None],
-                system.linear[None],
-                start.copy(),
-                start[0].copy(),
-                float(local_lr),
-                0.0,
-                np.zeros((0, start.size)),
-                local_steps * (rounds - t),
-                empty,
-                empty,
-            )
-            if not np.isfinite(value).all():
-                out.append(INF)
-                continue
-            last = reached.replace(value=value.reshape(reached.value.shape))
-            out.append(held.value_and_gradient(last)[0])
-    return np.array(out)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from linattn._settings import LocalSteps, StepSize
 from linattn._threads import one_blas_thread
 from linattn._typing import Array
 from linattn.analysis.recorded import recorded_driver
+from linattn.analysis.step_errors import ErrorSplit, StepErrors
 from linattn.federated.method import Method
 from linattn.federated.rounds import Round, check_settings
 from linattn.linalg import largest_eigenvalue
-from linattn.objectives.forms import SequenceForm
 from linattn.objectives.population import Population, population
 from linattn.objectives.profile import KernelCurvatureBound, cheap_curvature_bound
-from linattn.oracles.protocol import LocalTrace
 from linattn.types import Params, Problem
 
 if TYPE_CHECKING:
@@ -37,15 +37,6 @@ IDENTITY = ("paid", "tracking", "drift", "noise", "sampling", "curvature", "reso
 ERRORS = ("track", "drift", "noise", "sampling")
 
 
-class StepErrors(NamedTuple):
-    """ε of one local step, split into its four sources; flat kernel vectors."""
-
-    track: Array
-    drift: Array
-    noise: Array
-    sampling: Array
-
-
 def looseness(certificate: xr.Dataset) -> float:
     """Return (Cert(T) − P(B_T)) / (P(B_0) − P(B_T)) at T = argmin P; NaN if P never fell."""
     profile = certificate["profile"].values
@@ -61,12 +52,15 @@ def descent_certificate(
     params: Params,
     *,
     rounds: int,
-    local_steps: int,
-    local_lr: float,
+    local_steps: LocalSteps,
+    local_lr: StepSize,
     batch_size: int | None = None,
     participation: float = 1.0,
+    sampling: str = "uniform",
+    stragglers: float = 0.0,
     seed: int = 0,
     method: Method | None = None,
+    force: bool = False,
 ) -> xr.Dataset:
     """Return the descent certificate of a FedAvg warm-up.
 
@@ -75,15 +69,21 @@ def descent_certificate(
         P(B̄⁺) ≤ P(B̄) − (η/2)‖∇P‖² + (η/2)‖ε‖² − (η/2)(1 − ηL_K)‖g‖²          (merged, C4)
         P(θ⁺) = P(θ) − (η/2)‖∇P‖² + (η/2)‖ε‖² − (η/2)‖g‖² + ρ − resolve         (factored, C4f)
 
+    Sums run over the participants that are still working: a client that has finished its E_i steps
+    stays in B̄ and contributes nothing to g, to the drift or to the gradient that stands for all.
+
     Parameters
     ----------
     problem : Problem
     params : Params
         Start.
-    rounds, local_steps, local_lr, batch_size, participation, seed
+    rounds, local_steps, local_lr, batch_size, participation, sampling, stragglers, seed
         As in `run`.
     method : Method, optional
-        Default `fed_avg()`; must train the kernel with plain averaging.
+        Default `fed_avg()`.
+    force : bool
+        Judge a method that does not average plain gradient steps all the same, to show that the
+        certificate does not cover it.
 
     Returns
     -------
@@ -96,11 +96,17 @@ def descent_certificate(
         ``curvature_kind`` ("exact", "cheap bound" or, factored, "remainder") and
         ``diverged_round`` (None if it did not).
 
+    Raises
+    ------
+    ValueError
+        If an argument is out of range; if the method does not average plain gradient steps, or has
+        rounds in which not everybody trains the kernel.
+
     Notes
     -----
-    Source: C4, C4f, additive identity of theory section 3. L_K is exact for Hd² ≤ 256 and the cheap
-    bound of C3 above; the attribute says which. Cost: per local step one profile, two
-    gradients and one 𝓚 on the population, besides the run itself.
+    Source: C4, C4f, additive identity of theory section 3; unequal work, C21. L_K is exact for
+    Hd² ≤ 256 and the cheap bound of C3 above; the attribute says which. Cost: per local step one
+    profile, two gradients and one 𝓚 on the population, besides the run itself.
     """
     settings = check_settings(
         rounds=rounds,
@@ -108,12 +114,27 @@ def descent_certificate(
         local_lr=local_lr,
         batch_size=batch_size,
         participation=participation,
+        sampling=sampling,
+        stragglers=stragglers,
         seed=seed,
     )
+    if method is not None and not force:
+        _check_averages_plain_steps(method)
     driver = recorded_driver(problem, params, settings, method)
     ledger = Ledger(problem, params)
     ledger.follow(driver)
     return ledger.finish(settings.rounds)
+
+
+def _check_averages_plain_steps(method: Method) -> None:
+    """Refuse methods whose virtual iterate does not move along the averaged gradient."""
+    allowed = {"masked", "sampled", "memory"}  # round by round, and bookkeeping
+    apart = [name for name in method.nature.deviations if name not in allowed]
+    if apart:
+        raise ValueError(
+            "method must average plain gradient steps for the descent certificate, got "
+            f"{method.name}: {', '.join(apart)}."
+        )
 
 
 class Ledger:
@@ -166,14 +187,15 @@ class Ledger:
     def add(self, done: Round) -> bool:
         """Account for all local steps of a round; False once an iterate is no longer finite."""
         assert done.trace is not None
-        weights, step_size = done.context.weights, done.plan.local_lr
-        places = np.einsum("p,epd->ed", weights, done.trace.iterates)
+        self._check_trains_kernel(done)
+        step_size = done.plan.local_lr
+        places = np.einsum("p,epd->ed", done.context.weights, done.trace.iterates)
         places = np.concatenate([places, done.flat[None]])
-        sampled = self._sampled_form(done)
+        split = ErrorSplit(self.problem, self.population, self.kernel, done)
         violations, eta_curvature = 0, 0.0
         for e in range(len(places) - 1):
             here, there = (Params(self.layout, places[k]) for k in (e, e + 1))
-            update, errors, slope = self._errors(here, done.trace, e, weights, sampled)
+            update, errors, slope = split.at(e, here, self.system.minimizer)
             try:
                 result = self._step(here, there, update, errors, slope, step_size)
             except FloatingPointError:
@@ -185,34 +207,14 @@ class Ledger:
         self._row(violations, eta_curvature)
         return True
 
-    def _sampled_form(self, done: Round) -> Population | None:
-        """Σ_S w_i F_i of the participants, where these are not everybody."""
-        participants = done.context.participants
-        if len(participants) == self.problem.num_clients:
-            return None
-        part = self.problem.subset(participants.tolist())
-        return Population(part, SequenceForm(part.statistics, part.sequence_weights))
-
-    def _errors(
-        self,
-        here: Params,
-        trace: LocalTrace,
-        e: int,
-        weights: Array,
-        sampled: Population | None,
-    ) -> tuple[Array, StepErrors, Array]:
-        """g, the parts of ε, and ∇P at one virtual iterate."""
-        kernel, held = self.kernel, self.population
-        update = weights @ trace.gradients[e][:, kernel]
-        local = weights @ trace.full_gradients[e][:, kernel]
-        joint = held.value_and_gradient(here)[1][kernel]
-        slope = held.profile_kernel_gradient(here, self.system.minimizer)
-        centre = joint if sampled is None else sampled.value_and_gradient(here)[1][kernel]
-        return (
-            update,
-            StepErrors(joint - slope, local - centre, update - local, centre - joint),
-            slope,
-        )
+    def _check_trains_kernel(self, done: Round) -> None:
+        """Refuse rounds in which not everybody trains the whole kernel."""
+        kernel, plan = self.layout.kernel_blocks, done.plan
+        if not all(kernel <= plan.trained_by(k) for k in range(len(done.ends))):
+            raise ValueError(
+                "rounds must train the kernel at every participant for the descent certificate, "
+                f"got round {done.context.round}, which does not."
+            )
 
     def _step(
         self,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Unpack
 
 import numpy as np
 
 from linattn._typing import Array
-from linattn.analysis.certificate import Ledger, StepErrors
+from linattn.analysis.certificate import Ledger
 from linattn.analysis.recorded import recorded_driver
-from linattn.federated.rounds import check_settings
+from linattn.analysis.step_errors import StepErrors
+from linattn.federated.rounds import RunSettings, check_settings
 from linattn.types import Params, Problem
 
 if TYPE_CHECKING:
@@ -71,15 +72,7 @@ class _Recorder(Ledger):
 
 
 def descent_steps(
-    problem: Problem,
-    params: Params,
-    *,
-    rounds: int,
-    local_steps: int,
-    local_lr: float,
-    batch_size: int | None = None,
-    participation: float = 1.0,
-    seed: int = 0,
+    problem: Problem, params: Params, **settings: Unpack[RunSettings]
 ) -> DescentSteps:
     """Return the local steps of a FedAvg warm-up as steps of inexact descent on P.
 
@@ -88,25 +81,19 @@ def descent_steps(
     problem : Problem
     params : Params
         Start.
-    rounds, local_steps, local_lr, batch_size, participation, seed
-        As in `run`.
+    **settings
+        rounds, local_steps, local_lr, batch_size, participation, sampling, stragglers and seed as
+        in `run`.
 
     Notes
     -----
     Source: C14, C4. Cost: that of `descent_certificate`.
     """
-    settings = check_settings(
-        rounds=rounds,
-        local_steps=local_steps,
-        local_lr=local_lr,
-        batch_size=batch_size,
-        participation=participation,
-        seed=seed,
-    )
-    driver = recorded_driver(problem, params, settings)
+    checked = check_settings(**settings)
+    driver = recorded_driver(problem, params, checked)
     recorder = _Recorder(problem, params)
     completed = recorder.follow(driver)
     slopes, errors, curvatures = np.array(recorder.steps).reshape(-1, 3).T
     profile = np.array(recorder.profiles)
-    ledger = recorder.finish(settings.rounds)
+    ledger = recorder.finish(checked.rounds)
     return DescentSteps(profile, slopes, errors, curvatures, completed, driver.params, ledger)

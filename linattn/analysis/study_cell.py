@@ -10,8 +10,8 @@ import numpy as np
 from linattn._checks import one_of
 from linattn._threads import one_blas_thread
 from linattn._typing import Array
-from linattn.analysis.bias_drift import finite_profile
 from linattn.analysis.budget import Budget, TwoStageCost, affordable
+from linattn.analysis.synchronized import finite_profile
 from linattn.federated.method import Method
 from linattn.federated.methods import fed_avg, fed_frozen
 from linattn.federated.methods.table import METHODS, Choices, make_method

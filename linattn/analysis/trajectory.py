@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from linattn._threads import one_blas_thread
 from linattn._typing import Array, IntArray
 from linattn.analysis.recorded import recorded_driver
 from linattn.federated.method import Method
-from linattn.federated.rounds import check_settings
+from linattn.federated.rounds import RunSettings, check_settings
 from linattn.oracles.protocol import LocalTask
 from linattn.types import Params, Problem
 
@@ -25,9 +25,11 @@ class LocalPath(NamedTuple):
     weights : array, shape (P,)
         w_i as applied by the server.
     places : array, shape (E + 1, P, D)
-        Local iterates, the last before averaging.
+        Local iterates, the last before averaging; E is the largest number of local steps, and who
+        finished earlier stays.
     gradients, full_gradients : array, shape (E, P, D)
-        The gradients that were used, and the full-batch ones at the same places.
+        The gradients that were used, and the full-batch ones at the same places; zero once a
+        client has finished.
     step_size : float
         η of this round.
     """
@@ -55,13 +57,8 @@ def local_paths(
     problem: Problem,
     params: Params,
     *,
-    rounds: int,
-    local_steps: int,
-    local_lr: float,
-    batch_size: int | None = None,
-    participation: float = 1.0,
-    seed: int = 0,
     method: Method | None = None,
+    **settings: Unpack[RunSettings],
 ) -> Iterator[LocalPath]:
     """Yield every round of a run with all its local steps, until one is not finite.
 
@@ -70,24 +67,17 @@ def local_paths(
     problem : Problem
     params : Params
         Start.
-    rounds, local_steps, local_lr, batch_size, participation, seed
-        As in `run`.
     method : Method, optional
         Default `fed_avg()`.
+    **settings
+        rounds, local_steps, local_lr, batch_size, participation, sampling, stragglers and seed as
+        in `run`.
 
     Notes
     -----
     Source: theory section 3 (virtual iterate). Cost: the run itself, 3 E P D numbers of memory.
     """
-    settings = check_settings(
-        rounds=rounds,
-        local_steps=local_steps,
-        local_lr=local_lr,
-        batch_size=batch_size,
-        participation=participation,
-        seed=seed,
-    )
-    driver = recorded_driver(problem, params, settings, method)
+    driver = recorded_driver(problem, params, check_settings(**settings), method)
     with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
         for done in driver:
             assert done.trace is not None

@@ -7,13 +7,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from linattn._settings import check_local_steps, step_at
 from linattn._typing import Array, IntArray
 from linattn.federated.accounting import Traffic
 from linattn.federated.method import Cost, Method, Plan, Proposal, RoundContext, average
-from linattn.federated.settings import Settings, choose_participants, draw_batches
+from linattn.federated.settings import (
+    Settings,
+    draw_batches,
+    draw_local_steps,
+    draw_participants,
+)
 from linattn.oracles.protocol import LocalTask, LocalTrace, Oracle, explicit_steps
+from linattn.oracles.unequal import train_unequal
 from linattn.streams import stream
 from linattn.types import Federation, Params
+
+NOBODY = np.zeros(0, dtype=np.int64)
 
 
 class Round(NamedTuple):
@@ -81,6 +90,7 @@ class RoundDriver:
         self.method = method
         self.problem = problem
         self.oracle = oracle if method.oracle is None else method.oracle(oracle)
+        check_local_steps(settings.local_steps, self.oracle.num_clients)
         self.settings = settings
         self.record = record or method.records_steps
         self.params = params
@@ -113,10 +123,10 @@ class RoundDriver:
         """Run round t: probe, plan, train, review until accepted, aggregate."""
         context = self.context(t)
         self.begin(context)
-        for i in context.participants.tolist():
-            self._client(context, i)
         bill = np.zeros(3, dtype=np.int64)
         while True:
+            for i in context.participants.tolist():
+                self._client(context, i)
             context = self._planned(context)
             task = self._task(context)
             ends, trace = self._train(context, task)
@@ -128,6 +138,7 @@ class RoundDriver:
             if verdict is None:
                 break
             self.server = verdict
+            context = self.context(t)  # another plan may ask other clients
         flat = self._aggregate(context, proposal)
         self._publish(t, proposal.plan, flat)
         up, down, work = bill.tolist()
@@ -146,26 +157,31 @@ class RoundDriver:
 
     def context(self, t: int) -> RoundContext:
         """What slots see before round t, at the parameters of now."""
-        participants = choose_participants(
-            self.oracle.num_clients, self.settings.participation, self.settings.seed, t
-        )
-        chosen = self.problem.weights[participants]
-        everyone = len(participants) == self.oracle.num_clients
+        settings, sampling = self.settings, self.settings.sampling
+        if self.method.sampling is not None:
+            context = self._context(t, NOBODY, np.zeros(0))
+            self.begin(context)
+            sampling = self.method.sampling(context, self.server)
+        weights = self.problem.weights
+        return self._context(t, *draw_participants(weights, sampling, seed=settings.seed, t=t))
+
+    def _context(self, t: int, participants: IntArray, weights: Array) -> RoundContext:
+        settings = self.settings
         return RoundContext(
             round=t,
             params=self.params,
             participants=participants,
-            weights=chosen if everyone else chosen / chosen.sum(),
-            local_steps=self.settings.local_steps,
-            local_lr=self.settings.local_lr,
+            weights=weights,
+            local_steps=draw_local_steps(settings, participants, t),
+            local_lr=step_at(settings.local_lr, t),
             problem=self.problem,
             oracle=self.oracle,
-            seed=self.settings.seed,
+            seed=settings.seed,
+            sampling=settings.sampling,
         )
 
     def _planned(self, context: RoundContext) -> RoundContext:
         """The context with the uploads of the probe phase and the plan."""
-        context = context._replace(probes=(), plan=None)
         probe = self.method.probe
         if probe is not None:
             uploads = [
@@ -184,7 +200,7 @@ class RoundDriver:
             self._starts(context),
             context.params.flat,
             np.stack([layout.mask(plan.trained_by(k)) for k in range(count)]),
-            context.local_steps,
+            max(context.local_steps.tolist()),
             plan.local_lr,
             prox,
             shift,
@@ -237,28 +253,35 @@ class RoundDriver:
             draw_batches(
                 self.oracle.batch_limit(int(i)),
                 size,
-                context.local_steps,
+                int(steps),
                 stream(self.settings.seed, "batch", int(i), context.round),
             )
-            for i in context.participants
+            for i, steps in zip(context.participants, context.local_steps, strict=True)
         ]
 
     def _train(self, context: RoundContext, task: LocalTask) -> tuple[Array, LocalTrace | None]:
         penalty = self.method.penalty_gradient
         if not task_plan(context).trained and not task.record:
             return task.starts, None
-        if penalty is None:
-            return self.oracle.train(task)
-        return explicit_steps(
-            self.oracle,
-            task,
-            lambda i, flat, batch: penalty(context, i, self.clients.get(i), flat, batch),
-        )
+
+        def train(task: LocalTask) -> tuple[Array, LocalTrace | None]:
+            if penalty is None:
+                return self.oracle.train(task)
+            return explicit_steps(
+                self.oracle,
+                task,
+                lambda i, flat, batch: penalty(context, i, self.clients.get(i), flat, batch),
+            )
+
+        if len(set(context.local_steps.tolist())) == 1:
+            return train(task)
+        return train_unequal(train, task, context.local_steps)
 
     def _costs(self, context: RoundContext, task: LocalTask) -> IntArray:
         """Floats up, floats down and multiply-adds of all participants, extras included."""
         plan, extra_cost = task_plan(context), self.method.extra_cost
         bill = np.array([0, self.traffic.download(context.participants, plan.generated), 0])
+        counts = context.local_steps.tolist()
         for k, i in enumerate(context.participants.tolist()):
             extra = Cost()
             if extra_cost is not None:
@@ -269,8 +292,8 @@ class RoundDriver:
                 batches = None if task.batches is None else task.batches[k]
                 per_step = self.oracle.gradient_work(trained).plus(extra.per_step)
                 tokens, sequences = self.oracle.amount(i, batches)
-                repeats = task.local_steps if batches is None else 1
-                work += per_step.total(tokens * repeats, sequences * repeats, task.local_steps)
+                repeats = counts[k] if batches is None else 1
+                work += per_step.total(tokens * repeats, sequences * repeats, counts[k])
             uploaded = self.traffic.size(trained - plan.kept)
             bill += (uploaded + extra.floats_up, extra.floats_down, work)
         return bill

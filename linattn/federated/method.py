@@ -5,6 +5,7 @@ A `Method` fills a few slots; an empty slot is what FedAvg does. `RoundDriver` o
 ====================  ============================================================================
 slot                  question it answers
 ====================  ============================================================================
+``sampling``          who takes part in a round? (default: as `run` was told)
 ``oracle``            how do clients see the problem, if not as it is? (fixed gates)
 ``server_memory``     what does the server remember before the first round?
 ``client_memory``     what does a client remember before its first round?
@@ -29,7 +30,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from linattn._settings import EVERYBODY, Sampling, Step, step_at
 from linattn._typing import Array, IntArray
+from linattn.federated.nature import Nature
 from linattn.oracles.protocol import LocalTrace, Oracle
 from linattn.oracles.work import NO_WORK, Work
 from linattn.types import Federation, Params
@@ -47,14 +50,16 @@ class RoundContext(NamedTuple):
     participants : array of int, shape (P,)
     weights : array, shape (P,)
         w_i of the weighted mean; sums to one.
-    local_steps : int
-        E.
+    local_steps : array of int, shape (P,)
+        E_i: how many each participant takes in this round.
     local_lr : float
-        η as given to `run`.
+        η of this round as given to `run`.
     problem : Problem or DeepProblem
     oracle : Oracle
     seed : int
         Of the run; name your stream: ``stream(context.seed, "my method", ...)``.
+    sampling : Sampling
+        As given to `run`, whatever the slot ``sampling`` makes of it.
     probes : tuple
         What every participant uploaded before the plan; empty without the slot ``probe``.
     plan : Plan or None
@@ -65,11 +70,12 @@ class RoundContext(NamedTuple):
     params: Params
     participants: IntArray
     weights: Array
-    local_steps: int
+    local_steps: IntArray
     local_lr: float
     problem: Federation
     oracle: Oracle
     seed: int = 0
+    sampling: Sampling = EVERYBODY
     probes: tuple[Any, ...] = ()
     plan: Plan | None = None
 
@@ -78,6 +84,10 @@ class RoundContext(NamedTuple):
         """η of the planned round."""
         assert self.plan is not None
         return self.plan.local_lr
+
+    def steps_of(self, client: int) -> int:
+        """E_i of a participant."""
+        return int(self.local_steps[np.searchsorted(self.participants, client)])
 
 
 class Plan(NamedTuple):
@@ -192,6 +202,14 @@ def average(context: RoundContext, proposal: Proposal) -> Array:
     return flat
 
 
+def step_toward(context: RoundContext, mean: Array, server_lr: Step) -> Array:
+    """w + η_g (mean − w), (D,); the mean itself at η_g = 1."""
+    step = step_at(server_lr, context.round)
+    if step == 1.0:
+        return mean
+    return np.asarray(context.params.flat + step * (mean - context.params.flat))
+
+
 def train_everything(context: RoundContext, memory: Any) -> Plan:
     """Train all blocks at the given step size: the plan of FedAvg."""
     return Plan(frozenset(context.params.layout.names), context.local_lr)
@@ -207,6 +225,7 @@ ReviewSlot = Callable[[RoundContext, Any, Proposal], Any]
 PerClientSlot = Callable[[RoundContext, int, Any, Any], Any]
 FlatSlot = Callable[[RoundContext, int, Any, Any], Array]
 CostSlot = Callable[[RoundContext, int, Any, Any], Cost]
+SamplingSlot = Callable[[RoundContext, Any], Sampling]
 
 
 @dataclass(frozen=True)
@@ -239,8 +258,13 @@ class Method:
     personal : (context, client, server memory, client memory) -> array (D,)
         The client's own model; ``context.params`` are the server's current parameters.
     extra_cost : (context, client, server memory, client memory) -> Cost
+    sampling : (context, server memory) -> Sampling
+        The context has no participants yet; what `run` was told is ``context.sampling``.
     records_steps : bool
         Whether `aggregate` and `review` need the trace of the local steps.
+    declared : Nature, optional
+        What the method is, where its slots would say too much: a `direction` may be a proximal
+        term or a control variate, a memory mere bookkeeping. See `nature`.
 
     Examples
     --------
@@ -263,7 +287,26 @@ class Method:
     start: FlatSlot | None = None
     personal: FlatSlot | None = None
     extra_cost: CostSlot | None = None
+    sampling: SamplingSlot | None = None
     records_steps: bool = False
+    declared: Nature | None = None
+
+    @property
+    def nature(self) -> Nature:
+        """What theorems may ask of the method: as declared, else the most its slots could mean."""
+        if self.declared is not None:
+            return self.declared
+        return Nature(
+            proximal=self.direction is not None,
+            corrected=_any_filled(self.direction, self.penalty_gradient, self.oracle),
+            masked=self.plan is not train_everything,
+            sampled=self.sampling is not None,
+            personal=self.start is not None,
+            memory=_any_filled(
+                self.server_memory, self.client_memory, self.update_client, self.review
+            ),
+            server_step=self.aggregate is not None,
+        )
 
     def __repr__(self) -> str:
         return f"Method({self.name})"
@@ -279,4 +322,8 @@ def observed(method: Method, observe: Callable[[RoundContext, Proposal], None]) 
             return average(context, proposal), memory
         return inner(context, memory, proposal)
 
-    return replace(method, aggregate=aggregate)
+    return replace(method, aggregate=aggregate, declared=method.nature)
+
+
+def _any_filled(*slots: object) -> bool:
+    return any(slot is not None for slot in slots)

@@ -7,16 +7,20 @@ from typing import Any
 
 import numpy as np
 
+from linattn._settings import LocalSteps, StepSize
 from linattn._threads import one_blas_thread
 from linattn.federated.driver import Memory, Round, RoundDriver
 from linattn.federated.history import ALL_METRICS, EvaluateClients, History, check_metrics
 from linattn.federated.method import Method
 from linattn.federated.result import Outcome, Result
 from linattn.federated.settings import (
+    RunSettings,
     Settings,
     check_settings,
     choose_participants,
     draw_batches,
+    draw_local_steps,
+    draw_participants,
 )
 from linattn.oracles.protocol import Oracle
 from linattn.types import Federation, Params
@@ -26,10 +30,13 @@ __all__ = [
     "Memory",
     "Round",
     "RoundDriver",
+    "RunSettings",
     "Settings",
     "check_settings",
     "choose_participants",
     "draw_batches",
+    "draw_local_steps",
+    "draw_participants",
     "run",
 ]
 
@@ -40,10 +47,12 @@ def run(
     params: Params,
     *,
     rounds: int,
-    local_steps: int,
-    local_lr: float,
+    local_steps: LocalSteps,
+    local_lr: StepSize,
     batch_size: int | None = None,
     participation: float = 1.0,
+    sampling: str = "uniform",
+    stragglers: float = 0.0,
     seed: int = 0,
     record_params: bool = False,
     metrics: Sequence[str] | None = None,
@@ -55,7 +64,7 @@ def run(
     """Run a federated method by explicit local gradient steps.
 
     Every round all participants start at the server's parameters, take `local_steps` steps of size
-    `local_lr` on F_i, and the server averages with w_i = p_i / Σ_S p_j.
+    `local_lr` on F_i, and the server averages with weights w_i that sum to one.
 
     Parameters
     ----------
@@ -65,17 +74,26 @@ def run(
         Start.
     rounds : int
         R; the run ends after round R − 1, whatever `start_round`.
-    local_steps : int
-        E.
-    local_lr : float
-        η, for every trained parameter.
+    local_steps : int, or one int per client
+        E, or the E_i of all clients.
+    local_lr : float, array or callable (round) -> float
+        η, for every trained parameter: constant, one entry per round, or a function of the round.
     batch_size : int, optional
         Each local step draws min(batch_size, n_i) of the client's sequences without replacement,
         from the stream (seed, "batch", client, round); default all.
     participation : float
-        Share of the clients per round, max(1, round(participation·C)) of them uniformly without
-        replacement, from the stream (seed, "participation", round). With unequal p the mean of w_i
-        is not p_i: sampled FedAvg then aims at a slightly different average, as in practice.
+        Share of the clients per round, K = max(1, round(participation·C)) draws from the stream
+        (seed, "participation", round).
+    sampling : {"uniform", "weighted"}
+        ``"uniform"``: without replacement, every client alike, averaged with w_i = p_i / Σ_S p_j,
+        as FedAvg is run in practice. With unequal p the mean of w_i is not p_i, so that sampled
+        FedAvg aims at another average: p = (.048, .238, .571, .143), half of them sampled, has mean
+        weights (.083, .292, .405, .221). ``"weighted"``: with replacement, client i with
+        probability p_i, averaged with w_i = (times drawn)/K, whose mean is p_i; a client drawn
+        twice runs once. All participation is K = C draws then, not everybody.
+    stragglers : float
+        Probability that a participant stops early, after a number of local steps that is uniform on
+        1..E_i, from the stream (seed, "stragglers", client, round).
     seed : int
     record_params : bool
         Keep the server parameters of every round in ``result.path``.
@@ -101,12 +119,13 @@ def run(
     Raises
     ------
     ValueError
-        If an argument is out of range or the parameters do not fit the problem.
+        If an argument is out of range or the parameters do not fit the problem; at the round where
+        a callable step is not positive.
 
     Notes
     -----
-    Source: theory section 3. Cost: rounds · E · Σ_S n_i (5H + 1) d² m multiply-adds (token
-    readout), plus one evaluation of the metrics per round.
+    Source: theory section 3; unequal work, C21. Cost: rounds · Σ_S E_i n_i (5H + 1) d² m
+    multiply-adds (token readout), plus one evaluation of the metrics per round.
     """
     oracle = oracle_of(problem, params)
     settings = check_settings(
@@ -115,6 +134,8 @@ def run(
         local_lr=local_lr,
         batch_size=batch_size,
         participation=participation,
+        sampling=sampling,
+        stragglers=stragglers,
         seed=seed,
         start_round=start_round,
     )

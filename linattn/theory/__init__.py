@@ -1,14 +1,17 @@
 """The analytical side: closed forms and bounds. Never imports `linattn.federated`."""
 
 from linattn.theory.frozen import FrozenStage, frozen_stage
+from linattn.theory.moments import FrozenMoments, frozen_moments
 from linattn.theory.scaffold import ScaffoldStage, scaffold_stage
 from linattn.theory.symmetry import change_gauge, euler_identity
 
 __all__ = [
+    "FrozenMoments",
     "FrozenStage",
     "ScaffoldStage",
     "change_gauge",
     "euler_identity",
+    "frozen_moments",
     "frozen_stage",
     "scaffold_stage",
 ]

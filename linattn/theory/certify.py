@@ -232,7 +232,7 @@ def _frozen(exact: Exact, kernel: Matrix, stage: FrozenStage) -> list[Certificat
     (eta,) = matrix(np.array(stage.local_lr)).entries()
     hessians, linears = _client_matrices(exact, kernel)
     one = identity(kernel.nrows())
-    sums = [_power_sum(one - a * eta, stage.local_steps) for a in hessians]
+    sums = [_power_sum(one - a * eta, stage.common_steps) for a in hessians]
     pairs = list(zip(exact.weights, sums, hessians, linears, strict=True))
     surrogate = total([s * a * p for p, s, a, _ in pairs])
     surrogate = (surrogate + surrogate.transpose()) * matrix(np.array(0.5)).entries()[0]
@@ -246,7 +246,7 @@ def _frozen(exact: Exact, kernel: Matrix, stage: FrozenStage) -> list[Certificat
     nan = float("nan")
     signs = [_positive(f"bias {k}", entry) for k, entry in enumerate(bias.entries())]
     found = [Certificate("ρ < 1", decided, nan, nan), *signs]
-    if stage.bias_bound is not None and stage.local_steps > 1:
+    if stage.bias_bound is not None and stage.common_steps > 1:
         found.append(_bias_bound(exact, stage, bias, (hessians, linears, surrogate, star)))
     return found
 
@@ -275,7 +275,7 @@ def _bias_bound(
     for p, a, c in zip(exact.weights, hessians, linears, strict=True):
         apart, slope = a - mean, a * star - c
         spread.append(p * inner(apart, apart).sqrt() * _top(slope).sqrt())
-    smallest = rayleigh(surrogate, _lowest(surrogate)) / stage.local_steps
+    smallest = rayleigh(surrogate, _lowest(surrogate)) / stage.common_steps
     bound = _lipschitz(stage, hessians, eta) / smallest * total(spread)
     return _positive("C8 bound", bound - inner(bias, bias).sqrt())
 
@@ -296,7 +296,7 @@ def _top(rectangle: Matrix) -> Ball:
 
 def _lipschitz(stage: FrozenStage, hessians: list[Matrix], eta: Ball) -> Ball:
     """|s'| at an upper bound of the smallest eigenvalue, or η(E − 1)/2 beyond ηλ_max ≤ 1."""
-    count = stage.local_steps
+    count = stage.common_steps
     if stage.largest_step_curvature > 1.0:
         return eta * (count - 1) / 2
     lowest = min((rayleigh(a, _lowest(a)) for a in hessians), key=lambda ball: float(ball.mid()))

@@ -121,7 +121,7 @@ def frozen_consensus_bound(
     """
     if stage.largest_step_curvature > 2.0 and not force:
         return None
-    return stage.local_lr * stage.local_steps * heterogeneity
+    return stage.local_lr * stage.common_steps * heterogeneity
 
 
 def frozen_contraction_bound(
@@ -143,5 +143,5 @@ def frozen_contraction_bound(
     if stage.largest_step_curvature > 1.0 and not force:
         return None
     smallest = float(np.linalg.eigvalsh(stage.hessians).min())
-    shrunk = contraction(np.array(stage.local_lr * smallest), stage.local_steps)
+    shrunk = contraction(np.array(stage.local_lr * smallest), stage.common_steps)
     return heterogeneity * float(shrunk) / smallest

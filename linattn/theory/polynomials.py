@@ -5,12 +5,14 @@ With x = η·(eigenvalue of A_i) and y = 1 − x, E local steps apply y^E, and t
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
-from linattn._typing import Array
+from linattn._typing import Array, IntArray
 
 
-def contraction(x: Array, steps: int) -> Array:
+def contraction(x: Array, steps: int | IntArray) -> Array:
     """Return 1 − (1 − x)^E for x > 0, to full relative precision.
 
     Notes
@@ -27,21 +29,57 @@ def contraction(x: Array, steps: int) -> Array:
         return np.asarray(np.where(negative, grown, kept))
 
 
-def weighted_sum(x: Array, steps: int) -> Array:
-    """Return T(x) = Σ_{k<E} (E − 1 − k)(1 − x)^k, zero at E = 1.
+class PowerSums(NamedTuple):
+    """Sums of y^k = (1 − x)^k: y^E, and each of the others the sum of the one before over 0..E−1.
+
+    Attributes
+    ----------
+    power : array
+        y^E.
+    plain : array
+        S_E = Σ_{k<E} y^k.
+    weighted : array
+        T_E = Σ_{j<E} S_j = Σ_{k<E} (E − 1 − k) y^k.
+    twice : array
+        U_E = Σ_{j<E} T_j.
+    """
+
+    power: Array
+    plain: Array
+    weighted: Array
+    twice: Array
+
+
+def power_sums(x: Array, steps: int | IntArray) -> PowerSums:
+    """Return the sums up to E (which broadcasts against x) by doubling, without subtraction.
 
     Notes
     -----
-    T = Σ_{j<E} S_j, so adding partial geometric sums needs no subtraction for x ≤ 1. Cost: E
-    vector operations.
+    Sums over 0..2n−1 split at n: S_{n+i} = S_n + y^n S_i, and the others by summing that. All terms
+    are positive for x ≤ 1. Cost: log₂ E vector operations.
     """
     y = 1.0 - np.asarray(x, dtype=np.float64)
-    partial, total = np.zeros_like(y), np.zeros_like(y)
+    counts = np.broadcast_to(
+        np.asarray(steps, dtype=np.int64), np.broadcast_shapes(y.shape, np.shape(steps))
+    )
+    power, plain = np.ones(counts.shape), np.zeros(counts.shape)
+    weighted, twice = np.zeros(counts.shape), np.zeros(counts.shape)
     with np.errstate(over="ignore", invalid="ignore"):
-        for _ in range(steps - 1):
-            partial = partial * y + 1.0
-            total = total + partial
-    return total
+        for bit in reversed(range(int(counts.max()).bit_length())):
+            n = (counts >> (bit + 1)).astype(np.float64)
+            twice = twice + n * weighted + 0.5 * n * (n - 1.0) * plain + power * twice
+            weighted = weighted + n * plain + power * weighted
+            plain, power = plain + power * plain, power * power
+            odd = (counts >> bit) % 2 == 1
+            twice = np.where(odd, twice + weighted, twice)
+            weighted = np.where(odd, weighted + plain, weighted)
+            plain, power = np.where(odd, plain + power, plain), np.where(odd, power * y, power)
+    return PowerSums(power, plain, weighted, twice)
+
+
+def weighted_sum(x: Array, steps: int | IntArray) -> Array:
+    """Return T(x) = Σ_{k<E} (E − 1 − k)(1 − x)^k, zero at E = 1; see `power_sums`."""
+    return power_sums(x, steps).weighted
 
 
 def slope(x: float, steps: int, step_size: float) -> float:

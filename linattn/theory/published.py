@@ -32,9 +32,9 @@ def operator_bound(stage: FrozenStage) -> float | None:
         return None
     moves = np.linalg.norm(stage.gradients_at_minimizer, axis=(1, 2))
     total = float(stage.local_lr * (stage.weights @ moves))
-    powers = xi ** np.arange(1, stage.local_steps)
+    powers = xi ** np.arange(1, stage.common_steps)
     # 1 − ξ^E of a ξ just below 1, without cancellation; contraction(x) is 1 − (1 − x)^E.
-    gap = float(contraction(np.array(_distance_to_one(values)), stage.local_steps))
+    gap = float(contraction(np.array(_distance_to_one(values)), stage.common_steps))
     return float(powers.sum()) * total / gap
 
 
@@ -56,7 +56,7 @@ def surrogate_condition_bound(stage: FrozenStage) -> float:
     mean lie between those of its parts. Cost: the spectra of A_i.
     """
     values = stage.local_lr * np.linalg.eigvalsh(stage.hessians)
-    ends = contraction(np.array([values.max(), values.min()]), stage.local_steps)
+    ends = contraction(np.array([values.max(), values.min()]), stage.common_steps)
     return float(ends[0] / ends[1])
 
 
@@ -215,7 +215,7 @@ def average_drift(stage: FrozenStage) -> float:
     Σp S_i g_i* = −Σp S_iA_i(V_∞ − V*) by C8. Cost: a product of (Hd, Hd) and (Hd, m) matrices.
     """
     bias = stage.bias.reshape(-1, stage.bias.shape[-1])
-    return float(np.linalg.norm(stage.surrogate_hessian @ bias)) / stage.local_steps
+    return float(np.linalg.norm(stage.surrogate_hessian @ bias)) / stage.common_steps
 
 
 def heterogeneous_smoothness(stage: FrozenStage) -> float:

@@ -56,7 +56,11 @@ def scaffold_stage(
     one_of("option", str(option), ("1", "2"))
     server_lr = real("server_lr", server_lr, above=0.0)
     stage = frozen_stage(
-        problem, params, local_steps=local_steps, local_lr=local_lr, frozen_lr=frozen_lr
+        problem,
+        params,
+        local_steps=positive_int("local_steps", local_steps),
+        local_lr=local_lr,
+        frozen_lr=frozen_lr,
     )
     return ScaffoldStage(stage, server_lr, int(option))
 
@@ -90,7 +94,7 @@ class ScaffoldStage:
         verdict = "stable" if self.stable else "unstable"
         return (
             f"ScaffoldStage({verdict}, rate {self.rate:.6g}, {len(self.stage.weights)} clients, "
-            f"E = {self.stage.local_steps}, lr {self.stage.local_lr:.3g}, option {self.option})"
+            f"E = {self.stage.common_steps}, lr {self.stage.local_lr:.3g}, option {self.option})"
         )
 
     @cached_property
@@ -99,7 +103,7 @@ class ScaffoldStage:
         eye = np.eye(self.stage.hessians.shape[-1])
         steps = eye - self.stage.local_lr * self.stage.hessians
         total = np.broadcast_to(eye, steps.shape).copy()
-        for _ in range(self.stage.local_steps - 1):
+        for _ in range(self.stage.common_steps - 1):
             total = eye + steps @ total
         return np.asarray(total)
 
@@ -108,7 +112,7 @@ class ScaffoldStage:
         """𝓜, ((C + 1)Hd, (C + 1)Hd); the first Hd rows are those of V."""
         stage, sums, weights = self.stage, self._sums, self.stage.weights
         clients, size = sums.shape[:2]
-        eye, lr, steps = np.eye(size), stage.local_lr, stage.local_steps
+        eye, lr, steps = np.eye(size), stage.local_lr, stage.common_steps
         out = np.zeros((clients + 1, size, clients + 1, size))
         progress = sums @ stage.hessians  # S_i A_i = (I − (I − ηA_i)^E)/η
         out[0, :, 0] = eye - self.server_lr * lr * np.tensordot(weights, progress, 1)

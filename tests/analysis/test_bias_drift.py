@@ -7,6 +7,7 @@ from bridge import make, moved
 
 import linattn as la
 from linattn.analysis.bias_drift import PARTS, _recorded
+from linattn.analysis.synchronized import central_round
 
 
 @pytest.mark.parametrize("kind", ["merged", "factored"])
@@ -100,6 +101,23 @@ def test_unstable_frozen_stage_is_infinite_never_nan(small_problem, small_params
     assert table.attrs["warmup_star"] == 3
 
 
+def test_a_stage_without_rounds_may_overflow(small_problem, small_params):
+    """Never frozen: the parts at T = R do not need V_∞, however wild the stage would be."""
+    for random in ({}, {"participation": 0.5}):
+        table = la.bias_drift(
+            small_problem, small_params, warmup_lengths=[2], rounds=2, local_steps=400,
+            local_lr=1e-4, frozen_lr=1e3, reference=0.0, **random,
+        )  # fmt: skip
+        row = table.sel(warmup=2)
+        assert float(row["rate"]) == np.inf
+        assert bool(row["stable"])
+        assert float(row["value_transient"]) > 0
+        assert float(row["objective"]) == pytest.approx(
+            float(row["profile"] + row["value_transient"]), rel=1e-12
+        )
+        assert float(row["value_floor"]) == float(row["value_noise"]) == 0.0
+
+
 def test_diverging_warmup_has_no_best_length(small_problem, small_params):
     table = la.bias_drift(
         small_problem, small_params, warmup_lengths=[5, 20], rounds=20, local_steps=5,
@@ -138,3 +156,198 @@ def test_a_recorded_path_must_reach_the_last_length(small_problem, small_params)
     for wrong, lengths in ((path[:3], [0, 3]), (path[1:], [0, 2])):
         with pytest.raises(ValueError, match="path must start at params"):
             _recorded(wrong, small_params, lengths)
+
+
+# ------------------------------------------------------------------------ sampling, unequal work
+
+RANDOM = {
+    "half": {"participation": 0.5},
+    "weighted": {"participation": 0.5, "sampling": "weighted"},
+    "batches": {"batch_size": 2},
+    "stragglers": {"stragglers": 0.5},
+    "all": {"participation": 0.75, "batch_size": 3, "stragglers": 0.4, "local_steps": [2, 4, 1, 3]},
+}
+
+
+@pytest.mark.parametrize("name", RANDOM)
+@pytest.mark.parametrize("frozen_lr", [None, "safe"])
+def test_the_parts_add_up_in_expectation(small_problem, small_params, name, frozen_lr):
+    options = {"rounds": 8, "local_steps": 3, "local_lr": 0.03, "seed": 4} | RANDOM[name]
+    table = la.bias_drift(
+        small_problem, small_params, warmup_lengths=range(9), frozen_lr=frozen_lr, reference=0.1,
+        **options,
+    )  # fmt: skip
+    total = 0.1 + sum(table[part] for part in (*PARTS, "value_noise"))
+    np.testing.assert_allclose(table["objective"], total, rtol=1e-12)
+    assert np.abs(table["residual"]).max() <= 1e-12 * np.abs(table["objective"]).max()
+    assert (table["value_noise"][:-1] > 0).all()
+    assert float(table["value_noise"][-1]) == 0.0
+    path = la.run(la.fed_avg(), small_problem, small_params, record_params=True, **options).path
+    profile = la.KernelProfile(small_problem)
+    assert table["profile"].values.tolist() == [profile.value(at) for at in path]
+    again = la.bias_drift(
+        small_problem, small_params, warmup_lengths=range(9), frozen_lr=frozen_lr, reference=0.1,
+        path=path, **options,
+    )  # fmt: skip
+    assert all(np.array_equal(again[v], table[v]) for v in table.data_vars)
+
+
+@pytest.mark.parametrize("name", ["half", "all"])
+def test_the_objective_is_the_mean_of_runs_that_share_the_warm_up(
+    small_problem, small_params, name
+):
+    """The same warm-up, 150 draws of the frozen stage."""
+    options = {"rounds": 7, "local_steps": 3, "local_lr": 0.05} | RANDOM[name]
+    table = la.bias_drift(
+        small_problem, small_params, warmup_lengths=[3], reference=0.0, seed=4,
+        frozen_participation=0.5, **options,
+    )  # fmt: skip
+    warm = la.run(la.fed_avg(), small_problem, small_params, seed=4, **(options | {"rounds": 3}))
+    frozen, found = la.fed_frozen(warmup_rounds=0), []
+    for seed in range(150):
+        run = la.run(frozen, small_problem, warm.params, seed=seed, metrics=["objective"],
+                     **(options | {"rounds": 4, "participation": 0.5}))  # fmt: skip
+        found.append(run.columns["objective"][-1])
+    error = np.std(found, ddof=1) / np.sqrt(len(found))
+    expected = float(table["objective"].sel(warmup=3))
+    assert abs(np.mean(found) - expected) < 4 * error
+    assert float(table["value_noise"].sel(warmup=3)) > 3 * error
+
+
+def test_the_participation_of_the_frozen_stage_stands_apart(small_problem, small_params):
+    options = {"warmup_lengths": [0, 2, 5], "rounds": 5, "local_steps": 3, "local_lr": 0.05,
+               "reference": 0.0, "seed": 3}  # fmt: skip
+    few = la.bias_drift(small_problem, small_params, participation=0.25, **options)
+    split = la.bias_drift(
+        small_problem, small_params, participation=0.25, frozen_participation=1.0, **options
+    )
+    everybody = la.bias_drift(small_problem, small_params, **options)
+    assert np.array_equal(split["profile"], few["profile"])
+    assert not split["value_noise"].any()
+    assert (few["value_noise"][:2] > 0).all()
+    for part in ("value_transient", "value_floor", "rate"):  # at T = 0 there is no warm-up
+        assert float(split[part][0]) == float(everybody[part][0])
+
+
+def test_without_randomness_noise_is_zero_and_the_rest_is_what_it_was(small_problem, small_params):
+    options = {"warmup_lengths": [0, 2, 5], "rounds": 5, "local_steps": 3, "local_lr": 0.05,
+               "reference": 0.0}  # fmt: skip
+    plain = la.bias_drift(small_problem, small_params, **options)
+    seeded = la.bias_drift(small_problem, small_params, seed=7, **options)
+    whole = la.bias_drift(small_problem, small_params, batch_size=10**6, **options)
+    for name in plain.data_vars:
+        assert np.array_equal(plain[name], seeded[name])
+        np.testing.assert_allclose(whole[name], plain[name], rtol=1e-11, atol=1e-13)
+    assert not plain["value_noise"].any()
+
+
+def test_a_second_moment_that_grows_is_unstable_though_the_mean_settles():
+    problem = la.synthetic_problem(num_clients=2, sequences_per_client=4, num_tokens=4, dim=2,
+                                   num_outputs=1, covariate_heterogeneity=1.5, value_ridge=0.2,
+                                   kernel_ridge=0.01, value_heterogeneity=1.0, seed=5)  # fmt: skip
+    params = la.initial_params(problem, value="normal", scale=0.7)
+    top = la.frozen_stage(problem, params, local_steps=1, local_lr=1.0).largest_step_curvature
+    found = []
+    for share in np.linspace(1.5, 4.0, 11):
+        table = la.bias_drift(
+            problem, params, warmup_lengths=[0, 40], rounds=40, local_steps=1,
+            local_lr=1e-3, frozen_lr=share / top, participation=0.5, reference=0.0,
+        )  # fmt: skip
+        assert not any(np.isnan(table[name].values).any() for name in table.data_vars)
+        found.append((float(table["rate"][0]) < 1, bool(table["stable"][0])))
+        assert bool(table["stable"][1])
+        parts = [float(table[n][0]) for n in ("value_transient", "value_noise")]
+        assert np.isfinite(parts).all() == found[-1][1]
+    assert (True, False) in found
+    assert (True, True) in found
+
+
+def test_unequal_work_is_run_and_solved(small_problem, small_params):
+    options = {"rounds": 7, "local_steps": [4, 1, 2, 6], "local_lr": 0.04}
+    table = la.bias_drift(
+        small_problem, small_params, warmup_lengths=[0, 2, 7], reference=0.0, **options
+    )
+    for warmup in (0, 2, 7):
+        run = la.run(la.fed_frozen(warmup_rounds=warmup), small_problem, small_params,
+                     metrics=["objective"], **options)  # fmt: skip
+        reached = float(run.columns["objective"][-1])
+        assert float(table["objective"].sel(warmup=warmup)) == pytest.approx(reached, rel=1e-12)
+    assert np.abs(table["residual"]).max() <= 1e-12 * np.abs(table["objective"]).max()
+
+
+def test_the_synchronized_round_of_unequal_work(small_problem, small_params):
+    """⌈Ē⌉ steps of size ηĒ/⌈Ē⌉ on F_q, q_i = p_iE_i/Ē."""
+    steps, rate = np.array([4, 1, 2, 6]), 0.02
+    work = small_problem.weights * steps
+    count = int(np.ceil(work.sum()))
+    assert count > work.sum()
+    alone = [la.Joint(small_problem.subset([i])) for i in range(4)]
+
+    def descend(flat, number, mask=1.0):
+        for _ in range(number):
+            at = la.Params(small_params.layout, flat)
+            slopes = np.stack([joint.gradient(at).flat for joint in alone])
+            flat = flat - mask * (rate / count) * (work @ slopes)
+        return flat
+
+    options = {"rounds": 3, "local_steps": steps.tolist(), "local_lr": rate}
+    table = la.bias_drift(small_problem, small_params, warmup_lengths=[2], reference=0.0, **options)
+    warm = descend(small_params.flat, 2 * count)
+    expected = la.KernelProfile(small_problem).value(la.Params(small_params.layout, warm))
+    assert float(table["profile_synchronized"][0]) == pytest.approx(expected, rel=1e-12)
+    kernel = small_params.layout.mask(small_params.layout.kernel_blocks)
+    last = la.Params(small_params.layout, descend(warm, count, np.where(kernel, 0.0, 1.0)))
+    control = la.synchronized_control(small_problem, small_params, warmup_lengths=[2], **options)
+    assert control == pytest.approx([la.Joint(small_problem).value(last)], rel=1e-12)
+
+
+def test_the_synchronized_round_of_stragglers():
+    """The mean number of steps; above an integer by rounding it is the integer."""
+    weights = np.array([0.1, 0.7, 0.2 + 4e-16])  # 7 of them add up to more than 7
+    problem = la.synthetic_problem(num_clients=3, sequences_per_client=3, num_tokens=4, dim=2,
+                                   num_outputs=1, covariate_heterogeneity=0.5, value_ridge=0.2,
+                                   kernel_ridge=0.1, weights=weights)  # fmt: skip
+    assert weights @ np.full(3, 7.0) > 7.0
+    central = central_round(problem, 9, 0.25, stragglers=0.5)
+    assert central.steps == 7
+    assert central.step_size == pytest.approx(0.25, rel=1e-14)
+    np.testing.assert_allclose(central.problem.weights, weights, rtol=1e-14)
+    more = central_round(problem, np.array([9, 9, 10]), 0.25, stragglers=0.5)
+    assert more.steps == 8
+    assert more.step_size == pytest.approx(0.25 * (7 + 0.5 * weights[2] + 0.25 * weights[2]) / 8)
+    assert central_round(problem, 9, 0.25) == (problem, 9, 0.25)
+
+
+def test_descent_of_equal_work_is_refused_for_unequal(small_problem, small_params):
+    descent = la.CentralizedDescent(small_problem, small_params, 0.02)
+    with pytest.raises(ValueError, match="descent must be of this problem"):
+        la.bias_drift(
+            small_problem, small_params, warmup_lengths=[1], rounds=2, local_steps=[1, 2, 3, 4],
+            local_lr=0.02, reference=0.0, descent=descent,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"local_steps": [1, 2]}, "local_steps must have 4, one per client, got 2"),
+    ({"participation": 0.0}, "participation must be > 0"),
+    ({"frozen_participation": 2.0}, "frozen_participation must be > 0 and <= 1, got 2.0"),
+    ({"sampling": "unifrom"}, "did you mean 'uniform'"),
+    ({"batch_size": 0}, "batch_size must be an integer >= 1"),
+    ({"stragglers": 2}, "stragglers must be >= 0 and <= 1"),
+    ({"seed": -1}, "seed must be an integer >= 0"),
+])  # fmt: skip
+def test_bad_settings_are_refused(small_problem, small_params, change, message):
+    options = {"warmup_lengths": [1], "rounds": 2, "local_steps": 2, "local_lr": 0.02}
+    with pytest.raises(ValueError, match=message):
+        la.bias_drift(small_problem, small_params, reference=0.0, **(options | change))
+
+
+def test_moments_that_would_be_refused_are_refused_before_the_warm_up():
+    weights = np.arange(1.0, 21.0) / 210.0
+    problem = la.synthetic_problem(num_clients=20, sequences_per_client=2, num_tokens=3, dim=2,
+                                   num_outputs=1, value_ridge=0.1, kernel_ridge=0.1,
+                                   weights=weights)  # fmt: skip
+    params = la.initial_params(problem)
+    with pytest.raises(ValueError, match=r"at most 20,000 subsets .* sampling='weighted'"):
+        la.bias_drift(problem, params, warmup_lengths=[0], rounds=10**6, local_steps=1,
+                      local_lr=0.1, participation=0.5, reference=0.0)  # fmt: skip

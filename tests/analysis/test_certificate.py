@@ -6,7 +6,8 @@ import reference as ref
 from bridge import make, to_params
 
 import linattn as la
-from linattn.federated.rounds import choose_participants, draw_batches
+from linattn._settings import Sampling
+from linattn.federated.rounds import choose_participants, draw_batches, draw_participants
 from linattn.streams import stream
 
 LEDGER = (*ref.COSTS, "descent_paid", "step_term", *ref.SIGNED)
@@ -155,3 +156,103 @@ def test_curvature_without_the_matrix_is_the_same(seed, monkeypatch):
     cheap = la.descent_certificate(problem, params, **options)
     assert cheap.attrs["curvature_kind"] == "cheap bound"
     assert np.allclose(cheap["curvature"].values, exact["curvature"].values, rtol=1e-9, atol=0.0)
+
+
+# ------------------------------------------------------------------------ unequal work, sampling
+
+
+@pytest.mark.parametrize("kind", ["merged", "factored"])
+@pytest.mark.parametrize("sampling", ["uniform", "weighted"])
+@pytest.mark.parametrize("participation", [1.0, 0.5])
+@pytest.mark.parametrize("batch_size", [None, 2])
+def test_ledger_of_unequal_work_is_the_twins(kind, sampling, participation, batch_size):
+    """A finished client stays in the virtual iterate and adds nothing else."""
+    _, inst, theta, value, problem, params = make(17, kind, num_clients=4)
+    steps, rounds, seed = [3, 1, 5, 2], 3, 5
+    options = {"rounds": rounds, "local_lr": 0.3 * ref.safe_step(inst, theta)}
+    applied, batches = [], []
+    for t in range(rounds):
+        shares = Sampling(participation, sampling)
+        chosen, weights = draw_participants(problem.weights, shares, seed=seed, t=t)
+        applied.append(dict(zip(chosen.tolist(), weights, strict=True)))
+        batches.append({
+            i: draw_batches(len(inst.clients[i]), batch_size, steps[i], stream(seed, "batch", i, t))
+            for i in chosen.tolist()
+        } if batch_size else None)  # fmt: skip
+    run = ref.fedavg(inst, theta, value, applied=applied, local_steps=steps,
+                     batches=batches if batch_size else None, **options)  # fmt: skip
+    theirs = ref.certificate(inst, run, options["local_lr"])
+    ours = la.descent_certificate(
+        problem, params, local_steps=steps, sampling=sampling, participation=participation,
+        batch_size=batch_size, seed=seed, **options,
+    )  # fmt: skip
+    scale = abs(theirs["profile"][0]) + sum(np.abs(theirs[name][-1]) for name in LEDGER)
+    for name in ("profile", "certificate", *LEDGER):
+        np.testing.assert_allclose(ours[name], theirs[name], atol=1e-11 * scale, err_msg=name)
+    assert float(ours["sampling_cost"][-1]) > 0.0
+    assert np.abs(ours["residual"]).max() <= 1e-12 * scale
+    assert int(ours["violations"].sum()) == 0
+
+
+def test_stragglers_and_schedules_are_covered(small_problem, small_params):
+    """C4 holds at every step size, whoever works."""
+    ledger = la.descent_certificate(
+        small_problem, small_params, rounds=6, local_steps=[4, 2, 6, 3], stragglers=0.5,
+        local_lr=lambda t: 0.05 / (1 + t), sampling="weighted", participation=0.75, batch_size=3,
+        seed=2,
+    )  # fmt: skip
+    assert int(ledger["violations"].sum()) == 0
+    scale = abs(float(ledger["profile"][0])) + float(ledger["descent_paid"][-1])
+    assert np.abs(ledger["residual"]).max() <= 1e-12 * scale
+
+
+def test_one_per_client_for_all_alike_is_one_number(small_problem, small_params):
+    options = {"rounds": 3, "local_lr": 0.02}
+    ledgers = [
+        la.descent_certificate(small_problem, small_params, local_steps=e, **options)
+        for e in (3, [3] * 4)
+    ]
+    for name in ledgers[0].data_vars:
+        assert ledgers[0][name].values.tobytes() == ledgers[1][name].values.tobytes(), name
+
+
+# ------------------------------------------------------------------------ what it does not cover
+
+OTHERS = {
+    "proximal": la.fed_prox(prox=3.0),
+    "corrected": la.scaffold(),
+    "server_step": la.fed_avg(server_momentum=0.8),
+    "normalized": la.fed_nova(),
+    "adaptive": la.fed_adam(server_lr=0.05),
+    "personal": la.local_attention(blocks=["value"]),
+}
+
+
+@pytest.mark.parametrize("reason", OTHERS)
+def test_methods_that_do_not_average_plain_steps_are_refused(small_problem, small_params, reason):
+    options = {"rounds": 20, "local_steps": [3, 1, 6, 3], "local_lr": 0.05, "participation": 0.5,
+               "method": OTHERS[reason]}  # fmt: skip
+    with pytest.raises(ValueError, match=f"plain gradient steps .* got .*{reason}"):
+        la.descent_certificate(small_problem, small_params, **options)
+    forced = la.descent_certificate(small_problem, small_params, force=True, **options)
+    residual = np.abs(forced["residual"]).max() / abs(float(forced["profile"][0]))
+    assert residual > 1e-4 or reason == "personal"  # its kernel is averaged; the value block is not
+
+
+def test_warm_ups_with_memory_or_participants_of_their_own_are_covered(small_problem, small_params):
+    options = {"rounds": 3, "local_steps": 3, "local_lr": 0.02}
+    plain = la.descent_certificate(small_problem, small_params, **options)
+    for method in (
+        la.fed_frozen(warmup_rounds=3, frozen_participation=0.5),
+        la.fed_frozen(warmup_rounds=9),
+        la.fine_tuned(steps=2),
+    ):
+        same = la.descent_certificate(small_problem, small_params, method=method, **options)
+        assert same["certificate"].values.tobytes() == plain["certificate"].values.tobytes()
+    for method in (
+        la.fed_frozen(warmup_rounds=2),
+        la.fed_part(initial_rounds=1, rounds_per_group=1),
+        la.selective(budget=1),
+    ):
+        with pytest.raises(ValueError, match="rounds must train the kernel at every participant"):
+            la.descent_certificate(small_problem, small_params, method=method, **options)

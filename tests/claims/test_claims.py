@@ -9,6 +9,7 @@ from linattn.claims import Claim, Condition, Instance, Measurement, get_claim
 from linattn.claims.instances import random_instance
 from linattn.claims.record import LONG_BUDGET, judge
 from linattn.claims.table import check_instance, summarize
+from linattn.theory.bias import bound_with
 
 INSTANCES = 30
 FAST = [claim for claim in la.claims() if claim.share == 1.0]
@@ -236,7 +237,7 @@ def test_bias_bound_is_violated_beyond_its_step():
             local_lr=1.0,
         )
         assert stage.bias_bound is None
-        forced = stage._bound_with(0.5 * stage.local_lr * 2)
+        forced = bound_with(stage, 0.5 * stage.local_lr * 2)
         worst = max(worst, float(np.linalg.norm(stage.bias)) / forced)
     assert worst > 1.0
 

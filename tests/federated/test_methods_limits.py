@@ -37,6 +37,8 @@ def test_methods_that_are_fed_avg_to_the_bit(kind, noise):
     average = la.run(la.fed_avg(), problem, params, **options)
     for method in (
         la.fed_avg(server_momentum=0.0),
+        la.fed_avg(server_lr=[1.0, 1.0, 1.0, 1.0]),
+        la.fed_nova(),
         la.fed_prox(prox=0.0),
         la.fed_frozen(warmup_rounds=4),
         la.fed_frozen(warmup_rounds=9, frozen="scaffold"),
@@ -47,7 +49,7 @@ def test_methods_that_are_fed_avg_to_the_bit(kind, noise):
         equal_runs(la.run(method, problem, params, **options), average)
     everything = la.selective(budget=len(params.layout.names), consistency=0.3, scores="relative")
     equal_runs(la.run(everything, problem, params, **options), average, but=COUNTS)
-    if not noise and kind != "deep":
+    if kind != "deep":
         exact = la.fed_frozen(warmup_rounds=4, frozen="one_shot")
         equal_runs(la.run(exact, problem, params, **options), average)
 

@@ -14,6 +14,13 @@ RUN = {"rounds": 3, "local_steps": 2, "local_lr": 0.01}
     [
         (lambda: la.fed_avg(server_momentum=1.0), "server_momentum must be < 1, got 1.0"),
         (lambda: la.fed_avg(server_momentum=-0.1), "server_momentum must be >= 0"),
+        (lambda: la.fed_avg(server_lr=0.0), "server_lr must be > 0, got 0.0"),
+        (lambda: la.fed_avg(server_lr=[1.0, -1.0]), "server_lr must be > 0 in every round, got -1"),
+        (lambda: la.fed_nova(server_lr="fast"), "server_lr must be a number"),
+        (lambda: la.fed_adam(beta1=1.0), "beta1 must be < 1, got 1.0"),
+        (lambda: la.fed_adam(beta2=-0.5), "beta2 must be >= 0, got -0.5"),
+        (lambda: la.fed_yogi(tau=0.0), "tau must be > 0, got 0.0"),
+        (lambda: la.fed_yogi(server_lr=[]), "server_lr must have an entry for every round"),
         (lambda: la.fed_prox(prox=-1.0), "prox must be >= 0, got -1.0"),
         (lambda: la.fed_prox(prox="much"), "prox must be a number"),
         (lambda: la.scaffold(option=3), "option must be 1 or 2, got 3"),
@@ -27,6 +34,14 @@ RUN = {"rounds": 3, "local_steps": 2, "local_lr": 0.01}
         (
             lambda: la.fed_frozen(warmup_rounds=1, frozen="one_shot", freeze="value"),
             "frozen='one_shot' is about a frozen kernel, got freeze='value'",
+        ),
+        (
+            lambda: la.fed_frozen(warmup_rounds=1, frozen_participation=0.0),
+            "frozen_participation must be > 0 and <= 1, got 0.0",
+        ),
+        (
+            lambda: la.fed_frozen(warmup_rounds=1, frozen="one_shot", frozen_participation=0.5),
+            "frozen_participation must be left out for frozen='one_shot'",
         ),
         (
             lambda: la.fed_frozen(warmup_rounds=1, frozen_lr="safe", freeze="value"),
@@ -93,12 +108,7 @@ def test_refused_when_built(build, message):
     ("kind", "method", "options", "message"),
     [
         ("merged", la.scaffold(), {"local_steps": 0}, "local_steps must be an integer >= 1"),
-        (
-            "merged",
-            la.fed_frozen(warmup_rounds=2, frozen="one_shot"),
-            {"participation": 0.5},
-            "frozen='one_shot' needs A_i and C_i of all clients, got participation < 1",
-        ),
+        ("merged", la.fed_avg(), {"local_steps": [2, 2, 2]}, "local_steps must have 4, one per"),
         (
             "deep",
             la.fed_frozen(warmup_rounds=2, frozen="one_shot"),

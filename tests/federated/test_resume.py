@@ -15,6 +15,10 @@ METHODS = {
         rule: (lambda rule=rule: la.fed_frozen(warmup_rounds=la.freeze_rule(rule)))
         for rule in ("profile", "observable", "certified")
     },
+    "fed_adam": la.fed_adam,
+    "fed_nova": la.fed_nova,
+    "frozen apart": lambda: la.fed_frozen(warmup_rounds=4, frozen_participation=0.25),
+    "one shot": lambda: la.fed_frozen(warmup_rounds=4, frozen="one_shot"),
 }
 
 

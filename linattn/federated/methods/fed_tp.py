@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from linattn._checks import as_float64, one_of, positive_int, real
+from linattn._checks import as_float64, one_of, positive_int
+from linattn._settings import Step, StepSize, step_at, step_schedule
 from linattn._typing import Array, BoolArray
 from linattn.federated.method import Method, Plan, Proposal, RoundContext, average
 from linattn.federated.methods.averaging import check_momentum
@@ -18,9 +19,11 @@ from linattn.federated.methods.hypernetwork import (
     make_hypernetwork,
 )
 from linattn.federated.methods.personal import check_blocks, matching_blocks
+from linattn.federated.nature import Nature
 from linattn.federated.result import Result
 
 HYPERNETWORKS = ("linear", "mlp")
+NATURE = Nature(personal=True, memory=True, server_step=True)
 
 
 class TransformerMemory(NamedTuple):
@@ -36,7 +39,7 @@ def fed_tp(
     hypernetwork: str = "linear",
     embedding_dim: int | None = None,
     blocks: Sequence[str] = ("query", "key"),
-    server_lr: float,
+    server_lr: StepSize,
     server_momentum: float = 0.0,
     bias: bool = True,
     train_embeddings: bool = True,
@@ -60,7 +63,7 @@ def fed_tp(
         e; may be left out if embeddings are given.
     blocks : sequence of str
         Generated blocks, in full or by the last part of their name; all others are ξ.
-    server_lr : float
+    server_lr : float, array or callable (round) -> float
         η_h > 0.
     server_momentum : float
         β in [0, 1), of φ and z together, so absent clients' embeddings coast.
@@ -90,7 +93,7 @@ def fed_tp(
     names, biased = check_blocks(blocks), bool(bias)
     width = positive_int("hidden_dim", hidden_dim) if hypernetwork == "mlp" else 0
     learner = _Learner(
-        real("server_lr", server_lr, above=0.0),
+        step_schedule("server_lr", server_lr),
         check_momentum(server_momentum),
         frozenset(_trained_parts(biased, bool(train_embeddings))),
     )
@@ -106,7 +109,7 @@ def fed_tp(
         context: RoundContext, memory: TransformerMemory, proposal: Proposal
     ) -> tuple[Array, TransformerMemory]:
         moves = _moves(context, memory, proposal, context.weights)
-        memory = learner.learn(memory, moves)
+        memory = learner.learn(memory, moves, context.round)
         return _with_mean(context, memory, average(context, proposal)), memory
 
     return Method(
@@ -120,6 +123,7 @@ def fed_tp(
         start=_own_model,
         personal=_own_model,
         aggregate=aggregate,
+        declared=NATURE,
     )
 
 
@@ -127,15 +131,15 @@ def fed_tp(
 class _Learner:
     """Gradient descent with momentum β on some parts of the hypernetwork."""
 
-    step: float
+    step: Step
     beta: float
     parts: frozenset[str]
 
-    def learn(self, memory: TransformerMemory, moves: Array) -> TransformerMemory:
-        """v ← βv + Σ_i (∂h(z_i)/∂·)ᵀ moves_i, then a step along −v."""
+    def learn(self, memory: TransformerMemory, moves: Array, t: int) -> TransformerMemory:
+        """v ← βv + Σ_i (∂h(z_i)/∂·)ᵀ moves_i, then the step of round t along −v."""
         gradient = memory.network.pull_back(moves).only(self.parts)
         velocity = gradient.plus(memory.velocity, self.beta)
-        network = memory.network.plus(velocity, -self.step)
+        network = memory.network.plus(velocity, -step_at(self.step, t))
         return memory._replace(network=network, velocity=velocity)
 
 
@@ -145,7 +149,9 @@ def _trained_parts(bias: bool, embeddings: bool) -> list[str]:
     return parts + (["embeddings"] if embeddings else [])
 
 
-def fed_tp_newcomers(result: Result, *, server_lr: float, server_momentum: float = 0.0) -> Method:
+def fed_tp_newcomers(
+    result: Result, *, server_lr: StepSize, server_momentum: float = 0.0
+) -> Method:
     """Return the method by which new clients join FedTP through their embeddings alone.
 
         z_i ← z_i − η_h (∂h(z_i)/∂z_i)ᵀ(W_i − Ŵ_i),   φ and ξ stay
@@ -157,7 +163,7 @@ def fed_tp_newcomers(result: Result, *, server_lr: float, server_momentum: float
     ----------
     result : Result
         Of a run of `fed_tp`.
-    server_lr : float
+    server_lr : float, array or callable (round) -> float
         η_h > 0.
     server_momentum : float
         β in [0, 1).
@@ -175,7 +181,7 @@ def fed_tp_newcomers(result: Result, *, server_lr: float, server_momentum: float
     if not isinstance(trained, TransformerMemory):
         raise TypeError(f"result must be that of a fed_tp run, got {result!r}.")
     learner = _Learner(
-        real("server_lr", server_lr, above=0.0),
+        step_schedule("server_lr", server_lr),
         check_momentum(server_momentum),
         frozenset({"embeddings"}),
     )
@@ -191,7 +197,8 @@ def fed_tp_newcomers(result: Result, *, server_lr: float, server_momentum: float
         context: RoundContext, memory: TransformerMemory, proposal: Proposal
     ) -> tuple[Array, TransformerMemory]:
         alone = np.ones(len(context.participants))
-        memory = learner.learn(memory, _moves(context, memory, proposal, alone))
+        moves = _moves(context, memory, proposal, alone)
+        memory = learner.learn(memory, moves, context.round)
         return _with_mean(context, memory, context.params.flat.copy()), memory
 
     return Method(
@@ -201,6 +208,7 @@ def fed_tp_newcomers(result: Result, *, server_lr: float, server_momentum: float
         start=_own_model,
         personal=_own_model,
         aggregate=aggregate,
+        declared=NATURE,
     )
 
 

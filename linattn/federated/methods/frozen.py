@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from linattn._checks import one_of, positive_int
+from linattn._checks import one_of, positive_int, real
+from linattn._settings import EVERYBODY, Sampling
 from linattn._typing import Array
 from linattn.federated.freeze import FreezeRule, rule_fires, rule_uploads
 from linattn.federated.method import (
@@ -28,6 +29,7 @@ from linattn.federated.methods.scaffold import (
     no_variate,
     variate_cost,
 )
+from linattn.federated.nature import Nature
 from linattn.linalg import factorize
 from linattn.objectives.forms import NormalEquations
 from linattn.objectives.population import one_client_equations
@@ -44,6 +46,7 @@ def fed_frozen(
     frozen: str = "fed_avg",
     freeze: str = "kernel",
     frozen_lr: float | str | None = None,
+    frozen_participation: float | None = None,
 ) -> Method:
     """Return FedFrozen: FedAvg on everything for a warm-up, then the kernel stays frozen.
 
@@ -54,19 +57,22 @@ def fed_frozen(
         `freeze_rule` decides while running (C13).
     frozen : {"fed_avg", "scaffold", "one_shot"}
         The second stage: averaging; control variates (option 2, from zero), whose fixed point is
-        V*; or one exact round, in which clients send A_i and C_i and the server solves for V*,
-        after which nothing is left to train.
+        V*; or one exact round, in which all clients, whoever took part in the warm-up, send A_i and
+        C_i and the server solves for V*, after which nothing is left to train.
     freeze : {"kernel", "value"}
         What stays; freezing the value blocks (and the readout) is a control.
     frozen_lr : None, float or "safe"
         Step size of the frozen stage: None keeps local_lr; "safe" is
         min(local_lr, 1/max_i λ_max(A_i(B_T))).
+    frozen_participation : float, optional
+        Participation of the second stage, in (0, 1]; default that of the run.
 
     Raises
     ------
     ValueError
-        If warmup_rounds is negative or frozen_lr is not positive; if "one_shot", "safe" or a
-        freeze rule is to freeze the value; at the first round if "one_shot" meets sampled clients.
+        If warmup_rounds is negative, frozen_lr is not positive or frozen_participation is not in
+        (0, 1]; if "one_shot", "safe" or a freeze rule is to freeze the value; if "one_shot" meets a
+        frozen_participation.
     TypeError
         When run on a deep problem with a freeze rule, ``frozen_lr="safe"`` or "one_shot": all need
         one layer.
@@ -76,7 +82,7 @@ def fed_frozen(
     Source: the two stages of FedFrozen (arXiv 2605.06446); theory sections 3 and 4. The second
     stages other than averaging are ours. Deep models: kernel blocks are all query and key blocks.
     """
-    stages = _check(warmup_rounds, frozen, freeze, frozen_lr)
+    stages = _check(warmup_rounds, frozen, freeze, frozen_lr, frozen_participation)
     by_rule = stages.rule is not None
     extra = {"fed_avg": {}, "scaffold": _control_slots(stages), "one_shot": _exact_slots(stages)}
     options: dict[str, Any] = extra[frozen] | ({"review": stages.review} if by_rule else {})
@@ -85,7 +91,9 @@ def fed_frozen(
         plan=stages.plan,
         server_memory=stages.begin,
         extra_cost=stages.cost,
+        sampling=stages.sampling if stages.samples else None,
         records_steps=stages.rule is not None and stages.rule.name == "observable",
+        declared=stages.nature,
         **options,
     )
 
@@ -107,6 +115,24 @@ class _Stages:
     frozen: str
     freeze: str
     frozen_lr: float | str | None
+    participation: float | None
+
+    @property
+    def samples(self) -> bool:
+        """Whether the second stage has participants of its own."""
+        return self.participation is not None or self.frozen == "one_shot"
+
+    @property
+    def nature(self) -> Nature:
+        """Stages mask; control variates correct and remember; the exact round does not average."""
+        variates, exact = self.frozen == "scaffold", self.frozen == "one_shot"
+        return Nature(
+            corrected=variates,
+            masked=True,
+            sampled=self.samples,
+            memory=variates or self.rule is not None,
+            server_step=exact,
+        )
 
     @property
     def name(self) -> str:
@@ -114,6 +140,8 @@ class _Stages:
         parts = [str(self.length) if self.rule is None else self.rule.name]
         parts += [] if self.frozen == "fed_avg" else [self.frozen]
         parts += [] if self.freeze == "kernel" else ["value frozen"]
+        share = self.participation
+        parts += [] if share is None else [f"frozen_participation {share:g}"]
         return f"fed_frozen({', '.join(parts)})"
 
     def is_frozen(self, context: RoundContext, memory: StageMemory) -> bool:
@@ -134,12 +162,17 @@ class _Stages:
             return StageMemory(control=np.zeros(context.params.layout.size))
         return StageMemory()
 
+    def sampling(self, context: RoundContext, memory: StageMemory) -> Sampling:
+        """Everybody in the exact round; the participation of the second stage in others."""
+        if not self.is_frozen(context, memory):
+            return context.sampling
+        if self.frozen == "one_shot":
+            return context.sampling if memory.solved else EVERYBODY
+        assert self.participation is not None
+        return context.sampling._replace(participation=self.participation)
+
     def plan(self, context: RoundContext, memory: StageMemory) -> Plan:
         """All blocks, then those that are not frozen, or none once solved exactly."""
-        if self.frozen == "one_shot" and len(context.participants) < context.oracle.num_clients:
-            raise ValueError(
-                "frozen='one_shot' needs A_i and C_i of all clients, got participation < 1."
-            )
         if not self.is_frozen(context, memory):
             return train_everything(context, memory)
         layout = context.params.layout
@@ -173,9 +206,20 @@ class _Stages:
 
 
 def _check(
-    warmup_rounds: int | FreezeRule, frozen: str, freeze: str, frozen_lr: float | str | None
+    warmup_rounds: int | FreezeRule,
+    frozen: str,
+    freeze: str,
+    frozen_lr: float | str | None,
+    participation: float | None,
 ) -> _Stages:
     check_frozen_lr(frozen_lr)
+    if participation is not None:
+        participation = real("frozen_participation", participation, above=0.0, maximum=1.0)
+        if frozen == "one_shot":
+            raise ValueError(
+                "frozen_participation must be left out for frozen='one_shot', which asks every "
+                f"client once, got {participation:g}."
+            )
     one_of("frozen", frozen, STAGES)
     one_of("freeze", freeze, PARTS)
     rule = warmup_rounds if isinstance(warmup_rounds, FreezeRule) else None
@@ -187,7 +231,7 @@ def _check(
             if asked:
                 raise ValueError(f"{name} is about a frozen kernel, got freeze='value'.")
     length = 0 if rule else positive_int("warmup_rounds", warmup_rounds, minimum=0)
-    return _Stages(length, rule, frozen, freeze, frozen_lr)
+    return _Stages(length, rule, frozen, freeze, frozen_lr, participation)
 
 
 def _control_slots(stages: _Stages) -> dict[str, Any]:

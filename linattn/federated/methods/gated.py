@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from linattn.federated.method import Cost, Method, RoundContext
+from linattn.federated.nature import Nature
 from linattn.types import Params
 
 
@@ -55,4 +56,5 @@ def fed_sq(*, structural: Params) -> Method:
         client_memory=lambda context, client: False,
         update_client=lambda context, client, server, seen, end: True,
         extra_cost=cost,
+        declared=Nature(corrected=True),  # by the gates; the memory only counts traffic
     )

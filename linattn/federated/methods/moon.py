@@ -7,6 +7,7 @@ import numpy as np
 from linattn._checks import real
 from linattn._typing import Array, IntArray
 from linattn.federated.method import Cost, Method, RoundContext
+from linattn.federated.nature import Nature
 from linattn.oracles.protocol import Features
 from linattn.oracles.work import Work
 
@@ -59,6 +60,7 @@ def moon(*, weight: float, temperature: float = 0.5) -> Method:
         client_memory=lambda context, client: context.params.flat,
         update_client=lambda context, client, server, own, end: end,
         extra_cost=_cost,
+        declared=Nature(corrected=True, memory=True),
     )
 
 

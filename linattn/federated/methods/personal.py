@@ -9,6 +9,7 @@ import numpy as np
 from linattn._checks import positive_int, real
 from linattn._typing import Array, BoolArray
 from linattn.federated.method import Method, Plan, RoundContext
+from linattn.federated.nature import Nature
 from linattn.oracles.protocol import LocalTask
 from linattn.types import Layout
 
@@ -84,6 +85,7 @@ def local_attention(*, blocks: Sequence[str] = ("query", "key")) -> Method:
         personal=own_model,
         client_memory=lambda context, client: context.params.flat[mask(context)],
         update_client=lambda context, client, server, own, end: end[mask(context)],
+        declared=Nature(personal=True, memory=True),
     )
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from linattn._checks import real
+from linattn._settings import StepSize, step_schedule
 from linattn._typing import Array
 from linattn.federated.method import (
     Cost,
@@ -15,7 +15,9 @@ from linattn.federated.method import (
     Proposal,
     RoundContext,
     average,
+    step_toward,
 )
+from linattn.federated.nature import Nature
 
 OPTIONS = (1, 2)
 
@@ -27,7 +29,7 @@ class Variate(NamedTuple):
     change: Array
 
 
-def scaffold(*, server_lr: float = 1.0, option: int = 2) -> Method:
+def scaffold(*, server_lr: StepSize = 1.0, option: int = 2) -> Method:
     """Return SCAFFOLD: local steps along g_i − c_i + c, with c = Σ p_i c_i at all times.
 
         option 1: c_i⁺ = ∇F_i(w^t), one more full gradient,
@@ -40,7 +42,7 @@ def scaffold(*, server_lr: float = 1.0, option: int = 2) -> Method:
 
     Parameters
     ----------
-    server_lr : float
+    server_lr : float, array or callable (round) -> float
         η_g > 0.
     option : {1, 2}
 
@@ -55,14 +57,16 @@ def scaffold(*, server_lr: float = 1.0, option: int = 2) -> Method:
     unbiased (a momentum inside the local steps would scale it). Cost: c down and the change of c_i
     up, as many floats again as FedAvg. Keeps the compiled local steps.
     """
-    server_lr = real("server_lr", server_lr, above=0.0)
+    step = step_schedule("server_lr", server_lr)
     check_option(option)
 
     def aggregate(context: RoundContext, control: Array, proposal: Proposal) -> tuple[Array, Array]:
-        return server_step(context, proposal, server_lr), new_control(context, control, proposal)
+        flat = step_toward(context, average(context, proposal), step)
+        return flat, new_control(context, control, proposal)
 
     return Method(
         "scaffold",
+        declared=Nature(corrected=True, memory=True, server_step=step != 1.0),
         server_memory=lambda context: np.zeros(context.params.layout.size),
         client_memory=lambda context, client: no_variate(context),
         direction=lambda context, client, control, own: corrected(control, own),
@@ -102,7 +106,7 @@ def new_variate(
     if option == 1:
         proposed = context.oracle.gradient(client, flat)
     else:
-        gradient = (flat - end) / (context.local_steps * context.step_size)
+        gradient = (flat - end) / (context.steps_of(client) * context.step_size)
         proposed = own.value - control + gradient
     value = np.where(context.params.layout.mask(context.plan.trained), proposed, own.value)
     return Variate(value, value - own.value)
@@ -112,14 +116,6 @@ def new_control(context: RoundContext, control: Array, proposal: Proposal) -> Ar
     """c + Σ_S p_i (c_i⁺ − c_i): with the weights of the objective, so that c = Σ p_i c_i stays."""
     changes = np.stack([own.change for own in proposal.memories])
     return np.asarray(control + context.problem.weights[context.participants] @ changes)
-
-
-def server_step(context: RoundContext, proposal: Proposal, server_lr: float) -> Array:
-    """w + η_g (mean − w); the mean itself at η_g = 1."""
-    mean = average(context, proposal)
-    if server_lr == 1.0:
-        return mean
-    return context.params.flat + server_lr * (mean - context.params.flat)
 
 
 def variate_cost(context: RoundContext, client: int, *, option: int) -> Cost:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from linattn._checks import one_of
 from linattn.federated.method import Method
-from linattn.federated.methods.averaging import fed_avg, fed_prox
+from linattn.federated.methods.adaptive import fed_adam, fed_yogi
+from linattn.federated.methods.averaging import fed_avg, fed_nova, fed_prox
 from linattn.federated.methods.fed_tp import fed_tp
 from linattn.federated.methods.frozen import fed_frozen
 from linattn.federated.methods.gated import fed_sq
@@ -55,6 +56,8 @@ class Listed(NamedTuple):
         Whether models of one layer, and deep ones with ReLU features, can be trained by it.
     personal : bool
         Whether clients end with models of their own, which fit their own data only.
+    common : bool
+        Whether comparisons have it unless told otherwise.
     """
 
     label: str
@@ -62,9 +65,10 @@ class Listed(NamedTuple):
     single: bool = True
     deep: bool = True
     personal: bool = False
+    common: bool = True
 
 
-def _frozen(c: Choices, **options: str) -> Method:
+def _frozen(c: Choices, **options: Any) -> Method:
     return fed_frozen(warmup_rounds=c.warmup_rounds, **options)
 
 
@@ -83,6 +87,10 @@ METHODS: dict[str, Listed] = {
         "FedAvg, server momentum", lambda c: fed_avg(server_momentum=c.server_momentum)
     ),
     "fed_prox": Listed("FedProx", lambda c: fed_prox(prox=c.prox)),
+    # FedNova is FedAvg where all work is equal; the others need a server step of their own.
+    "fed_nova": Listed("FedNova", lambda c: fed_nova(), common=False),
+    "fed_adam": Listed("FedAdam", lambda c: fed_adam(), common=False),
+    "fed_yogi": Listed("FedYogi", lambda c: fed_yogi(), common=False),
     "scaffold": Listed("SCAFFOLD", lambda c: scaffold()),
     "moon": Listed("MOON", lambda c: moon(weight=c.contrast)),
     "fed_frozen": Listed("FedFrozen", _frozen),
@@ -103,9 +111,13 @@ METHODS: dict[str, Listed] = {
 }
 
 
-def method_names(*, deep: bool = False) -> tuple[str, ...]:
-    """Return the methods that can train a model of one layer, or a deep one."""
-    return tuple(name for name, row in METHODS.items() if (row.deep if deep else row.single))
+def method_names(*, deep: bool = False, common: bool = False) -> tuple[str, ...]:
+    """Return the methods that can train a model of one layer, or a deep one; all or the common."""
+    return tuple(
+        name
+        for name, row in METHODS.items()
+        if (row.deep if deep else row.single) and (row.common or not common)
+    )
 
 
 def make_method(name: str, choices: Choices) -> Method:

@@ -1,0 +1,88 @@
+"""What separates the averaged gradient of a local step from the gradient of the profile."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from linattn._typing import Array, BoolArray
+from linattn.federated.rounds import Round
+from linattn.objectives.forms import SequenceForm
+from linattn.objectives.population import Population
+from linattn.types import Params, Problem
+
+
+class StepErrors(NamedTuple):
+    """ε of one local step, split into its four sources; flat kernel vectors."""
+
+    track: Array
+    drift: Array
+    noise: Array
+    sampling: Array
+
+
+class ErrorSplit:
+    """The errors of a round, local step by local step.
+
+    All sums run over S_e, the participants that still work at local step e, with the weights w_i of
+    the round: g = Σ w_i ĝ_i, noise = Σ w_i [ĝ_i − ∂F_i(B_i, V_i)], drift = Σ w_i [∂F_i(B_i, V_i) −
+    ∂F_i(B̄, V̄)], sampling = Σ w_i ∂F_i(B̄, V̄) − ∂F(B̄, V̄), which is zero where everybody works.
+
+    Parameters
+    ----------
+    problem : Problem
+    held : Population
+        Of the problem.
+    kernel : slice
+        Kernel entries of flat parameters.
+    done : Round
+        With its trace.
+    """
+
+    def __init__(self, problem: Problem, held: Population, kernel: slice, done: Round) -> None:
+        self.problem, self.held, self.kernel, self.done = problem, held, kernel, done
+        self._shares: dict[bytes, _Share | None] = {}
+
+    def at(self, e: int, here: Params, minimizer: Array) -> tuple[Array, StepErrors, Array]:
+        """g, the parts of ε, and ∇P at the virtual iterate of local step e."""
+        trace, context, kernel = self.done.trace, self.done.context, self.kernel
+        assert trace is not None
+        update = context.weights @ trace.gradients[e][:, kernel]
+        local = context.weights @ trace.full_gradients[e][:, kernel]
+        joint = self.held.value_and_gradient(here)[1][kernel]
+        slope = self.held.profile_kernel_gradient(here, minimizer)
+        share = self._share(context.local_steps > e)
+        centre = joint if share is None else share.gradient(here)[kernel]
+        errors = StepErrors(joint - slope, local - centre, update - local, centre - joint)
+        return update, errors, slope
+
+    def _share(self, working: BoolArray) -> _Share | None:
+        key = working.tobytes()
+        if key not in self._shares:
+            self._shares[key] = self._make_share(working)
+        return self._shares[key]
+
+    def _make_share(self, working: BoolArray) -> _Share | None:
+        """Σ w_i F_i of those who work; None where it is F."""
+        context, problem = self.done.context, self.problem
+        weights = context.weights[working]
+        if np.array_equal(weights, problem.weights):
+            return None
+        total = 1.0 if working.all() else float(weights.sum())
+        part = problem.subset(context.participants[working].tolist())
+        part = replace(part, weights=weights / total)
+        form = SequenceForm(part.statistics, part.sequence_weights)
+        return _Share(Population(part, form), total)
+
+
+class _Share(NamedTuple):
+    """total · Σ w_i F_i with weights w_i that sum to one."""
+
+    population: Population
+    total: float
+
+    def gradient(self, params: Params) -> Array:
+        """Its flat gradient."""
+        return self.total * self.population.value_and_gradient(params)[1]

@@ -1,0 +1,186 @@
+"""The synchronized control: what a run would be without clients, round by round (C9)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import ceil
+from typing import NamedTuple
+
+import numpy as np
+
+from linattn._checks import positive_int
+from linattn._settings import (
+    LocalSteps,
+    check_local_steps,
+    constant_step,
+    mean_local_steps,
+    steps_per_client,
+)
+from linattn._threads import one_blas_thread
+from linattn._typing import Array, IntArray
+from linattn.analysis.centralized import CentralizedDescent
+from linattn.objectives.joint import check_fits
+from linattn.objectives.population import population
+from linattn.types import Params, Problem
+
+INF = float("inf")
+# A mean number of steps above an integer by rounding only is that integer.
+COUNT_SLACK = 1e-9
+
+
+class CentralRound(NamedTuple):
+    """What one round of local steps is without clients.
+
+    Attributes
+    ----------
+    problem : Problem
+        The same data with weights q_i = p_iE_i/Ē, Ē = Σ p_iE_i: its objective is F_q.
+    steps : int
+        ⌈Ē⌉ centralized gradient steps,
+    step_size : float
+        of size ηĒ/⌈Ē⌉.
+    """
+
+    problem: Problem
+    steps: int
+    step_size: float
+
+
+def central_round(
+    problem: Problem, local_steps: int | IntArray, step_size: float, *, stragglers: float = 0.0
+) -> CentralRound:
+    """Return the centralized round that unequal work amounts to; with equal work E steps on F.
+
+    Parameters
+    ----------
+    problem : Problem
+    local_steps : int or array of int, shape (C,)
+    step_size : float
+        η.
+    stragglers : float
+        E_i is the mean number of steps then.
+
+    Notes
+    -----
+    Source: C21: to first order in η the clients' steps add up to one of size ηĒ along −∇F_q.
+    """
+    if isinstance(local_steps, int) and stragglers == 0.0:
+        return CentralRound(problem, local_steps, step_size)
+    counts = mean_local_steps(steps_per_client(local_steps, problem.num_clients), stragglers)
+    work = problem.weights * counts
+    mean = float(work.sum())
+    steps = ceil(mean - COUNT_SLACK)
+    weighted = replace(problem, weights=work / mean)
+    return CentralRound(weighted, steps, step_size * mean / steps)
+
+
+def synchronized_path(
+    central: CentralRound,
+    params: Params,
+    lengths: Sequence[int],
+    descent: CentralizedDescent | None = None,
+) -> list[Params]:
+    """Return the parameters after each number of centralized rounds, by `descent` if given.
+
+    Raises
+    ------
+    ValueError
+        If `descent` is of another problem, start or step.
+    """
+    if descent is None:
+        descent = CentralizedDescent(central.problem, params, central.step_size)
+    else:
+        descent.check(central.problem, params, central.step_size)
+    return descent.at([central.steps * t for t in lengths])
+
+
+def check_lengths(warmup_lengths: Sequence[int], rounds: int) -> list[int]:
+    """Return sorted, distinct warm-up lengths in 0..rounds."""
+    lengths = sorted({positive_int("warmup_lengths", t, minimum=0) for t in warmup_lengths})
+    if not lengths or lengths[-1] > rounds:
+        raise ValueError(
+            f"warmup_lengths must be numbers in 0..{rounds} (rounds), got {list(warmup_lengths)}."
+        )
+    return lengths
+
+
+def finite_profile(problem: Problem, params: Params) -> float:
+    """P, or +inf where the parameters have diverged."""
+    held = population(problem)
+    if not np.isfinite(params.flat).all():
+        return INF
+    try:
+        value = held.profile_value(params, held.value_system(params.kernels()))
+    except FloatingPointError:
+        return INF
+    return value if np.isfinite(value) else INF
+
+
+def synchronized_control(
+    problem: Problem,
+    params: Params,
+    *,
+    warmup_lengths: Sequence[int],
+    rounds: int,
+    local_steps: LocalSteps,
+    local_lr: float,
+    descent: CentralizedDescent | None = None,
+) -> Array:
+    """Return the objective of the control without clients, for each warm-up length.
+
+    E·T centralized gradient steps on everything, then E·(R − T) on the value block, all explicit;
+    with unequal work `central_round` takes the place of E steps on F.
+
+    Parameters
+    ----------
+    problem, params, warmup_lengths, rounds, local_steps, local_lr, descent
+        As in `bias_drift`.
+
+    Returns
+    -------
+    array, shape (number of distinct lengths,)
+        Units of loss; +inf where descent diverged.
+
+    Notes
+    -----
+    Source: theory section 5. Cost: E·R centralized steps once, and E·(R − T) steps of (Hd)² m per
+    length.
+    """
+    check_fits(problem, params)
+    lengths = check_lengths(warmup_lengths, rounds)
+    step = constant_step("local_lr", local_lr, "the synchronized control")
+    central = central_round(problem, check_local_steps(local_steps, problem.num_clients), step)
+    held, out = population(problem), []
+    with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
+        path = synchronized_path(central, params, lengths, descent)
+        for t, reached in zip(lengths, path, strict=True):
+            if not np.isfinite(finite_profile(problem, reached)):
+                out.append(INF)
+                continue
+            value = _value_descent(central, reached, central.steps * (rounds - t))
+            finite = np.isfinite(value).all()
+            out.append(held.value_and_gradient(reached.replace(value=value))[0] if finite else INF)
+    return np.array(out)
+
+
+def _value_descent(central: CentralRound, params: Params, steps: int) -> Array:
+    """V after centralized gradient steps on the value block alone, (H, d, m)."""
+    from linattn._kernels.local import value_round
+
+    system = population(central.problem).value_system(params.kernels())
+    start = params.value.reshape(1, -1)
+    empty = np.zeros((0, 1, start.size))
+    value = value_round(
+        system.hessian[None],
+        system.linear[None],
+        start.copy(),
+        start[0].copy(),
+        float(central.step_size),
+        0.0,
+        np.zeros((0, start.size)),
+        steps,
+        empty,
+        empty,
+    )
+    return np.asarray(value.reshape(params.value.shape))
