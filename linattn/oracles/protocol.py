@@ -161,11 +161,18 @@ class Oracle(Protocol):
         """The same for a loss on the features."""
 
 
+class Gradients(Protocol):
+    """What explicit local steps need of an oracle."""
+
+    def gradient(self, client: int, flat: Array, batch: IntArray | None = None) -> Array:
+        """As in `Oracle`."""
+
+
 METRICS = ("objective", "profile", "gap", "kernel_gradient_norm", "value_gradient_norm")
 
 
 def explicit_steps(
-    oracle: Oracle,
+    oracle: Gradients,
     task: LocalTask,
     penalty: Callable[[int, Array, IntArray | None], Array] | None = None,
 ) -> tuple[Array, LocalTrace | None]:
@@ -173,7 +180,7 @@ def explicit_steps(
 
     Parameters
     ----------
-    oracle : Oracle
+    oracle : Oracle, or anything with its `gradient`
     task : LocalTask
     penalty : callable (client, w, batch) -> array (D,), optional
         Added to the direction.
