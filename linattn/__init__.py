@@ -66,10 +66,13 @@ from linattn.objectives import (
 )
 from linattn.theory import (
     FrozenStage,
+    PredictedRun,
     ScaffoldStage,
     change_gauge,
+    drift_impulse,
     euler_identity,
     frozen_stage,
+    predict_run,
     scaffold_stage,
 )
 from linattn.types import Layout, Params, Problem, Statistics, pool
@@ -91,6 +94,7 @@ __all__ = [
     "Method",
     "Params",
     "Plan",
+    "PredictedRun",
     "Problem",
     "Reference",
     "Result",
@@ -111,6 +115,7 @@ __all__ = [
     "deep_problem",
     "descent_certificate",
     "digits_split",
+    "drift_impulse",
     "euler_identity",
     "fed_avg",
     "fed_frozen",
@@ -133,6 +138,7 @@ __all__ = [
     "partition",
     "pool",
     "predict",
+    "predict_run",
     "problem_from_tokens",
     "reference_value",
     "run",

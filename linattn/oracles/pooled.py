@@ -130,9 +130,7 @@ class ClientMean:
 def one_client(problem: Problem, held: Population, like: Params) -> StatisticsOracle:
     """Return the oracle of a single client whose objective is F, on the cheaper form of the data."""
     count = problem.num_sequences
-    pooled = replace(
-        problem, offsets=np.array([0, count], dtype=np.int64), weights=np.ones(1)
-    )
+    pooled = replace(problem, offsets=np.array([0, count], dtype=np.int64), weights=np.ones(1))
     if isinstance(held.form, MomentForm):
         data = pack_moments(pooled, [held.form], like.num_heads)
         return StatisticsOracle(pooled, like.layout, data=data)

@@ -9,7 +9,7 @@ import numpy as np
 
 from linattn._typing import Array, BoolArray, IntArray
 from linattn.oracles.work import Work
-from linattn.types import Layout, Params
+from linattn.types import Federation, Layout, Params
 
 
 class LocalTask(NamedTuple):
@@ -159,6 +159,41 @@ class Oracle(Protocol):
 
     def feature_work(self, trained: frozenset[str]) -> Work:
         """The same for a loss on the features."""
+
+
+def oracle_of(problem: Federation, params: Params) -> Oracle:
+    """Return the oracle of a problem.
+
+    Raises
+    ------
+    TypeError
+        If it is not a problem.
+    ValueError
+        If the parameters do not fit it.
+    """
+    if not hasattr(problem, "oracle"):
+        raise TypeError(
+            "problem must be a Problem, a DeepProblem or have their method `oracle`, "
+            f"got {type(problem).__name__}."
+        )
+    return problem.oracle(params)
+
+
+class Outcome(NamedTuple):
+    """How a run ended.
+
+    Attributes
+    ----------
+    status : {"completed", "diverged", ...}
+    round : int
+        Rounds completed, or the round at which it ended early.
+    reason : str
+        Empty when completed.
+    """
+
+    status: str
+    round: int
+    reason: str
 
 
 class Gradients(Protocol):

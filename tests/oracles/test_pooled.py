@@ -88,7 +88,10 @@ def test_other_weights_give_another_mean(small_problem, small_params):
     descent = PooledDescent(small_problem, small_params, weights)
     found = descent.gradients(np.stack([small_params.flat, 2.0 * small_params.flat]))
     assert relative_error(found[0], expected) < 1e-12
-    assert relative_error(descent.steps(small_params.flat, 1, 1.0), small_params.flat - found[0]) < 1e-12
+    assert (
+        relative_error(descent.steps(small_params.flat, 1, 1.0), small_params.flat - found[0])
+        < 1e-12
+    )
     both = descent.steps(np.stack([small_params.flat, 2.0 * small_params.flat]), 3, 0.1)
     assert np.array_equal(both[0], descent.steps(small_params.flat, 3, 0.1))
     assert np.array_equal(both[1], descent.steps(2.0 * small_params.flat, 3, 0.1))
