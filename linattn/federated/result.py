@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from linattn._typing import AnyArray
-from linattn.oracles.protocol import Outcome
+from linattn.oracles.protocol import Outcome as Outcome
 from linattn.types import Params
 
 if TYPE_CHECKING:

@@ -111,7 +111,7 @@ class PooledDescent:
 
 
 class ClientMean:
-    """One client whose objective is Σ q_i F_i, answered by all clients: for problems of any kind."""
+    """One client whose objective is Σ q_i F_i, answered by all clients: for any kind of problem."""
 
     def __init__(self, oracle: Oracle, weights: Array) -> None:
         self.oracle = oracle
@@ -128,7 +128,7 @@ class ClientMean:
 
 
 def one_client(problem: Problem, held: Population, like: Params) -> StatisticsOracle:
-    """Return the oracle of a single client whose objective is F, on the cheaper form of the data."""
+    """Return the oracle of a single client whose objective is F, on the form that `held` has."""
     count = problem.num_sequences
     pooled = replace(problem, offsets=np.array([0, count], dtype=np.int64), weights=np.ones(1))
     if isinstance(held.form, MomentForm):

@@ -258,8 +258,7 @@ def retraced(maps: RoundMaps, clock: Clock, start: Array, draft: Draft) -> Array
     """
     advance, last = advance_forced(maps, clock), len(draft.flats) - 1
     nodes, path, t = [measure(maps, clock, start, 0)], [start[None]], 0
-    stops = dict.fromkeys([*(node.round for node in draft.nodes[1:]), last])
-    for stop in stops:
+    for stop in sorted({*(node.round for node in draft.nodes), last} - {0}):
         ahead = advance(path[-1][-1], t, stop, nodes[-ORDER - 1 :])
         if np.isfinite(ahead[-1]).all():
             nodes.append(measure(maps, clock, ahead[-1], stop))
