@@ -17,6 +17,7 @@ from linattn.analysis import (
     bias_drift,
     descent_certificate,
     looseness,
+    predict_trade_off,
     synchronized_control,
 )
 from linattn.attention import accuracy, loss, predict
@@ -139,6 +140,7 @@ __all__ = [
     "pool",
     "predict",
     "predict_run",
+    "predict_trade_off",
     "problem_from_tokens",
     "reference_value",
     "run",

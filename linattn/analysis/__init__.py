@@ -5,6 +5,7 @@ from linattn.analysis.bias_drift import bias_drift, synchronized_control
 from linattn.analysis.centralized import CentralizedDescent
 from linattn.analysis.certificate import descent_certificate, looseness
 from linattn.analysis.mismatch import aggregation_mismatch
+from linattn.analysis.predicted import predict_trade_off
 from linattn.analysis.study import Study
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "bias_drift",
     "descent_certificate",
     "looseness",
+    "predict_trade_off",
     "synchronized_control",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -248,17 +248,29 @@ def next_interval(interval: int, tolerance: float, error: float) -> int:
     return max(1, int(interval * min(GROWTH, scale)))
 
 
-def retraced(maps: RoundMaps, clock: Clock, start: Array, draft: Draft) -> Array:
-    """Repeat a walk of `advance_forced` from another start: same rounds, impulses of its own.
+def retraced(maps: RoundMaps, clock: Clock, start: Array, stops: Iterable[int]) -> Array:
+    """Walk with `advance_forced` from stop to stop, whatever the errors.
+
+    Parameters
+    ----------
+    maps, clock
+        Of the run.
+    start : array, shape (D,)
+    stops : iterable of int
+        Increasing rounds > 0 where impulses are measured and intervals end.
 
     Returns
     -------
     array, shape (n + 1, D)
-        Up to the interval that is not finite, if there is one.
+        To the last stop, or up to the interval that is not finite.
+
+    Notes
+    -----
+    Source: C24. Cost: as `interpolate` without rejected intervals.
     """
-    advance, last = advance_forced(maps, clock), len(draft.flats) - 1
+    advance = advance_forced(maps, clock)
     nodes, path, t = [measure(maps, clock, start, 0)], [start[None]], 0
-    for stop in sorted({*(node.round for node in draft.nodes), last} - {0}):
+    for stop in stops:
         ahead = advance(path[-1][-1], t, stop, nodes[-ORDER - 1 :])
         if np.isfinite(ahead[-1]).all():
             nodes.append(measure(maps, clock, ahead[-1], stop))

@@ -178,7 +178,7 @@ def predict_run(
 def _report(draft: Draft, clock: Clock, params: Params, growth: float) -> PredictedRun:
     outcome = draft.outcome
     if growth > CHAOS and outcome.status != "diverged":
-        reason = f"a start moved by {MOVE:g} ends {growth:.1e} times as far away"
+        reason = f"of a start moved by {MOVE:g} the distance grows {growth:.1e} times"
         outcome = Outcome("unpredictable", outcome.round, reason)
     scales = np.array([clock.scale(node.round) for node in draft.nodes])
     impulses = [node.impulse for node in draft.nodes] or [np.zeros((0, params.flat.size))]
@@ -266,7 +266,8 @@ def amplification(maps: RoundMaps, clock: Clock, draft: Draft) -> float:
     direction = stream(0, "moved start").normal(size=start.shape)
     size = MOVE * (float(np.linalg.norm(start)) or 1.0)
     moved = start + size / float(np.linalg.norm(direction)) * direction
-    other = retraced(maps, clock, moved, draft)
+    stops = {*(node.round for node in draft.nodes), len(draft.flats) - 1} - {0}
+    other = retraced(maps, clock, moved, sorted(stops))
     gaps = np.linalg.norm(other - draft.flats[: len(other)], axis=1)
     growth = float(gaps.max() / gaps[0])
     return growth if np.isfinite(growth) else float("inf")
