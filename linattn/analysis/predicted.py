@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from linattn._checks import real
-from linattn._typing import Array
 from linattn.analysis.bias_drift import bias_drift, check_lengths
 from linattn.analysis.centralized import CentralizedDescent
 from linattn.analysis.regret import has_tradeoff, relative_regret
@@ -79,30 +78,36 @@ def predict_trade_off(
     """
     check_fits(problem, params)
     real("tolerance", tolerance, minimum=0.0)
-    settings = {"rounds": rounds, "local_steps": local_steps, "local_lr": local_lr}
     asked = default_grid(rounds) if warmup_lengths is None else warmup_lengths
     lengths = check_lengths([0, rounds, *asked], rounds)
-    fine = predict_run(problem, params, tolerance=tolerance, **settings)
-    coarse = fine
-    if tolerance > 0.0:
-        coarse = predict_run(
-            problem, params, tolerance=COARSER * tolerance, check_chaos=False, **settings
-        )
     found = reference_value(problem, like=params) if reference is None else reference
     descent = CentralizedDescent(problem, params, local_lr)
-    table, other = (
-        bias_drift(
+
+    def predicted(tolerance: float, *, check_chaos: bool) -> tuple[PredictedRun, xr.Dataset]:
+        run = predict_run(
+            problem,
+            params,
+            rounds=rounds,
+            local_steps=local_steps,
+            local_lr=local_lr,
+            tolerance=tolerance,
+            check_chaos=check_chaos,
+        )
+        return run, bias_drift(
             problem,
             params,
             warmup_lengths=lengths,
+            rounds=rounds,
+            local_steps=local_steps,
+            local_lr=local_lr,
             frozen_lr=frozen_lr,
             reference=found,
             path=filled(run, rounds),
             descent=descent,
-            **settings,
         )
-        for run in (fine, coarse)
-    )
+
+    fine, table = predicted(tolerance, check_chaos=True)
+    other = predicted(COARSER * tolerance, check_chaos=False)[1] if tolerance > 0.0 else table
     verdict = judge(table, other, fine)
     return table.assign_attrs(
         curve_error=curve_error(table, other),
@@ -154,5 +159,5 @@ def objective_at(table: xr.Dataset, length: int | None) -> float:
     """The objective at a warm-up length of the table, +inf if there is none."""
     if length is None:
         return float("inf")
-    where: Array = np.flatnonzero(table["warmup"].values == length)
-    return float(table["objective"].values[where[0]])
+    (where,) = np.flatnonzero(table["warmup"].values == length)
+    return float(table["objective"].values[where])
