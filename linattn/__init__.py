@@ -17,6 +17,7 @@ from linattn.analysis import (
     bias_drift,
     descent_certificate,
     looseness,
+    predict_trade_off,
     synchronized_control,
 )
 from linattn.attention import accuracy, loss, predict
@@ -71,11 +72,14 @@ from linattn.objectives import (
 from linattn.theory import (
     FrozenMoments,
     FrozenStage,
+    PredictedRun,
     ScaffoldStage,
     change_gauge,
+    drift_impulse,
     euler_identity,
     frozen_moments,
     frozen_stage,
+    predict_run,
     scaffold_stage,
 )
 from linattn.types import Layout, Params, Problem, Statistics, pool
@@ -99,6 +103,7 @@ __all__ = [
     "Nature",
     "Params",
     "Plan",
+    "PredictedRun",
     "Problem",
     "Reference",
     "Result",
@@ -119,6 +124,7 @@ __all__ = [
     "deep_problem",
     "descent_certificate",
     "digits_split",
+    "drift_impulse",
     "euler_identity",
     "fed_adam",
     "fed_avg",
@@ -145,6 +151,8 @@ __all__ = [
     "partition",
     "pool",
     "predict",
+    "predict_run",
+    "predict_trade_off",
     "problem_from_tokens",
     "reference_value",
     "run",

@@ -5,6 +5,7 @@ from linattn.analysis.bias_drift import bias_drift
 from linattn.analysis.centralized import CentralizedDescent
 from linattn.analysis.certificate import descent_certificate, looseness
 from linattn.analysis.mismatch import aggregation_mismatch
+from linattn.analysis.predicted import predict_trade_off
 from linattn.analysis.study import Study
 from linattn.analysis.synchronized import synchronized_control
 
@@ -17,5 +18,6 @@ __all__ = [
     "bias_drift",
     "descent_certificate",
     "looseness",
+    "predict_trade_off",
     "synchronized_control",
 ]

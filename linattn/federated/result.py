@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from linattn._typing import AnyArray
+from linattn.oracles.protocol import Outcome as Outcome
 from linattn.types import Params
 
 if TYPE_CHECKING:
@@ -28,23 +29,6 @@ UNITS = {
     "selection_skew": "squared gradient",
     "selection_error": "squared gradient",
 }
-
-
-class Outcome(NamedTuple):
-    """How a run ended.
-
-    Attributes
-    ----------
-    status : {"completed", "diverged"}
-    round : int
-        Rounds completed, or the round at which it diverged.
-    reason : str
-        Empty when completed.
-    """
-
-    status: str
-    round: int
-    reason: str
 
 
 @dataclass(frozen=True)

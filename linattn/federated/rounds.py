@@ -12,7 +12,7 @@ from linattn._threads import one_blas_thread
 from linattn.federated.driver import Memory, Round, RoundDriver
 from linattn.federated.history import ALL_METRICS, EvaluateClients, History, check_metrics
 from linattn.federated.method import Method
-from linattn.federated.result import Outcome, Result
+from linattn.federated.result import Result
 from linattn.federated.settings import (
     RunSettings,
     Settings,
@@ -22,7 +22,7 @@ from linattn.federated.settings import (
     draw_local_steps,
     draw_participants,
 )
-from linattn.oracles.protocol import Oracle
+from linattn.oracles.protocol import Outcome, oracle_of
 from linattn.types import Federation, Params
 
 __all__ = [
@@ -143,24 +143,6 @@ def run(
     history = History(driver, check_metrics(driver, metrics), evaluate, evaluate_clients)
     with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
         return _observe(driver, history, settings, params, record_params)
-
-
-def oracle_of(problem: Federation, params: Params) -> Oracle:
-    """Return the oracle of a problem.
-
-    Raises
-    ------
-    TypeError
-        If it is not a problem.
-    ValueError
-        If the parameters do not fit it.
-    """
-    if not hasattr(problem, "oracle"):
-        raise TypeError(
-            "problem must be a Problem, a DeepProblem or have their method `oracle`, "
-            f"got {type(problem).__name__}."
-        )
-    return problem.oracle(params)
 
 
 def _observe(

@@ -9,7 +9,7 @@ import numpy as np
 
 from linattn._typing import Array, BoolArray, IntArray
 from linattn.oracles.work import Work
-from linattn.types import Layout, Params
+from linattn.types import Federation, Layout, Params
 
 
 class LocalTask(NamedTuple):
@@ -161,11 +161,53 @@ class Oracle(Protocol):
         """The same for a loss on the features."""
 
 
+def oracle_of(problem: Federation, params: Params) -> Oracle:
+    """Return the oracle of a problem.
+
+    Raises
+    ------
+    TypeError
+        If it is not a problem.
+    ValueError
+        If the parameters do not fit it.
+    """
+    if not hasattr(problem, "oracle"):
+        raise TypeError(
+            "problem must be a Problem, a DeepProblem or have their method `oracle`, "
+            f"got {type(problem).__name__}."
+        )
+    return problem.oracle(params)
+
+
+class Outcome(NamedTuple):
+    """How a run ended.
+
+    Attributes
+    ----------
+    status : {"completed", "diverged", ...}
+    round : int
+        Rounds completed, or the round at which it ended early.
+    reason : str
+        Empty when completed.
+    """
+
+    status: str
+    round: int
+    reason: str
+
+
+class Gradients(Protocol):
+    """What explicit local steps need of an oracle."""
+
+    def gradient(self, client: int, flat: Array, batch: IntArray | None = None) -> Array:
+        """As in `Oracle`."""
+
+
 METRICS = ("objective", "profile", "gap", "kernel_gradient_norm", "value_gradient_norm")
 
 
 def explicit_steps(
-    oracle: Oracle,
+    oracle: Gradients,
     task: LocalTask,
     penalty: Callable[[int, Array, IntArray | None], Array] | None = None,
 ) -> tuple[Array, LocalTrace | None]:
@@ -173,7 +215,7 @@ def explicit_steps(
 
     Parameters
     ----------
-    oracle : Oracle
+    oracle : Oracle, or anything with its `gradient`
     task : LocalTask
     penalty : callable (client, w, batch) -> array (D,), optional
         Added to the direction.

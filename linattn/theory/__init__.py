@@ -1,17 +1,22 @@
 """The analytical side: closed forms and bounds. Never imports `linattn.federated`."""
 
 from linattn.theory.frozen import FrozenStage, frozen_stage
+from linattn.theory.impulse import drift_impulse
 from linattn.theory.moments import FrozenMoments, frozen_moments
+from linattn.theory.prediction import PredictedRun, predict_run
 from linattn.theory.scaffold import ScaffoldStage, scaffold_stage
 from linattn.theory.symmetry import change_gauge, euler_identity
 
 __all__ = [
     "FrozenMoments",
     "FrozenStage",
+    "PredictedRun",
     "ScaffoldStage",
     "change_gauge",
+    "drift_impulse",
     "euler_identity",
     "frozen_moments",
     "frozen_stage",
+    "predict_run",
     "scaffold_stage",
 ]

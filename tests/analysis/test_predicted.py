@@ -1,0 +1,109 @@
+"""The predicted table of warm-up lengths against the simulated one, and when it is not trusted."""
+
+import numpy as np
+import pytest
+
+import linattn as la
+from linattn.analysis.predicted import curve_error, judge
+from linattn.analysis.regret import relative_regret
+from linattn.theory.prediction import predict_run
+
+RUN = {"rounds": 150, "local_steps": 10, "local_lr": 0.02}
+
+
+@pytest.fixture(scope="module")
+def base():
+    """A problem and a start on which never freezing loses most of the gain."""
+    problem = la.synthetic_problem(
+        num_clients=5, sequences_per_client=8, num_tokens=6, dim=3, num_outputs=2, noise=0.1,
+        value_heterogeneity=0.75, covariate_heterogeneity=0.3, value_ridge=0.05, kernel_ridge=0.01,
+    )  # fmt: skip
+    params = la.initial_params(problem, scale=0.7)
+    return problem, params, la.reference_value(problem, like=params, num_starts=3)
+
+
+def test_it_is_the_table_of_the_run(base):
+    problem, params, reference = base
+    predicted = la.predict_trade_off(problem, params, reference=reference, **RUN)
+    lengths = predicted["warmup"].values
+    assert lengths.tolist() == list(range(151))
+    measured = la.bias_drift(problem, params, warmup_lengths=lengths, reference=reference, **RUN)
+    excess = measured["objective"].values - reference.value
+    gaps = np.abs(predicted["objective"].values - measured["objective"].values) / excess
+    assert gaps.max() < 0.02
+    assert gaps.max() < 1.5 * predicted.attrs["curve_error"]
+    assert predicted.attrs["trusted"] is True
+    assert predicted.attrs["reason"] == ""
+    assert 0 < predicted.attrs["warmup_star"] < 150
+    at = predicted["warmup"].values == predicted.attrs["warmup_star"]
+    assert relative_regret(measured, float(measured["objective"].values[at][0])) < 0.01
+    assert predicted.attrs["num_impulses"] < 80
+    for name, column in measured.items():
+        assert predicted[name].attrs == column.attrs
+
+
+def test_every_round_measured_is_exact(base):
+    problem, params, reference = base
+    options = {"reference": reference, "warmup_lengths": [10, 30], **RUN, "rounds": 40}
+    predicted = la.predict_trade_off(problem, params, tolerance=0.0, **options)
+    measured = la.bias_drift(problem, params, **options | {"warmup_lengths": [0, 10, 30, 40]})
+    assert predicted.attrs["curve_error"] == 0.0
+    assert predicted["warmup"].values.tolist() == [0, 10, 30, 40]
+    for name in ("objective", "profile", "value_floor", "profile_synchronized"):
+        np.testing.assert_allclose(predicted[name], measured[name], rtol=1e-10)
+
+
+def test_without_drift_there_is_nothing_to_choose(base):
+    problem, params, reference = base
+    alone = la.predict_trade_off(problem, params, reference=reference, **RUN | {"local_steps": 1})
+    assert alone.attrs["trusted"] is False
+    assert "stake is below 1e-3" in alone.attrs["reason"]
+
+
+def test_a_chaotic_run_is_not_trusted(base):
+    problem, params, reference = base
+    wild = la.predict_trade_off(
+        problem, params, reference=reference, rounds=200, local_steps=2, local_lr=0.1,
+        frozen_lr="safe", warmup_lengths=[0, 50, 100],
+    )  # fmt: skip
+    assert wild.attrs["trusted"] is False
+    assert "the run is chaotic: of a start moved by 1e-09" in wild.attrs["reason"]
+
+
+def test_a_diverging_run_loses_its_late_lengths(base):
+    problem, params, reference = base
+    options = {"rounds": 40, "local_steps": 3, "local_lr": 0.4, "frozen_lr": "safe"}
+    run = predict_run(problem, params, rounds=40, local_steps=3, local_lr=0.4)
+    assert run.outcome.status == "diverged"
+    table = la.predict_trade_off(problem, params, reference=reference, **options)
+    fine = np.isfinite(table["objective"].values)
+    assert fine[: run.outcome.round + 1].all()
+    assert not fine[run.outcome.round + 1 :].any()
+    assert np.isfinite(table.attrs["curve_error"])
+
+
+def test_a_length_that_moves_is_not_trusted(base):
+    """Two tables whose T̂ differ by more than 5 % of the stake in value; by hand."""
+    problem, params, _ = base
+    run = predict_run(problem, params, rounds=3, local_steps=2, local_lr=0.01)
+    table = la.bias_drift(
+        problem, params, warmup_lengths=[0, 1, 2, 3], rounds=3, local_steps=2, local_lr=0.01,
+        reference=0.0,
+    )  # fmt: skip
+    held = table.assign(objective=("warmup", [5.0, 1.0, 1.2, 3.0])).assign_attrs(warmup_star=1)
+    other = held.assign(objective=("warmup", [5.0, 1.4, 1.2, 3.0])).assign_attrs(warmup_star=2)
+    verdict = judge(held, other, run)
+    assert verdict == (False, "three tolerances move T̂ by 0.1 of the stake in value")
+    assert judge(held, held, run).trusted
+    assert curve_error(held, other) == pytest.approx(0.4)
+    none = held.assign_attrs(warmup_star=None)
+    assert judge(none, none, run).reason == "no warm-up length is stable"
+    assert "move T̂ by inf" in judge(held, none, run).reason
+
+
+def test_refusals(base):
+    problem, params, _ = base
+    with pytest.raises(ValueError, match="tolerance must be >= 0"):
+        la.predict_trade_off(problem, params, tolerance=-1.0, reference=0.0, **RUN)
+    with pytest.raises(ValueError, match=r"warmup_lengths must be numbers in 0..150"):
+        la.predict_trade_off(problem, params, warmup_lengths=[151], reference=0.0, **RUN)
