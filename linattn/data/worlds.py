@@ -162,7 +162,7 @@ def consistent_targets(problem: Problem, params: Params) -> Problem:
         part = held.take(problem.client(i))
         pulled = np.einsum("hab,sbc,hcm->sam", kernels, part.gram, teacher.reshape(shape))
         if part.query is None:
-            cross = part.gram @ pulled
+            cross = part.query_moments() @ pulled
             fields["cross"].append(cross)
             fields["energy"].append(np.einsum("sam,sam->s", pulled, cross))
         else:

@@ -16,7 +16,14 @@ import numpy as np
 
 from linattn._checks import one_of, positive_int, real
 from linattn._typing import AnyArray, Array, BoolArray
-from linattn.attention import Tokens, by_length, check_tokens, mean_loss, queries, share_right
+from linattn.attention import (
+    Tokens,
+    by_length,
+    check_tokens,
+    mean_loss,
+    readout_queries,
+    share_right,
+)
 from linattn.deep.passes import (
     Trace,
     layer_backward,
@@ -178,7 +185,7 @@ class DeepAttention:
                 gates=None if gates is None else gates[:, number],
             )
             tapes.append(tape)
-        features, readout = queries(tokens, self.readout), self.layout.view(flat, "readout")
+        features, readout = readout_queries(tokens, self.readout), self.layout.view(flat, "readout")
         return Trace(features, features @ readout, tuple(tapes), weights, readout)
 
     def pull_back(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import reference as ref
-from bridge import make, moved, relative_error
+from bridge import READOUTS, make, moved, relative_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,7 +25,7 @@ def descend(problem, params, step_size, steps):
 @given(
     st.integers(0, 10**6),
     st.sampled_from(["merged", "factored"]),
-    st.sampled_from(ref.READOUTS),
+    st.sampled_from(READOUTS),
     st.integers(0, 4),
 )
 def test_against_explicit_descent(seed, kind, readout, steps):
