@@ -1,6 +1,4 @@
-"""The two data sets that ship with the package, and one file layout for all.
-
-A data set is a plain npz file that is only ever read with ``allow_pickle=False``:
+"""Data sets as plain npz files, only ever read with ``allow_pickle=False``; two of them ship.
 
     values         (N, c) rows of all items, one below the other; integers or float64
     offsets        (S + 1,) integers: item i is ``values[offsets[i]:offsets[i + 1]]``
@@ -28,7 +26,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from linattn._checks import as_float64, real
+from linattn._checks import as_float64, real, refuse_masked
 from linattn._typing import AnyArray, Array, IntArray
 
 FOLDER = Path(__file__).parent / "sets"
@@ -195,6 +193,7 @@ def save_dataset(
     path = Path(path)
     if path.suffix != ".npz":
         raise ValueError(f"path must end in .npz, got {str(path)!r}.")
+    refuse_masked("items, labels and groups", [items, labels, *(groups or {}).values()])
     tables = [np.asarray(item) for item in items]
     if not tables or any(t.ndim != 2 or t.shape[1] != len(channel_names) for t in tables):
         raise ValueError(

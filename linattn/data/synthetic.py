@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from linattn._checks import positive_int, real
+from linattn._threads import one_blas_thread
 from linattn._typing import Array
 from linattn.attention import predict
 from linattn.data.tokens import problem_from_tokens
@@ -147,7 +148,8 @@ def synthetic_problem(
             kernel_heterogeneity=b,
             covariates_of=owner,
         )
-        tokens = normal("tokens", owner, sequences, length, d) @ drawn.mixing.T
+        with one_blas_thread():
+            tokens = normal("tokens", owner, sequences, length, d) @ drawn.mixing.T
         clean = np.asarray(predict(drawn.teacher, tokens, readout=readout))
         return tokens, clean + noise * normal("noise", i, *clean.shape)
 

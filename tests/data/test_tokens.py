@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import reference as ref
-from bridge import READOUTS, from_instance, make, relative_error
+from bridge import READOUTS, from_instance, make, relative_error, same_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_limits
 
 import linattn as la
 
@@ -221,3 +222,20 @@ def test_chunks_and_memory_maps_change_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "CHUNK_ENTRIES", 2**22)
     many = la.problem_from_tokens([(ragged, targets)], **ridges)
     np.testing.assert_allclose(few.statistics.gram, many.statistics.gram, rtol=1e-14)
+
+
+def test_bits_do_not_depend_on_the_threads_of_the_library_that_multiplies():
+    rng = np.random.default_rng(0)
+    tokens, targets = rng.standard_normal((1, 400, 130)), rng.standard_normal((1, 400, 5))
+    own = rng.standard_normal((1, 300, 130))
+    params = la.Params.merged(rng.standard_normal((130, 130)), rng.standard_normal((130, 5)))
+
+    def numbers(threads):
+        with threadpool_limits(threads):
+            token = la.problem_from_tokens([(tokens, targets)], **RIDGES).statistics
+            held = la.problem_from_tokens([(tokens, targets[:, :300], own)], **RIDGES).statistics
+            made = la.predict(params, tokens)
+        return token.gram, token.cross, held.moment, held.cross, made
+
+    one, many = numbers(1), numbers(2)
+    assert all(same_bits(a, b) for a, b in zip(one, many, strict=True))
