@@ -23,6 +23,7 @@ from linattn.attention import accuracy, loss, predict
 from linattn.claims import Claim, Verdict, check, claims
 from linattn.data.datasets import load_dataset, save_dataset
 from linattn.data.deep_tokens import DeepProblem, deep_problem
+from linattn.data.in_context import in_context_clients, in_context_problem
 from linattn.data.partition import partition
 from linattn.data.splits import digits_split, watch_split
 from linattn.data.synthetic import synthetic_problem
@@ -71,11 +72,13 @@ from linattn.objectives import (
 from linattn.theory import (
     FrozenMoments,
     FrozenStage,
+    InContextOptimum,
     ScaffoldStage,
     change_gauge,
     euler_identity,
     frozen_moments,
     frozen_stage,
+    in_context_optimum,
     scaffold_stage,
 )
 from linattn.types import Layout, Params, Problem, Statistics, pool
@@ -92,6 +95,7 @@ __all__ = [
     "Direction",
     "FrozenMoments",
     "FrozenStage",
+    "InContextOptimum",
     "Joint",
     "KernelProfile",
     "Layout",
@@ -135,6 +139,9 @@ __all__ = [
     "freeze_rule",
     "frozen_moments",
     "frozen_stage",
+    "in_context_clients",
+    "in_context_optimum",
+    "in_context_problem",
     "initial_params",
     "load_dataset",
     "load_results",

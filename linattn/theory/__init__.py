@@ -1,6 +1,7 @@
 """The analytical side: closed forms and bounds. Never imports `linattn.federated`."""
 
 from linattn.theory.frozen import FrozenStage, frozen_stage
+from linattn.theory.in_context import InContextOptimum, in_context_optimum
 from linattn.theory.moments import FrozenMoments, frozen_moments
 from linattn.theory.scaffold import ScaffoldStage, scaffold_stage
 from linattn.theory.symmetry import change_gauge, euler_identity
@@ -8,10 +9,12 @@ from linattn.theory.symmetry import change_gauge, euler_identity
 __all__ = [
     "FrozenMoments",
     "FrozenStage",
+    "InContextOptimum",
     "ScaffoldStage",
     "change_gauge",
     "euler_identity",
     "frozen_moments",
     "frozen_stage",
+    "in_context_optimum",
     "scaffold_stage",
 ]

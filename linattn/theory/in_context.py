@@ -1,0 +1,392 @@
+"""The best model of in-context linear regression, and all that is exact about it (C22).
+
+Context tokens z = (x, y) with x ~ N(0, Λ), y = ⟨w, x⟩ + ε are, given w, Gaussian with covariance
+
+    Σ_w = S₀ + Σ_a w_a S_a + (wᵀΛw) E,   S₀ = diag(Λ, σ²),  S_a = (Λe_a) in the last row and column,
+
+E the unit in the corner. All moments that the model needs are polynomials of degree at most four
+in w ~ N(0, I), so nothing below is sampled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.optimize
+
+from linattn._checks import positive_int, real
+from linattn._typing import Array
+from linattn.data.in_context import check_covariances, context_lengths, noise_levels
+from linattn.streams import stream
+from linattn.theory.population import PopulationLimit
+from linattn.types import Params, check_weights
+
+# Off-diagonal entries in the common eigenvectors that rounding explains, relative to the largest.
+COMMUTING_SLACK = 1e-10
+
+
+@dataclass(frozen=True, eq=False)
+class InContextLaw:
+    """How the sequences of one client of the in-context world are drawn; a `Law` of d = D + 1.
+
+    Attributes
+    ----------
+    covariance : array, shape (D, D)
+        Λ of the inputs.
+    context_length : int
+        n.
+    noise : float
+        σ of the context's targets.
+    """
+
+    covariance: Array
+    context_length: int
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_covariances(self.covariance)
+        positive_int("context_length", self.context_length)
+        real("noise", self.noise, minimum=0.0)
+
+    @property
+    def dim(self) -> int:
+        """Number of channels d = D + 1."""
+        return len(self.covariance) + 1
+
+    @property
+    def energy(self) -> float:
+        """c̄ = E⟨w, x_q⟩² = tr Λ."""
+        return float(np.trace(self.covariance))
+
+    @cached_property
+    def _query_moment(self) -> Array:
+        """M̄ = E[u uᵀ] = diag(Λ, 0)."""
+        out = np.zeros((self.dim, self.dim))
+        out[:-1, :-1] = self.covariance
+        return out
+
+    @cached_property
+    def _parts(self) -> tuple[Array, Array]:
+        """S₀, (d, d), and the S_a, (D, d, d)."""
+        fixed = self._query_moment.copy()
+        fixed[-1, -1] = self.noise**2
+        linear = np.zeros((self.dim - 1, self.dim, self.dim))
+        linear[:, :-1, -1] = linear[:, -1, :-1] = self.covariance
+        return fixed, linear
+
+    def pair(self, middle: Array) -> Array:
+        """E[G P G], (d, d): E_w[Σ_w P Σ_w + (Σ_w Pᵀ Σ_w + tr(P Σ_w) Σ_w)/n].
+
+        Notes
+        -----
+        Source: C22 (Wick's theorem given w, then moments of w). Cost: D products of (d, d).
+        """
+        traced = self._twice(lambda left, right: np.vdot(middle.T, left) * right)
+        turned = self._twice(lambda left, right: left @ middle.T @ right)
+        plain = self._twice(lambda left, right: left @ middle @ right)
+        return plain + (turned + traced) / self.context_length
+
+    def _twice(self, product: Callable[[Array, Array], Array]) -> Array:
+        """E_w[product(Σ_w, Σ_w)] of a bilinear product.
+
+        E[w_a w_b] = δ_ab, E[wᵀΛw] = tr Λ, E[(wᵀΛw)²] = (tr Λ)² + 2 tr Λ²; odd moments vanish.
+        """
+        fixed, linear = self._parts
+        corner = np.zeros_like(fixed)
+        corner[-1, -1] = 1.0
+        size = self.energy
+        total = product(fixed, fixed) + sum(product(part, part) for part in linear)
+        total = total + size * (product(fixed, corner) + product(corner, fixed))
+        fourth = size**2 + 2.0 * float(np.vdot(self.covariance, self.covariance))
+        return np.asarray(total + fourth * product(corner, corner))
+
+    def system(self, kernels: Array) -> tuple[Array, Array]:
+        """H, blocks E[G B_hᵀ M̄ B_k G], and C, blocks E[Σ_w B_hᵀ (Λw, 0)]; (Hd, Hd) and (Hd, 1)."""
+        middle = self._query_moment
+        hessian = np.block([[self.pair(b.T @ middle @ c) for c in kernels] for b in kernels])
+        linear = self._parts[1]
+        columns = [np.einsum("aij,kj,ak->i", linear, b, linear[:, :, -1]) for b in kernels]
+        return hessian, np.concatenate(columns)[:, None]
+
+    def kernel_gradient(self, kernels: Array, value: Array) -> Array:
+        """∂_{B_k} of the data loss: M̄ Σ_h B_h E[G V_hV_kᵀ G] − E[(Λw, 0)(Σ_w V_k)ᵀ], (H, d, d)."""
+        linear = self._parts[1]
+        out = []
+        for v in value:
+            mapped = sum(b @ self.pair(u @ v.T) for b, u in zip(kernels, value, strict=True))
+            cross = np.einsum("ai,ajk,ko->ij", linear[:, :, -1], linear, v)
+            out.append(self._query_moment @ mapped - cross)
+        return np.stack(out)
+
+
+def in_context_laws(covariances: Any, length: Any, noise: Any) -> tuple[InContextLaw, ...]:
+    """Return the laws of all clients, from one length and noise for all or one per client."""
+    held = check_covariances(covariances)
+    lengths, levels = context_lengths(length, len(held)), noise_levels(noise, len(held))
+    triples = zip(held, lengths.tolist(), levels.tolist(), strict=True)
+    return tuple(InContextLaw(*triple) for triple in triples)
+
+
+def in_context_limit(
+    covariances: Any,
+    context_length: Any,
+    noise: Any = 0.0,
+    *,
+    weights: Any = "equal",
+    value_ridge: float = 0.0,
+    kernel_ridge: float = 0.0,
+) -> PopulationLimit:
+    """Return `in_context_problem` with infinitely many sequences per client, in exact moments.
+
+    P, its gradient, and the frozen stage with its bias follow without a sample, for covariances
+    that need not commute.
+
+    Parameters
+    ----------
+    covariances : array, shape (C, D, D), or (D, D) for one client
+        Λ_i.
+    context_length : int or one int per client
+        n.
+    noise : float or one float per client
+        σ.
+    weights : "equal" or sequence of float
+        p_i.
+    value_ridge, kernel_ridge : float
+        λ ≥ 0 and μ ≥ 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is out of range.
+
+    Notes
+    -----
+    Source: C22. Cost: of P, C H² D products of (d, d) matrices.
+    """
+    laws = in_context_laws(covariances, context_length, noise)
+    return PopulationLimit(
+        laws,
+        check_weights(weights, np.ones(len(laws), dtype=np.int64)),
+        real("value_ridge", value_ridge, minimum=0.0),
+        real("kernel_ridge", kernel_ridge, minimum=0.0),
+    )
+
+
+class InContextOptimum(NamedTuple):
+    """The best model of an in-context world.
+
+    Attributes
+    ----------
+    params : Params
+        Merged, one head: B = diag(Γ, 0), V = v e_{D+1}.
+    loss : float
+        F there, ridges included: the least of merged kernels with any number of heads.
+    scales : array, shape (D,)
+        γ_k, the eigenvalues of Γ, of the v that `params` has.
+    client_losses : array, shape (C,)
+        Data loss of every client at the joint optimum.
+    """
+
+    params: Params
+    loss: float
+    scales: Array
+    client_losses: Array
+
+    def __repr__(self) -> str:
+        low, high = float(self.client_losses.min()), float(self.client_losses.max())
+        return (
+            f"InContextOptimum(loss {self.loss:.6g}, {len(self.client_losses)} clients with data "
+            f"losses {low:.6g} to {high:.6g}, {len(self.scales)} features)"
+        )
+
+
+def in_context_optimum(
+    covariances: Any,
+    context_length: Any,
+    noise: Any = 0.0,
+    *,
+    weights: Any = "equal",
+    value_ridge: float = 0.0,
+    kernel_ridge: float = 0.0,
+) -> InContextOptimum:
+    """Return the best linear attention for `in_context_problem` with infinitely many sequences.
+
+    In the common eigenvectors of the Λ_i (eigenvalues λ_ik), with a_k = Σp_iλ_ik² and
+    b_k = Σp_iλ_ik²((1 + 1/n_i)λ_ik + (tr Λ_i + σ_i²)/n_i): without ridges γ_k = a_k/b_k and v = 1;
+    with both, γ_k = v a_k/(v²b_k + μ) and s = v² is the root of Σ_k μa_k²/(s b_k + μ)² = λ, or 0
+    where Σa_k² ≤ λμ (collapse).
+
+    Parameters
+    ----------
+    covariances : array, shape (C, D, D), or (D, D) for one client
+        Λ_i, which must commute.
+    context_length : int or one int per client
+        n.
+    noise : float or one float per client
+        σ.
+    weights : "equal" or sequence of float
+        p_i.
+    value_ridge, kernel_ridge : float
+        λ and μ; both zero or both positive (with one of them no minimizer exists).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If covariances do not commute, one ridge alone is zero, or an argument is out of range.
+
+    Notes
+    -----
+    Source: C22; one client without ridges is theorem 1 of Ahn et al. (arXiv 2306.00297, recalled)
+    and the limit of Zhang, Frei and Bartlett (arXiv 2306.09927, recalled).
+    Cost: one eigendecomposition, one root of a monotone function.
+
+    Examples
+    --------
+    One feature of variance one, one example: γ = 1/(2 + 1) and the loss ½(1 − γ).
+
+    >>> optimum = in_context_optimum([[1.0]], 1)
+    >>> round(float(optimum.scales[0]), 6), round(optimum.loss, 6)
+    (0.333333, 0.333333)
+    """
+    limit = in_context_limit(
+        covariances,
+        context_length,
+        noise,
+        weights=weights,
+        value_ridge=value_ridge,
+        kernel_ridge=kernel_ridge,
+    )
+    if (limit.value_ridge > 0.0) != (limit.kernel_ridge > 0.0):
+        raise ValueError(
+            "value_ridge and kernel_ridge must be both zero or both positive for a minimizer to "
+            f"exist, got {limit.value_ridge:g} and {limit.kernel_ridge:g}."
+        )
+    laws = in_context_laws(covariances, context_length, noise)
+    vectors, eigenvalues = common_eigenvectors(np.stack([law.covariance for law in laws]))
+    parts = [
+        _diagonal_parts(row, law.context_length, law.noise)
+        for row, law in zip(eigenvalues, laws, strict=True)
+    ]
+    linear, square = (np.stack(arrays) for arrays in zip(*parts, strict=True))
+    a, b = limit.weights @ linear, limit.weights @ square
+    value = _best_value(a, b, limit.value_ridge, limit.kernel_ridge)
+    scales = np.divide(value * a, value**2 * b + limit.kernel_ridge, out=np.zeros_like(a),
+                       where=a > 0.0)  # fmt: skip
+    theta = value * scales
+    losses = 0.5 * (eigenvalues.sum(axis=1) - 2.0 * linear @ theta + square @ theta**2)
+    ridge = 0.5 * (limit.kernel_ridge * float(scales @ scales) + limit.value_ridge * value**2)
+    dim = laws[0].dim
+    kernel, block = np.zeros((dim, dim)), np.zeros((dim, 1))
+    kernel[:-1, :-1], block[-1] = (vectors * scales) @ vectors.T, value
+    loss = float(limit.weights @ losses) + ridge
+    return InContextOptimum(Params.merged(kernel, block), loss, scales, losses)
+
+
+class InContextCheck(NamedTuple):
+    """The formula of `in_context_optimum` against exact moments.
+
+    Attributes
+    ----------
+    formula, moments : float
+        F at the optimum: by the formula, and from H, C and c̄ of the world.
+    gradient_norm : float
+        ‖∇F‖ there in all entries of B and V, zero in exact arithmetic.
+    dual_norm, threshold : float
+        ‖𝒢‖₂ and τ = √(λμ): not larger, no model of any number of heads is better (C15b).
+    scale : float
+        ½ tr Σp_iΛ_i, the loss of predicting zero: what rounding is measured against.
+    """
+
+    formula: float
+    moments: float
+    gradient_norm: float
+    dual_norm: float
+    threshold: float
+    scale: float
+
+
+def check_in_context_optimum(
+    covariances: Any,
+    context_length: Any,
+    noise: Any = 0.0,
+    *,
+    weights: Any = "equal",
+    value_ridge: float = 0.0,
+    kernel_ridge: float = 0.0,
+) -> InContextCheck:
+    """Return what `in_context_optimum` claims beside what exact moments say at its parameters.
+
+    Parameters
+    ----------
+    covariances, context_length, noise, weights, value_ridge, kernel_ridge
+        As in `in_context_optimum`.
+
+    Notes
+    -----
+    Source: C22, C15 (b). Cost: (D + 2)² D products of (D + 1, D + 1) matrices per client.
+    """
+    world = {"weights": weights, "value_ridge": value_ridge, "kernel_ridge": kernel_ridge}
+    optimum = in_context_optimum(covariances, context_length, noise, **world)
+    limit = in_context_limit(covariances, context_length, noise, **world)
+    return InContextCheck(
+        formula=optimum.loss,
+        moments=limit.objective(optimum.params),
+        gradient_norm=float(np.linalg.norm(limit.joint_gradient(optimum.params).flat)),
+        dual_norm=float(np.linalg.norm(limit.tensor_gradient(optimum.params), 2)),
+        threshold=float(np.sqrt(limit.value_ridge * limit.kernel_ridge)),
+        scale=0.5 * sum(p * law.energy for p, law in zip(limit.weights, limit.laws, strict=True)),
+    )
+
+
+def _diagonal_parts(eigenvalues: Array, length: int, noise: float) -> tuple[Array, Array]:
+    """λ_k² and λ_k²((1 + 1/n)λ_k + (tr Λ + σ²)/n): loss = ½Σ[λ_k − 2θ_k(first) + θ_k²(second)]."""
+    linear = eigenvalues**2
+    spread = (1.0 + 1.0 / length) * eigenvalues + (eigenvalues.sum() + noise**2) / length
+    return linear, linear * spread
+
+
+def _best_value(a: Array, b: Array, value_ridge: float, kernel_ridge: float) -> float:
+    """v ≥ 0 at the minimum: 1 without ridges (the scale is free)."""
+    if kernel_ridge == 0.0:
+        return 1.0
+
+    def slope(s: float) -> float:
+        return float(kernel_ridge * np.sum((a / (s * b + kernel_ridge)) ** 2)) - value_ridge
+
+    if slope(0.0) <= 0.0:
+        return 0.0
+    top = 1.0
+    while slope(top) > 0.0:
+        top *= 2.0
+    return float(np.sqrt(scipy.optimize.brentq(slope, 0.0, top, xtol=1e-300, rtol=1e-15)))
+
+
+def common_eigenvectors(covariances: Array) -> tuple[Array, Array]:
+    """Return eigenvectors of all Λ_i, (D, D) in columns, and their eigenvalues (C, D).
+
+    Raises
+    ------
+    ValueError
+        If they do not commute, so that there are none.
+
+    Notes
+    -----
+    Source: C22. Those of a mixture with generic weights, in which distinct eigenvalues stay so.
+    """
+    mixing = stream(0, "common eigenvectors").uniform(0.5, 1.5, size=len(covariances))
+    _, vectors = np.linalg.eigh(np.tensordot(mixing / mixing.sum(), covariances, 1))
+    turned = vectors.T @ covariances @ vectors
+    eigenvalues = np.diagonal(turned, axis1=1, axis2=2)
+    rest = turned - eigenvalues[:, :, None] * np.eye(len(vectors))
+    apart = float(np.abs(rest).max())
+    if apart > COMMUTING_SLACK * max(float(np.abs(covariances).max()), 1e-300):
+        raise ValueError(
+            "covariances must commute for the joint optimum to have a formula, got entries of "
+            f"{apart:.3g} off the diagonal in their common eigenvectors; in_context_limit takes "
+            "them."
+        )
+    return vectors, np.maximum(eigenvalues, 0.0)
