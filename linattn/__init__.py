@@ -23,6 +23,7 @@ from linattn.attention import accuracy, loss, predict
 from linattn.claims import Claim, Verdict, check, claims
 from linattn.data.datasets import load_dataset, save_dataset
 from linattn.data.deep_tokens import DeepProblem, deep_problem
+from linattn.data.frames import problem_from_frame
 from linattn.data.in_context import in_context_clients, in_context_problem
 from linattn.data.partition import partition
 from linattn.data.splits import digits_split, watch_split
@@ -152,6 +153,7 @@ __all__ = [
     "partition",
     "pool",
     "predict",
+    "problem_from_frame",
     "problem_from_tokens",
     "reference_value",
     "run",

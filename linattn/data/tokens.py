@@ -174,20 +174,31 @@ def grouped_statistics(
         Called with sequences of one shape.
     readout : {"token", "mean", "last", "queries"}
     """
+    largest = np.maximum(shapes.max(axis=1), dim) * dim  # a Gram matrix counts as well
     groups = [
         index[start : start + step]
         for index in by_length(shapes)
-        for step in [max(1, CHUNK_ENTRIES // int(shapes[index[0]].max() * dim))]
+        for step in [max(1, CHUNK_ENTRIES // int(largest[index[0]]))]
         for start in range(0, len(index), step)
     ]
+    several = readout == OWN_QUERIES and bool((shapes[:, 1] > 1).any())
+    whole: Statistics | None = None
     with one_blas_thread():
-        parts = []
         for index in groups:
             tokens, targets, own = stack(index)
-            parts.append(sequence_statistics(tokens, targets, readout, own))
-    if len(parts) == 1:
-        return parts[0]
-    return stack_statistics(parts).take(np.argsort(np.concatenate(groups)))
+            part = sequence_statistics(tokens, targets, readout, own)
+            part = part.spelled_out() if several else part
+            if len(groups) == 1:
+                return part
+            if whole is None:
+                whole = Statistics._make(
+                    None if a is None else np.empty((len(shapes), *a.shape[1:])) for a in part
+                )
+            for array, rows in zip(whole, part, strict=True):
+                if array is not None:
+                    array[index] = rows
+    assert whole is not None
+    return whole
 
 
 def _check_targets(name: str, targets: Any, counts: Sequence[int]) -> list[Array]:
