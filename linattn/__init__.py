@@ -21,11 +21,13 @@ from linattn.analysis import (
 )
 from linattn.attention import accuracy, loss, predict
 from linattn.claims import Claim, Verdict, check, claims
-from linattn.data.datasets import load_dataset, save_dataset
+from linattn.data.datasets import load_dataset
 from linattn.data.deep_tokens import DeepProblem, deep_problem
 from linattn.data.frames import problem_from_frame
 from linattn.data.in_context import in_context_clients, in_context_problem
 from linattn.data.partition import partition
+from linattn.data.saving import save_dataset
+from linattn.data.schools import schools_split
 from linattn.data.splits import digits_split, watch_split
 from linattn.data.synthetic import synthetic_problem
 from linattn.data.tokens import problem_from_tokens
@@ -161,6 +163,7 @@ __all__ = [
     "save_dataset",
     "scaffold",
     "scaffold_stage",
+    "schools_split",
     "selection_errors",
     "selective",
     "solve_selection",

@@ -11,10 +11,11 @@ import msgspec
 import numpy as np
 
 from linattn._fields import Count, NonNegative, Part, Positive
-from linattn._typing import Array, IntArray
+from linattn._typing import Array
 from linattn.attention import accuracy, predict
 from linattn.data.deep_tokens import DeepProblem, deep_problem
 from linattn.data.synthetic import draw_client, synthetic_problem
+from linattn.data.tokens import ClientData
 from linattn.deep import DeepAttention
 from linattn.objectives.starts import initial_params
 from linattn.objectives.value import ValueBlock
@@ -121,17 +122,20 @@ class ModelSpec(Part):
 
 
 class World(NamedTuple):
-    """Problem, start and step size; `tests` are every client's own test tokens and labels."""
+    """Problem, start and step size; `tests` are every client's own test tokens and labels.
+
+    A regression has targets and queries in their place, and no share that is right.
+    """
 
     problem: Problem | DeepProblem
     params: Params
     local_lr: float
     readout: str = "token"
-    tests: list[tuple[Array, IntArray]] | None = None
+    tests: list[ClientData] | None = None
 
     def share_right(self, models: Sequence[Params]) -> float:
         """Test accuracy of the models that clients use, over all their own test sequences."""
-        if self.tests is None:
+        if self.tests is None or len(self.tests[0]) != 2:
             return float("nan")
         right = [
             accuracy(model, tokens, labels, readout=self.readout) * len(labels)
