@@ -166,7 +166,10 @@ def _missing(name: str) -> str:
             f"which writes it into {data_folder()}."
         )
     known = ", ".join(map(repr, (*SHIPPED, *MADE)))
-    return f"name_or_path must be {known} or the path of an npz file, got {name!r}, which is not a file."
+    return (
+        f"name_or_path must be {known} or the path of an npz file, got {name!r}, which is not a "
+        "file."
+    )
 
 
 def _read_arrays(raw: bytes, path: Path) -> dict[str, AnyArray]:
