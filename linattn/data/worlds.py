@@ -12,14 +12,13 @@ import numpy as np
 
 from linattn._fields import Count, NonNegative, Part, Positive
 from linattn._typing import Array
-from linattn.attention import accuracy, predict
+from linattn.attention import accuracy
 from linattn.data.deep_tokens import DeepProblem, deep_problem
-from linattn.data.synthetic import draw_client, synthetic_problem
+from linattn.data.synthetic import draw_client, draw_sequences, synthetic_problem
 from linattn.data.tokens import ClientData
 from linattn.deep import DeepAttention
 from linattn.objectives.starts import initial_params
 from linattn.objectives.value import ValueBlock
-from linattn.streams import stream
 from linattn.types import Params, Problem
 
 Clients = list[tuple[Array, Array]]
@@ -68,10 +67,8 @@ class ProblemSpec(Part):
                 kernel_heterogeneity=self.kernel_heterogeneity,
                 covariates_of=owner,
             )
-            tokens = stream(seed, f"tokens{suffix}", owner).normal(size=size) @ drawn.mixing.T
-            clean = np.asarray(predict(drawn.teacher, tokens, readout=self.readout))
-            noise = stream(seed, f"noise{suffix}", i).normal(size=clean.shape)
-            out.append((tokens, clean + self.noise * noise))
+            noise, readout = self.noise, self.readout
+            out.append(draw_sequences(drawn, size, noise=noise, readout=readout, suffix=suffix))
         return out
 
 
