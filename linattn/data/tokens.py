@@ -127,8 +127,8 @@ def read_client(name: str, client: Any, readout: str) -> ClientArrays:
     if not isinstance(client, (tuple, list)) or len(client) != len(parts):
         count = f" of {len(client)}" if isinstance(client, (tuple, list)) else ""
         raise ValueError(
-            f"{name} must be {'a pair' if len(parts) == 2 else 'three'} ({', '.join(parts)}) for "
-            f"readout {readout!r}, got {type(client).__name__}{count}."
+            f"{name} must be {'a pair' if len(parts) == 2 else 'three'} ({', '.join(parts)}), got "
+            f"{type(client).__name__}{count} for readout {readout!r}."
         )
     for part, data in zip(parts, client, strict=True):
         if not hasattr(data, "__len__"):

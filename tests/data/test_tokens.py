@@ -140,11 +140,11 @@ def ragged(change):
         ([(X, Y, Y)], r"clients\[0\] queries must have 2 channels like the tokens, got 5"),
         (
             [(X, Y), (X, Y, X)],
-            r"clients\[1\] must be a pair .* for readout 'token', got tuple of 3",
+            r"clients\[1\] must be a pair .*, got tuple of 3 for readout 'token'",
         ),
         (
             [(X, Y, X), (X, Y)],
-            r"clients\[1\] must be three .* for readout 'queries', got tuple of 2",
+            r"clients\[1\] must be three .*, got tuple of 2 for readout 'queries'",
         ),
         ([5], r"clients\[0\] must be a pair \(tokens, targets\)"),
         ([(None, Y)], r"clients\[0\] tokens must be an array or a list of arrays"),
