@@ -177,8 +177,10 @@ def describe(
     if local_steps is not None:
         local_steps = positive_int("local_steps", local_steps)
     start = initial_params(problem) if params is None else params
+    if not isinstance(start, Params):
+        raise TypeError(f"params must be Params, got {type(start).__name__}.")
     check_fits(problem, start)
-    with one_blas_thread():
+    with one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
         at, gram = _at_start(problem, start), pooled_gram(problem)
         found = suspicions(problem, start, at.safe_step, local_lr=local_lr)
         return Description(
@@ -214,7 +216,7 @@ def _at_start(problem: Problem, start: Params) -> _Start:
         return _Start(
             safe_step(problem, start), _condition(hessian), target_spread(problem, start), ()
         )
-    except FloatingPointError as error:
+    except (FloatingPointError, np.linalg.LinAlgError) as error:
         unknown = float("nan")
         sentence = f"nothing can be computed at the start: {error}; scale the data."
         return _Start(unknown, unknown, Spread(unknown, unknown), (sentence,))

@@ -44,7 +44,7 @@ def suspicions(
     pass over the statistics and a singular value of a (d², dm) matrix.
     """
     found = [*_scale(problem), *_channels(problem), *_clients(problem), *_ridges(problem)]
-    if local_lr is not None:
+    if local_lr is not None and np.isfinite(safe_step):
         found += _steps(problem, params, safe_step, local_lr)
     return tuple(found)
 
@@ -130,16 +130,19 @@ def _ridges(problem: Problem) -> Iterator[str]:
     if problem.kernel_ridge == 0.0:
         yield "kernel_ridge is 0: (aB, V/a) predicts the same, so P need not have a minimizer."
         return
-    nothing = np.zeros((1, problem.dim, problem.dim))
-    slope = population(problem).form.tensor_gradient(
-        nothing, np.zeros((1, problem.dim, problem.num_outputs))
-    )
-    gain = float(np.linalg.norm(slope, 2)) ** 2
-    product = problem.value_ridge * problem.kernel_ridge
-    if gain <= product:
+    held = problem.statistics
+    cross, gram = held.cross_moments(), held.gram
+    weighted = (cross * problem.sequence_weights[:, None, None]).reshape(len(gram), -1)
+    tensor = (weighted.T @ gram.reshape(len(gram), -1)).reshape(*cross.shape[1:], *gram.shape[1:])
+    slope = tensor.transpose(0, 2, 3, 1).reshape(problem.dim**2, -1)  # 𝒢 at B = 0, C15
+    if not np.isfinite(slope).all():
+        return
+    gain = float(np.linalg.norm(slope, 2))
+    threshold = float(np.sqrt(problem.value_ridge) * np.sqrt(problem.kernel_ridge))
+    if gain <= threshold:
         yield (
-            f"ridges are so strong that B = 0 is the best merged kernel: their product is "
-            f"{product:.3g}, and all above {gain:.3g} leaves nothing to learn."
+            "ridges are so strong that B = 0 is the best merged kernel: √(λμ) is "
+            f"{threshold:.3g}, and from {gain:.3g} on there is nothing to learn."
         )
 
 

@@ -16,6 +16,9 @@ from linattn.types import Problem
 
 # Asymmetry and negative eigenvalues that rounding explains, relative to the largest entry.
 SYMMETRY_SLACK = 1e-12
+# Third powers must be finite, and so must the largest number of tokens as a float.
+LARGEST_VARIANCE = 1e100
+LONGEST = 2**53
 
 
 def in_context_covariances(
@@ -206,6 +209,10 @@ def check_covariances(covariances: Any) -> Array:
     slack = SYMMETRY_SLACK * max(1.0, float(np.abs(array).max()))
     apart = float(np.abs(array - array.transpose(0, 2, 1)).max())
     lowest = float(np.linalg.eigvalsh(array).min())
+    if np.abs(array).max() > LARGEST_VARIANCE:
+        raise ValueError(
+            f"covariances must be at most {LARGEST_VARIANCE:g}, got {np.abs(array).max():.3g}."
+        )
     if apart > slack or lowest < -slack:
         raise ValueError(
             "covariances must be symmetric and positive semidefinite, got an asymmetry of "
@@ -230,8 +237,10 @@ def per_client(name: str, value: Any, count: int) -> list[Any]:
 
 def context_lengths(value: Any, count: int) -> IntArray:
     """Return n of every client, (C,), after refusing what is no positive integer."""
-    given = per_client("context_length", value, count)
-    return np.array([positive_int("context_length", n) for n in given], dtype=np.int64)
+    given = [positive_int("context_length", n) for n in per_client("context_length", value, count)]
+    if max(given) > LONGEST:
+        raise ValueError(f"context_length must be at most 2**53, got {max(given):.3g}.")
+    return np.array(given, dtype=np.int64)
 
 
 def noise_levels(value: Any, count: int) -> Array:

@@ -88,6 +88,8 @@ def problem_from_tokens(
     kernel_ridge = real("kernel_ridge", kernel_ridge, minimum=0.0)
     parts: list[Statistics] = []
     shape: tuple[int, int] | None = None
+    if not np.iterable(clients):
+        raise ValueError(f"clients must be an iterable of tuples, got {clients!r}.")
     for i, client in enumerate(clients):
         if readout is None:
             brings = isinstance(client, (tuple, list)) and len(client) == 3
@@ -183,10 +185,11 @@ def grouped_statistics(
     ]
     several = readout == OWN_QUERIES and bool((shapes[:, 1] > 1).any())
     whole: Statistics | None = None
-    with one_blas_thread():
+    with one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
         for index in groups:
             tokens, targets, own = stack(index)
             part = sequence_statistics(tokens, targets, readout, own)
+            _refuse_overflow(part)
             part = part.spelled_out() if several else part
             if len(groups) == 1:
                 return part
@@ -199,6 +202,15 @@ def grouped_statistics(
                     array[index] = rows
     assert whole is not None
     return whole
+
+
+def _refuse_overflow(part: Statistics) -> None:
+    for array in part:
+        if array is not None and not np.isfinite(array).all():
+            raise ValueError(
+                "tokens, targets and queries must be so small that sums of their products are "
+                "finite, got an overflow; scale them."
+            )
 
 
 def _check_targets(name: str, targets: Any, counts: Sequence[int]) -> list[Array]:

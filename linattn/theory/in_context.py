@@ -217,8 +217,8 @@ def in_context_optimum(
 
     In the common eigenvectors of the Λ_i (eigenvalues λ_ik), with a_k = Σp_iλ_ik² and
     b_k = Σp_iλ_ik²((1 + 1/n_i)λ_ik + (tr Λ_i + σ_i²)/n_i): without ridges γ_k = a_k/b_k and v = 1;
-    with both, γ_k = v a_k/(v²b_k + μ) and s = v² is the root of Σ_k μa_k²/(s b_k + μ)² = λ, or 0
-    where Σa_k² ≤ λμ (collapse).
+    with both, θ_k = vγ_k = u a_k/(u b_k + 1), where u = v²/μ is the root of Σ_k(a_k/(u b_k + 1))² =
+    λμ, or 0 where Σ_k a_k² ≤ λμ (collapse).
 
     Parameters
     ----------
@@ -273,12 +273,9 @@ def in_context_optimum(
     ]
     linear, square = (np.stack(arrays) for arrays in zip(*parts, strict=True))
     a, b = limit.weights @ linear, limit.weights @ square
-    value = _best_value(a, b, limit.value_ridge, limit.kernel_ridge)
-    scales = np.divide(value * a, value**2 * b + limit.kernel_ridge, out=np.zeros_like(a),
-                       where=a > 0.0)  # fmt: skip
-    theta = value * scales
+    theta, ridge, value = _best_scales(a, b, limit.value_ridge, limit.kernel_ridge)
+    scales = np.divide(theta, value, out=np.zeros_like(theta), where=theta > 0.0)
     losses = 0.5 * (eigenvalues.sum(axis=1) - 2.0 * linear @ theta + square @ theta**2)
-    ridge = 0.5 * (limit.kernel_ridge * float(scales @ scales) + limit.value_ridge * value**2)
     dim = laws[0].dim
     kernel, block = np.zeros((dim, dim)), np.zeros((dim, 1))
     kernel[:-1, :-1], block[-1] = (vectors * scales) @ vectors.T, value
@@ -349,20 +346,27 @@ def _diagonal_parts(eigenvalues: Array, length: int, noise: float) -> tuple[Arra
     return linear, linear * spread
 
 
-def _best_value(a: Array, b: Array, value_ridge: float, kernel_ridge: float) -> float:
-    """v ≥ 0 at the minimum: 1 without ridges (the scale is free)."""
-    if kernel_ridge == 0.0:
-        return 1.0
+def _best_scales(
+    a: Array, b: Array, value_ridge: float, kernel_ridge: float
+) -> tuple[Array, float, float]:
+    """θ = vγ, (D,), both ridges, and v ≥ 0 at the minimum; v = 1 without ridges (it is free)."""
+    threshold = float(np.sqrt(value_ridge) * np.sqrt(kernel_ridge))
+    if threshold == 0.0:
+        return np.divide(a, b, out=np.zeros_like(a), where=a > 0.0), 0.0, 1.0
 
-    def slope(s: float) -> float:
-        return float(kernel_ridge * np.sum((a / (s * b + kernel_ridge)) ** 2)) - value_ridge
+    def excess(u: float) -> float:
+        return float(np.linalg.norm(a / (u * b + 1.0))) - threshold
 
-    if slope(0.0) <= 0.0:
-        return 0.0
+    if excess(0.0) <= 0.0:
+        return np.zeros_like(a), 0.0, 0.0
     top = 1.0
-    while slope(top) > 0.0:
+    while excess(top) > 0.0:
         top *= 2.0
-    return float(np.sqrt(scipy.optimize.brentq(slope, 0.0, top, xtol=1e-300, rtol=1e-15)))
+    u = float(scipy.optimize.brentq(excess, 0.0, top, xtol=1e-300, rtol=1e-15))
+    damped = a / (u * b + 1.0)
+    # (μ/2)‖γ‖² and (λ/2)v², of which each is half of τ‖θ‖ where they balance.
+    ridge = 0.5 * u * (float(damped @ damped) + threshold**2)
+    return u * damped, ridge, float(np.sqrt(u) * np.sqrt(kernel_ridge))
 
 
 def common_eigenvectors(covariances: Array) -> tuple[Array, Array]:

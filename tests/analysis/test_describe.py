@@ -170,6 +170,13 @@ def test_numbers_beyond_doubles_are_said_not_raised():
     assert "nan" in str(found)
 
 
+@pytest.mark.parametrize("scale", [1e-150, 1e-60, 1e60, 1e150])
+def test_no_scale_of_the_tokens_is_an_error(scale):
+    found = la.describe(problem(lambda x, y: (scale * x, y)), local_lr=0.1, local_steps=5)
+    assert "tokens have a mean square of" in found.warnings[0]
+    assert "scale" in str(found)
+
+
 def test_the_prediction_is_shown_where_there_is_one(monkeypatch, small_problem, small_params):
     import linattn.analysis as room
 
@@ -196,6 +203,7 @@ def test_the_prediction_is_shown_where_there_is_one(monkeypatch, small_problem, 
     ("options", "error", "message"),
     [
         ({"local_lr": 0.0}, ValueError, "local_lr must be > 0"),
+        ({"params": 5}, TypeError, "params must be Params, got int"),
         ({"local_steps": 0}, ValueError, "local_steps must be an integer >= 1"),
         (
             {"params": la.Params.merged(np.eye(2), np.eye(2))},

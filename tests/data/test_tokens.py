@@ -119,6 +119,9 @@ def ragged(change):
     ("clients", "message"),
     [
         ([], "clients must hold at least one client, got none"),
+        (5, "clients must be an iterable of tuples, got 5"),
+        ([(1e160 * X, Y)], "so small that sums of their products are finite, got an overflow"),
+        ([(X, 1e160 * Y)], "so small that sums of their products are finite"),
         ([(X, Y), (X[:0], Y[:0])], r"clients\[1\] must hold at least one sequence, got none"),
         ([(X, Y), ([], [])], r"clients\[1\] must hold at least one sequence"),
         ([(X, Y), (X[..., :1], Y)], r"clients\[1\] must have 2 channels and 5 outputs like the"),

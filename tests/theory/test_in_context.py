@@ -213,6 +213,8 @@ def test_samples_scatter_around_the_formula():
     ("arguments", "options", "message"),
     [
         ((np.eye(2), 3), {"value_ridge": 0.1}, "value_ridge and kernel_ridge must be both zero or"),
+        ((1e101 * np.eye(2), 3), {}, r"covariances must be at most 1e\+100"),
+        ((np.eye(2), 2**60), {}, r"context_length must be at most 2\*\*53"),
         ((np.eye(2), 0), {}, "context_length must be an integer >= 1, got 0"),
         ((np.eye(2), [3, 4]), {}, "context_length must be one number or 1, one per client, got 2"),
         ((np.eye(2), 3, -0.1), {}, "noise must be >= 0, got -0.1"),
@@ -226,6 +228,16 @@ def test_samples_scatter_around_the_formula():
 def test_bad_worlds_are_refused(arguments, options, message):
     with pytest.raises(ValueError, match=message):
         in_context_optimum(*arguments, **options)
+
+
+@pytest.mark.parametrize("ridge", [1e-300, 1e-200, 1e-12])
+def test_weak_ridges_have_the_limit_without(ridge):
+    """And no overflow on the way, which would be an error here."""
+    free = in_context_optimum(np.eye(3), 4, 0.2)
+    weak = in_context_optimum(np.eye(3), 4, 0.2, value_ridge=ridge, kernel_ridge=ridge)
+    assert weak.loss == pytest.approx(free.loss, rel=2e-11)
+    product = weak.params.value[0, -1, 0] * weak.scales
+    assert product == pytest.approx(free.scales, rel=1e-9)
 
 
 def test_covariances_that_do_not_commute_have_a_limit_all_the_same():
