@@ -26,7 +26,11 @@ from linattn.claims import Claim, Verdict, check, claims
 from linattn.data.datasets import load_dataset
 from linattn.data.deep_tokens import DeepProblem, deep_problem
 from linattn.data.frames import problem_from_frame
-from linattn.data.in_context import in_context_clients, in_context_problem
+from linattn.data.in_context import (
+    in_context_clients,
+    in_context_covariances,
+    in_context_problem,
+)
 from linattn.data.partition import partition
 from linattn.data.saving import save_dataset
 from linattn.data.schools import schools_split
@@ -147,6 +151,7 @@ __all__ = [
     "frozen_moments",
     "frozen_stage",
     "in_context_clients",
+    "in_context_covariances",
     "in_context_optimum",
     "in_context_problem",
     "initial_params",

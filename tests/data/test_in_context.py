@@ -5,7 +5,6 @@ import pytest
 from bridge import same_bits
 
 import linattn as la
-from linattn.data.in_context import in_context_covariances
 from linattn.streams import stream
 
 SIZES = {"num_clients": 3, "sequences_per_client": 4, "context_length": 5, "dim": 2}
@@ -13,7 +12,9 @@ RIDGES = {"value_ridge": 0.1, "kernel_ridge": 0.1}
 
 
 def test_a_sequence_is_examples_of_one_task_and_a_question():
-    covariances = in_context_covariances(num_clients=2, dim=2, covariance_heterogeneity=0.7, seed=5)
+    covariances = la.in_context_covariances(
+        num_clients=2, dim=2, covariance_heterogeneity=0.7, seed=5
+    )
     clients = la.in_context_clients(
         covariances, sequences_per_client=3, context_length=[4, 6], noise=[0.0, 0.5], seed=5
     )
@@ -31,7 +32,7 @@ def test_a_sequence_is_examples_of_one_task_and_a_question():
 
 def test_the_problem_holds_the_context_and_one_query():
     problem = la.in_context_problem(**SIZES, noise=0.2, seed=1, **RIDGES)
-    covariances = in_context_covariances(num_clients=3, dim=2, seed=1)
+    covariances = la.in_context_covariances(num_clients=3, dim=2, seed=1)
     assert np.array_equal(covariances, np.stack([np.eye(2)] * 3))
     clients = list(
         la.in_context_clients(
@@ -48,8 +49,8 @@ def test_the_problem_holds_the_context_and_one_query():
 
 
 def test_covariances_have_mean_one_and_belong_to_their_client():
-    wide = in_context_covariances(num_clients=300, dim=4, covariance_heterogeneity=0.5)
-    few = in_context_covariances(num_clients=2, dim=4, covariance_heterogeneity=0.5)
+    wide = la.in_context_covariances(num_clients=300, dim=4, covariance_heterogeneity=0.5)
+    few = la.in_context_covariances(num_clients=2, dim=4, covariance_heterogeneity=0.5)
     assert np.array_equal(wide[:2], few)
     eigenvalues = np.diagonal(wide, axis1=1, axis2=2)
     assert eigenvalues.mean() == pytest.approx(1.0, abs=4 * eigenvalues.std() / np.sqrt(1200))
@@ -59,7 +60,9 @@ def test_fed_avg_learns_in_context():
     """The model trained by rounds comes close to the known optimum of infinitely many tasks."""
     world = {"covariance_heterogeneity": 0.3, "noise": 0.1, "seed": 2, **RIDGES}
     problem = la.in_context_problem(**SIZES | {"sequences_per_client": 400}, **world)
-    covariances = in_context_covariances(num_clients=3, dim=2, covariance_heterogeneity=0.3, seed=2)
+    covariances = la.in_context_covariances(
+        num_clients=3, dim=2, covariance_heterogeneity=0.3, seed=2
+    )
     optimum = la.in_context_optimum(covariances, 5, 0.1, **RIDGES)
     start = la.initial_params(problem, seed=1)
     result = la.run(la.fed_avg(), problem, start, rounds=300, local_steps=2, local_lr=0.1)
