@@ -21,9 +21,9 @@ class Spread(NamedTuple):
     observed : float
         (Σp_i‖x̄_i − x̄‖²)^½, relative to the pooled quantity.
     chance : float
-        Its root mean square if all sequences came from one distribution:
+        Its root mean square if all sequences were independent draws from one distribution:
         (Σp_i(1 − p_i)v_i/S_i)^½ with v_i the variance within client i. NaN if no client has two
-        sequences.
+        sequences. Sequences that share tokens vary less within a client, and it is too small.
     """
 
     observed: float

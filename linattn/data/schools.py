@@ -62,7 +62,8 @@ def schools_split(
     Notes
     -----
     A regression has no accuracy: measure the loss on ``test`` (tokens, targets, queries) against
-    that of predicting zero, and against "iid".
+    that of predicting zero, of the mean result of the context, and of "iid". A pupil is context of
+    many sequences, so those of a client are not independent.
     Cost: some ten milliseconds.
     """
     one_of("split", split, SPLITS)
