@@ -158,8 +158,8 @@ def describe(
 
     Notes
     -----
-    Source: C8 (the frozen bias is the product of the two heterogeneities), C3 (safe step), theory
-    section 9 (drift number). Cost: one pass over the statistics, that of `safe_step`, and of a
+    Source: C8 (the frozen bias is the product of the two heterogeneities, and grows with the drift
+    number), C3 (safe step). Cost: one pass over the statistics, that of `safe_step`, and of a
     predicted trade-off where η and E are given.
 
     Examples

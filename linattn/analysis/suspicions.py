@@ -40,8 +40,8 @@ def suspicions(
 
     Notes
     -----
-    Source: theory section 1 (scale, ridges), section 2 (collapse), section 4 (stability). Cost: one
-    pass over the statistics and a singular value of a (d², dm) matrix.
+    Source: C15 (collapse at B = 0), C7 (stability of local steps). Cost: one pass over the
+    statistics and a singular value of a (d², dm) matrix.
     """
     found = [*_scale(problem), *_channels(problem), *_clients(problem), *_ridges(problem)]
     if local_lr is not None and np.isfinite(safe_step):

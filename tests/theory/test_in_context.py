@@ -8,12 +8,8 @@ import scipy.optimize
 from bridge import direction_like, moved, relative_error
 
 import linattn as la
-from linattn.theory.in_context import (
-    InContextLaw,
-    check_in_context_optimum,
-    in_context_limit,
-    in_context_optimum,
-)
+from linattn.theory.in_context import check_in_context_optimum, in_context_optimum
+from linattn.theory.in_context_law import InContextLaw, in_context_limit
 
 RIDGES = {"value_ridge": 0.05, "kernel_ridge": 0.01}
 WEIGHTS = [0.5, 0.2, 0.3]
