@@ -195,21 +195,25 @@ class PopulationLimit:
     def value(self, params: Params) -> float:
         """P(B) = ½c̄ − ½⟨C, A⁻¹C⟩ + (μ/2)‖kernel parameters‖²."""
         linear, star = self._solved(params)
+        return self._constant(params) - 0.5 * float(np.vdot(linear, star))
+
+    def _constant(self, params: Params) -> float:
+        """½c̄ and the kernel ridge: F at V = 0."""
         energy = sum(p * law.energy for p, law in zip(self.weights, self.laws, strict=True))
         kernel = params.flat[: params.layout.slices["value"].start]
-        ridge = 0.5 * self.kernel_ridge * float(kernel @ kernel)
-        return 0.5 * float(energy) - 0.5 * float(np.vdot(linear, star)) + ridge
+        return 0.5 * float(energy) + 0.5 * self.kernel_ridge * float(kernel @ kernel)
+
+    def objective(self, params: Params) -> float:
+        """F(B, V) = ½c̄ − ⟨C, V⟩ + ½⟨V, A V⟩ + (μ/2)‖kernel parameters‖²."""
+        hessians, linears = self.client_systems(params)
+        hessian, linear = (np.tensordot(self.weights, a, 1) for a in (hessians, linears))
+        value = stack_heads(params.value)
+        return self._constant(params) + float(np.vdot(value, 0.5 * hessian @ value - linear))
 
     def gradient(self, params: Params) -> Params:
         """∇P = ∂_BF(B, V*(B)) (C2) in the kernel parameters, with a zero value block."""
         slope = self.joint_gradient(params.replace(value=self.minimizer(params)))
         return slope.replace(value=np.zeros_like(params.value))
-
-    def objective(self, params: Params) -> float:
-        """F(B, V) = P(B) + ½⟨V − V*, A(V − V*)⟩ (C1)."""
-        hessian = np.tensordot(self.weights, self.client_systems(params)[0], 1)
-        lag = stack_heads(params.value - self.minimizer(params))
-        return self.value(params) + 0.5 * float(np.vdot(lag, hessian @ lag))
 
     def joint_gradient(self, params: Params) -> Params:
         """∇F(B, V) in all blocks."""

@@ -32,6 +32,7 @@ def worlds():
         yield commuting(1), 4, 0.3, ridges
         yield commuting(2), lengths, levels, {"weights": WEIGHTS, **ridges}
         yield commuting(3, 1, 5), 1, 0.0, ridges
+        yield np.diag([0.0, 2.0, 0.5]), 3, 0.1, ridges  # a feature that never varies
 
 
 @pytest.mark.parametrize("world", list(worlds()))
