@@ -11,20 +11,30 @@ kernel_ridge 0.01)
 from linattn.analysis import (
     Assessment,
     CentralizedDescent,
+    Description,
     Study,
     aggregation_mismatch,
     assess,
     bias_drift,
     descent_certificate,
+    describe,
     looseness,
     predict_trade_off,
     synchronized_control,
 )
 from linattn.attention import accuracy, loss, predict
 from linattn.claims import Claim, Verdict, check, claims
-from linattn.data.datasets import load_dataset, save_dataset
+from linattn.data.datasets import load_dataset
 from linattn.data.deep_tokens import DeepProblem, deep_problem
+from linattn.data.frames import problem_from_frame
+from linattn.data.in_context import (
+    in_context_clients,
+    in_context_covariances,
+    in_context_problem,
+)
 from linattn.data.partition import partition
+from linattn.data.saving import save_dataset
+from linattn.data.schools import schools_split
 from linattn.data.splits import digits_split, watch_split
 from linattn.data.synthetic import synthetic_problem
 from linattn.data.tokens import problem_from_tokens
@@ -72,6 +82,7 @@ from linattn.objectives import (
 from linattn.theory import (
     FrozenMoments,
     FrozenStage,
+    InContextOptimum,
     PredictedRun,
     ScaffoldStage,
     change_gauge,
@@ -79,6 +90,7 @@ from linattn.theory import (
     euler_identity,
     frozen_moments,
     frozen_stage,
+    in_context_optimum,
     predict_run,
     scaffold_stage,
 )
@@ -93,9 +105,11 @@ __all__ = [
     "Cost",
     "DeepAttention",
     "DeepProblem",
+    "Description",
     "Direction",
     "FrozenMoments",
     "FrozenStage",
+    "InContextOptimum",
     "Joint",
     "KernelProfile",
     "Layout",
@@ -123,6 +137,7 @@ __all__ = [
     "claims",
     "deep_problem",
     "descent_certificate",
+    "describe",
     "digits_split",
     "drift_impulse",
     "euler_identity",
@@ -141,6 +156,10 @@ __all__ = [
     "freeze_rule",
     "frozen_moments",
     "frozen_stage",
+    "in_context_clients",
+    "in_context_covariances",
+    "in_context_optimum",
+    "in_context_problem",
     "initial_params",
     "load_dataset",
     "load_results",
@@ -153,6 +172,7 @@ __all__ = [
     "predict",
     "predict_run",
     "predict_trade_off",
+    "problem_from_frame",
     "problem_from_tokens",
     "reference_value",
     "run",
@@ -160,6 +180,7 @@ __all__ = [
     "save_dataset",
     "scaffold",
     "scaffold_stage",
+    "schools_split",
     "selection_errors",
     "selective",
     "solve_selection",

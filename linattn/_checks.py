@@ -12,21 +12,23 @@ _SLICE = 2**20
 
 
 def as_float64(name: str, value: Any, *, ndim: int | tuple[int, ...] | None = None) -> Array:
-    """Return `value` as a finite, C-contiguous float64 array; integers are cast.
+    """Return `value` as a finite, C-contiguous float64 array; integers and byte orders are cast.
 
     Raises
     ------
     TypeError
-        If the values are float32, float16, complex or not numeric: silent casts would hide a loss
-        of precision that the checks of this package cannot tell from a broken theorem.
+        If the values are float32, float16, complex, objects or not numeric: silent casts would hide
+        a loss of precision that the checks of this package cannot tell from a broken theorem. If
+        they are masked: what is hidden would be taken for data.
     ValueError
         If lists are ragged, the number of axes is wrong or a value is NaN or infinite.
     """
+    refuse_masked(name, value)
     try:
         array = np.asarray(value)
     except ValueError:
         raise ValueError(f"{name} must be a rectangular array, got ragged lists.") from None
-    if array.dtype.kind not in "iub" and array.dtype != np.float64:
+    if array.dtype.kind not in "iub" and array.dtype.newbyteorder("=") != np.float64:
         raise TypeError(f"{name} must be float64 or integer, got dtype {array.dtype}; convert it.")
     if ndim is not None:
         allowed = (ndim,) if isinstance(ndim, int) else ndim
@@ -43,6 +45,22 @@ def as_float64(name: str, value: Any, *, ndim: int | tuple[int, ...] | None = No
         bad = flat.size - finite
         raise ValueError(f"{name} must be finite, got {bad} NaN or infinite entries.")
     return array
+
+
+def refuse_masked(name: str, value: Any) -> None:
+    """Refuse masked arrays, also inside lists: NumPy would take what is hidden for data.
+
+    Raises
+    ------
+    TypeError
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} must be without a mask, got a masked array; leave out or fill what it hides."
+        )
+    if isinstance(value, (list, tuple)):
+        for part in value:
+            refuse_masked(name, part)
 
 
 def positive_int(name: str, value: Any, *, minimum: int = 1) -> int:

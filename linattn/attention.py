@@ -2,8 +2,8 @@
 
     Ŷ = Σ_h U B_h G V_h,   G = XᵀX/n      (theory section 1)
 
-A sequence has tokens X (n, d); the readout chooses the queries U: every token, the mean token, or
-the last one.
+A sequence has tokens X (n, d); the readout chooses the queries U: every token, the mean token, the
+last one, or queries that the data bring themselves.
 """
 
 from __future__ import annotations
@@ -13,15 +13,36 @@ from typing import Any
 
 import numpy as np
 
-from linattn._checks import as_float64, one_of
+from linattn._checks import as_float64, one_of, refuse_masked
+from linattn._threads import one_blas_thread
 from linattn._typing import AnyArray, Array
-from linattn.types import READOUTS, Params, Statistics
+from linattn.types import OWN_QUERIES, READOUTS, Params, Statistics
 
 Tokens = Array | Sequence[Array]
 Predictions = Array | Sequence[Array]
 
 
-def queries(tokens: Array, readout: str) -> Array:
+def check_readout(readout: Any, queries_given: bool, *, usual: str = "token") -> str:
+    """Return the readout: ``queries`` if and only if queries are given, `usual` if nothing is said.
+
+    Raises
+    ------
+    ValueError
+        If it is no readout, or asks for queries that are not there, or the other way round.
+    """
+    if readout is None:
+        return OWN_QUERIES if queries_given else usual
+    chosen = one_of("readout", readout, (*READOUTS, OWN_QUERIES))
+    if (chosen == OWN_QUERIES) != queries_given:
+        given = "were" if queries_given else "were not"
+        raise ValueError(
+            f"readout must be {OWN_QUERIES!r} exactly where queries are given, got {chosen!r} and "
+            f"queries {given} given."
+        )
+    return chosen
+
+
+def readout_queries(tokens: Array, readout: str) -> Array:
     """Return the queries U of stacked sequences.
 
     Parameters
@@ -45,14 +66,18 @@ def gram_matrices(tokens: Array) -> Array:
     return np.asarray(0.5 * (gram + gram.transpose(0, 2, 1)))
 
 
-def sequence_statistics(tokens: Array, targets: Array, readout: str) -> Statistics:
+def sequence_statistics(
+    tokens: Array, targets: Array, readout: str, own: Array | None = None
+) -> Statistics:
     """Return the statistics of sequences of one length.
 
     Parameters
     ----------
     tokens : array, shape (S, n, d)
     targets : array, shape (S, q, m)
-    readout : {"token", "mean", "last"}
+    readout : {"token", "mean", "last", "queries"}
+    own : array, shape (S, q, d)
+        The queries of their own (``queries``).
 
     Notes
     -----
@@ -60,35 +85,35 @@ def sequence_statistics(tokens: Array, targets: Array, readout: str) -> Statisti
     """
     gram = gram_matrices(tokens)
     energy = np.einsum("sqm,sqm->s", targets, targets) / targets.shape[1]
-    chosen = queries(tokens, readout)
-    if readout == "token":
-        cross = chosen.transpose(0, 2, 1) @ targets / targets.shape[1]
-        return Statistics(gram, np.ascontiguousarray(cross), None, None, energy)
-    query = np.ascontiguousarray(chosen[:, 0])
-    return Statistics(gram, None, query, np.ascontiguousarray(targets[:, 0]), energy)
+    chosen = readout_queries(tokens, readout) if own is None else own
+    if readout != "token" and chosen.shape[1] == 1:
+        query = np.ascontiguousarray(chosen[:, 0])
+        return Statistics(gram, None, query, np.ascontiguousarray(targets[:, 0]), energy)
+    cross = np.ascontiguousarray(chosen.transpose(0, 2, 1) @ targets / targets.shape[1])
+    moment = None if readout == "token" else gram_matrices(chosen)
+    return Statistics(gram, cross, None, None, energy, moment)
 
 
 def stack_statistics(parts: Iterable[Statistics]) -> Statistics:
-    """Join statistics of the same readout, in order."""
+    """Join statistics of the same readout, in order.
+
+    Where some have one query of their own and others several, M and K are written out for all.
+    """
     held = list(parts)
-
-    def joined(arrays: list[Array | None]) -> Array | None:
-        present = [a for a in arrays if a is not None]
-        return np.concatenate(present) if present else None
-
-    return Statistics(
-        np.concatenate([part.gram for part in held]),
-        joined([part.cross for part in held]),
-        joined([part.query for part in held]),
-        joined([part.target for part in held]),
-        np.concatenate([part.energy for part in held]),
-    )
+    if any(part.moment is not None for part in held):
+        held = [part.spelled_out() for part in held]
+    columns = zip(*held, strict=True)
+    return Statistics._make(None if c[0] is None else np.concatenate(c) for c in columns)
 
 
-def by_length(lengths: Sequence[int]) -> list[AnyArray]:
-    """Index arrays of the sequences of equal length, so each group is one stacked array."""
-    sizes = np.asarray(lengths)
-    return [np.flatnonzero(sizes == n) for n in np.unique(sizes)]
+def by_length(lengths: Sequence[int] | AnyArray) -> list[AnyArray]:
+    """Index arrays of the sequences of equal length, so each group is one stacked array.
+
+    Lengths (S,), or rows (S, k) of several that must all be equal.
+    """
+    kinds, kind = np.unique(np.asarray(lengths), axis=0, return_inverse=True)
+    order = np.argsort(kind, kind="stable")
+    return np.split(order, np.cumsum(np.bincount(kind, minlength=len(kinds)))[:-1])
 
 
 def check_tokens(name: str, tokens: Any) -> list[Array]:
@@ -113,7 +138,31 @@ def check_tokens(name: str, tokens: Any) -> list[Array]:
     return sequences
 
 
-def predict(params: Params, tokens: Tokens, *, readout: str = "token") -> Array | list[Array]:
+def check_queries(name: str, own: Any, sequences: Sequence[Array]) -> list[Array]:
+    """Return queries as a list of (q_s, d) arrays, one per sequence and as wide as its tokens.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are not finite float64, their number is another, or a shape does not fit.
+    """
+    if not hasattr(own, "__len__"):
+        raise ValueError(f"{name} must be an array or a list of arrays, got {own!r}.")
+    if len(own) != len(sequences):
+        raise ValueError(
+            f"{name} must hold {len(sequences)} entries, one per sequence, got {len(own)}."
+        )
+    checked = check_tokens(name, own)
+    dim = sequences[0].shape[1]
+    if checked[0].shape[1] != dim:
+        raise ValueError(f"{name} must have {dim} channels like the tokens, got "
+                         f"{checked[0].shape[1]}.")  # fmt: skip
+    return checked
+
+
+def predict(
+    params: Params, tokens: Tokens, *, readout: str | None = None, queries: Tokens | None = None
+) -> Array | list[Array]:
     """Return the predictions Ŷ = Σ_h U B_h G V_h.
 
     Parameters
@@ -121,12 +170,15 @@ def predict(params: Params, tokens: Tokens, *, readout: str = "token") -> Array 
     params : Params
         Merged or factored.
     tokens : array, shape (S, n, d), or list of arrays (n_s, d)
-    readout : {"token", "mean", "last"}
+    readout : {"token", "mean", "last", "queries"}
+        Default ``token``, or ``queries`` where queries are given.
+    queries : array, shape (S, q, d), or list of arrays (q_s, d)
+        Queries U of their own, in place of the readout's.
 
     Returns
     -------
-    array, shape (S, q, m), or list of arrays (n_s, m)
-        A list only for ragged sequences under the token readout; q = 1 for mean and last.
+    array, shape (S, q, m), or list of arrays (q_s, m)
+        A list only where the numbers of queries differ; q = n for token, 1 for mean and last.
 
     Raises
     ------
@@ -135,9 +187,10 @@ def predict(params: Params, tokens: Tokens, *, readout: str = "token") -> Array 
 
     Notes
     -----
-    Source: theory section 1. Cost: O(S (n d² + H d² m)).
+    Source: theory section 1. Cost: O(S (n d² + H d² m)). BLAS runs on one thread, so that bits do
+    not depend on how many there are.
     """
-    one_of("readout", readout, READOUTS)
+    readout = check_readout(readout, queries is not None)
     sequences = check_tokens("tokens", tokens)
     if "value" not in params.layout.slices:
         raise ValueError(
@@ -147,15 +200,26 @@ def predict(params: Params, tokens: Tokens, *, readout: str = "token") -> Array 
     dim = params.value.shape[1]
     if sequences[0].shape[1] != dim:
         raise ValueError(f"tokens must have {dim} channels, got {sequences[0].shape[1]}.")
+    own = None if queries is None else check_queries("queries", queries, sequences)
+    shapes = np.array([(len(x), len(u)) for x, u in zip(sequences, own or sequences, strict=True)])
     out: list[Array] = [np.empty(0)] * len(sequences)
-    for index in by_length([len(x) for x in sequences]):
-        stacked = np.stack([sequences[s] for s in index])
-        values = gram_matrices(stacked)[:, None] @ params.value
-        product = queries(stacked, readout) @ (params.kernels() @ values).sum(axis=1)
-        for s, prediction in zip(index, product, strict=True):
-            out[s] = prediction
+    with one_blas_thread():
+        for index in by_length(shapes):
+            stacked = np.stack([sequences[s] for s in index])
+            chosen = None if own is None else np.stack([own[s] for s in index])
+            for s, prediction in zip(
+                index, _predict(params, stacked, readout, chosen), strict=True
+            ):
+                out[s] = prediction
     same = len({len(y) for y in out}) == 1
     return np.stack(out) if same else out
+
+
+def _predict(params: Params, tokens: Array, readout: str, own: Array | None) -> Array:
+    """Predictions (S, q, m) of stacked sequences (S, n, d)."""
+    mapped = params.kernels() @ (gram_matrices(tokens)[:, None] @ params.value)
+    chosen = readout_queries(tokens, readout) if own is None else own
+    return np.asarray(chosen @ mapped.sum(axis=1))
 
 
 def _pairs(predictions: Predictions, targets: Any) -> list[Any]:
@@ -166,15 +230,24 @@ def _pairs(predictions: Predictions, targets: Any) -> list[Any]:
     return list(zip(predictions, targets, strict=True))
 
 
-def loss(params: Params, tokens: Tokens, targets: Any, *, readout: str = "token") -> float:
+def loss(
+    params: Params,
+    tokens: Tokens,
+    targets: Any,
+    *,
+    readout: str | None = None,
+    queries: Tokens | None = None,
+) -> float:
     """Return the mean over sequences of ℓ = (1/2q)‖Ŷ − Y‖², without ridges.
 
     Parameters
     ----------
     params : Params
     tokens : array, shape (S, n, d), or list of arrays (n_s, d)
-    targets : array, shape (S, q, m), or (S, m) when q = 1, or a list
-    readout : {"token", "mean", "last"}
+    targets : array, shape (S, q, m), or (S, m) when q = 1, or (S, q) when m = 1, or a list
+    readout : {"token", "mean", "last", "queries"}
+        As in `predict`.
+    queries : array, shape (S, q, d), or list of arrays (q_s, d)
 
     Raises
     ------
@@ -185,7 +258,21 @@ def loss(params: Params, tokens: Tokens, targets: Any, *, readout: str = "token"
     -----
     Source: theory section 1.
     """
-    return mean_loss(predict(params, tokens, readout=readout), targets)
+    return mean_loss(predict(params, tokens, readout=readout, queries=queries), targets)
+
+
+def as_answer(name: str, target: Any, num_queries: int) -> Array:
+    """Return the targets of a sequence with both axes: (m,) of one query, or (q,) of one output.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are not finite float64 or have another number of axes.
+    """
+    answer = as_float64(name, target, ndim=(1, 2))
+    if answer.ndim == 2:
+        return answer
+    return answer[None] if num_queries == 1 else answer[:, None]
 
 
 def mean_loss(predictions: Predictions, targets: Any) -> float:
@@ -193,9 +280,7 @@ def mean_loss(predictions: Predictions, targets: Any) -> float:
     total = 0.0
     pairs = _pairs(predictions, targets)
     for s, (prediction, target) in enumerate(pairs):
-        answer = as_float64(f"targets[{s}]", target)
-        if answer.ndim == 1 and len(prediction) == 1:
-            answer = answer[None]
+        answer = as_answer(f"targets[{s}]", target, len(prediction))
         if answer.shape != prediction.shape:
             raise ValueError(
                 f"targets[{s}] must have shape {prediction.shape} (queries, outputs), "
@@ -206,26 +291,37 @@ def mean_loss(predictions: Predictions, targets: Any) -> float:
     return total / len(pairs)
 
 
-def accuracy(params: Params, tokens: Tokens, labels: Any, *, readout: str = "mean") -> float:
+def accuracy(
+    params: Params,
+    tokens: Tokens,
+    labels: Any,
+    *,
+    readout: str | None = None,
+    queries: Tokens | None = None,
+) -> float:
     """Return the share of queries whose largest output is the right class, in [0, 1].
 
     Parameters
     ----------
     params : Params
     tokens : array, shape (S, n, d), or list of arrays (n_s, d)
-    labels : array of int, shape (S,), or one-hot targets of shape (S, m) or (S, q, m)
-    readout : {"token", "mean", "last"}
+    labels : array of int, shape (S,) or (S, q), or one-hot targets of shape (S, m) or (S, q, m)
+    readout : {"token", "mean", "last", "queries"}
+        Default ``mean``, or ``queries`` where queries are given.
+    queries : array, shape (S, q, d), or list of arrays (q_s, d)
 
     Raises
     ------
-    ValueError
-        If there is not one label (or one-hot row) per query.
+    TypeError, ValueError
+        If there is not one label (or one-hot row) per query, or labels are masked.
     """
-    return share_right(predict(params, tokens, readout=readout), labels)
+    chosen = check_readout(readout, queries is not None, usual="mean")
+    return share_right(predict(params, tokens, readout=chosen, queries=queries), labels)
 
 
 def share_right(predictions: Predictions, labels: Any) -> float:
     """Return the share of right queries of given predictions; see `accuracy`."""
+    refuse_masked("labels", labels)
     right = total = 0
     for prediction, target in _pairs(predictions, labels):
         answer = np.asarray(target)

@@ -18,28 +18,32 @@ if TYPE_CHECKING:
     from linattn.oracles.protocol import Oracle
 
 READOUTS = ("token", "mean", "last")
+OWN_QUERIES = "queries"
+"""The readout of data that bring queries of their own."""
 WEIGHT_SUM_TOLERANCE = 1e-9
 
 
 class Statistics(NamedTuple):
     """Per-sequence statistics of S sequences: all that objectives and gradients need (theory 1).
 
-    For the ``token`` readout M = G, so only `gram` and `cross` are kept. For ``mean`` and ``last``
-    there is one query u per sequence, M = u uᵀ and K = u yᵀ have rank one, and u and y are kept
-    instead.
+    For the ``token`` readout M = G, so only `gram` and `cross` are kept. With one query u per
+    sequence (``mean``, ``last``, or one of its own) M = u uᵀ and K = u yᵀ have rank one, and u and
+    y are kept instead. Several queries of their own have an M of their own.
 
     Attributes
     ----------
     gram : array, shape (S, d, d)
         G = XᵀX/n.
     cross : array, shape (S, d, m) or None
-        K = UᵀY/q (token readout).
+        K = UᵀY/q (token readout, several queries).
     query : array, shape (S, d) or None
-        The query u (mean and last readout).
+        The query u (one query per sequence).
     target : array, shape (S, m) or None
-        The target y (mean and last readout).
+        The target y (one query per sequence).
     energy : array, shape (S,)
         c = ‖Y‖²/q, units of the loss.
+    moment : array, shape (S, d, d) or None
+        M = UᵀU/q (several queries of their own).
     """
 
     gram: Array
@@ -47,6 +51,7 @@ class Statistics(NamedTuple):
     query: Array | None
     target: Array | None
     energy: Array
+    moment: Array | None = None
 
     def cross_moments(self) -> Array:
         """K = UᵀY/q of every sequence, (S, d, m)."""
@@ -58,22 +63,18 @@ class Statistics(NamedTuple):
 
     def query_moments(self) -> Array:
         """M = UᵀU/q of every sequence, (S, d, d)."""
-        if self.query is None:
-            return self.gram
-        return self.query[:, :, None] * self.query[:, None, :]
+        if self.query is not None:
+            return self.query[:, :, None] * self.query[:, None, :]
+        return self.gram if self.moment is None else self.moment
 
     def take(self, index: IntArray | slice) -> Statistics:
         """Statistics of some of the sequences."""
+        return Statistics._make(None if a is None else np.ascontiguousarray(a[index]) for a in self)
 
-        def part(array: Array) -> Array:
-            return np.ascontiguousarray(array[index])
-
+    def spelled_out(self) -> Statistics:
+        """The same statistics with M and K of every sequence, whatever their rank."""
         return Statistics(
-            part(self.gram),
-            None if self.cross is None else part(self.cross),
-            None if self.query is None else part(self.query),
-            None if self.target is None else part(self.target),
-            part(self.energy),
+            self.gram, self.cross_moments(), None, None, self.energy, self.query_moments()
         )
 
 
@@ -95,8 +96,8 @@ class Problem:
         p_i > 0, summing to one.
     value_ridge, kernel_ridge : float
         λ and μ, units of loss per squared parameter.
-    readout : {"token", "mean", "last"}
-        Which tokens are queries.
+    readout : {"token", "mean", "last", "queries"}
+        Which tokens are queries; ``queries``: the data's own.
     """
 
     statistics: Statistics

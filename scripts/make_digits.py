@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 from sklearn.datasets import load_digits
 
-from linattn.data.datasets import FOLDER, SHIPPED, save_dataset
+from linattn.data.datasets import FOLDER, SHIPPED
+from linattn.data.saving import save_dataset
 
 # First item of every inferred sheet: where the labels start to repeat the form.
 SHEET_STARTS = (0, 130, 256, 386, 516, 646, 776, 906, 1029, 1157, 1287, 1415, 1545, 1667)

@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 from scipy.signal import resample_poly
 
-from linattn.data.datasets import FOLDER, SHIPPED, save_dataset
+from linattn.data.datasets import FOLDER, SHIPPED
+from linattn.data.saving import save_dataset
 
 MEMBER = "seglearn/data/watch_dataset.npy"
 MEMBER_SHA256 = "eb122f23cdf06ef6bd6c6c5312958ec5cf9d038e2e6d457b8081662c75a42537"

@@ -8,12 +8,20 @@ import reference as ref
 import linattn as la
 from linattn.federated.rounds import RoundDriver
 
+READOUTS = (*ref.READOUTS, ref.own_queries)
+
 
 def from_instance(inst: ref.Instance) -> la.Problem:
     """The library's problem of a twin's instance."""
+    own = callable(inst.readout)
+    data = [
+        [[X for X, _ in client], [Y for _, Y in client]]
+        + ([[inst.readout(X) for X, _ in client]] if own else [])
+        for client in inst.clients
+    ]
     return la.problem_from_tokens(
-        [([X for X, _ in client], [Y for _, Y in client]) for client in inst.clients],
-        readout=inst.readout,
+        data,
+        readout="queries" if own else inst.readout,
         weights=inst.weights,
         value_ridge=inst.value_ridge,
         kernel_ridge=inst.kernel_ridge,

@@ -86,6 +86,59 @@ def test_statistics_give_the_sequence_loss(seed, readout):
     assert np.array_equal(G, G.T)
 
 
+@few
+@given(seeds, kinds)
+def test_queries_of_their_own(seed, kind):
+    """Predictions, loss and accuracy at one to three given queries per sequence."""
+    _, inst, theta, V, _, params = make(seed, kind, readout=ref.own_queries)
+    for i, client in enumerate(inst.clients):
+        tokens, targets = [X for X, _ in client], [Y for _, Y in client]
+        own = [ref.own_queries(X) for X in tokens]
+        expected = [ref.predict(X, theta, V, inst.readout) for X in tokens]
+        for got, twin in zip(la.predict(params, tokens, queries=own), expected, strict=True):
+            assert relative_error(got, twin) < 1e-12
+        got = la.loss(params, tokens, targets, queries=own, readout="queries")
+        assert got == pytest.approx(ref.client_data_loss(inst, i, theta, V), rel=1e-12)
+        labels = [y.argmax(axis=1) for y in expected]
+        assert la.accuracy(params, tokens, labels, queries=own) == 1.0
+        if V.shape[2] == 1:
+            continue
+        one_hot = [np.eye(V.shape[2])[k] for k in labels]
+        assert la.accuracy(params, tokens, one_hot, queries=own) == 1.0
+
+
+def test_equal_numbers_of_queries_give_one_array():
+    params = la.Params.merged(np.eye(2), np.ones((2, 3)))
+    ragged, own = [np.ones((1, 2)), np.ones((3, 2))], np.ones((2, 4, 2))
+    assert la.predict(params, ragged, queries=own).shape == (2, 4, 3)
+    uneven = [own[0], own[1, :1]]
+    assert [y.shape for y in la.predict(params, ragged, queries=uneven)] == [(4, 3), (1, 3)]
+
+
+def test_loss_takes_flat_targets_when_there_is_one_output():
+    rng = np.random.default_rng(0)
+    params = la.Params.merged(rng.standard_normal((2, 2)), rng.standard_normal((2, 1)))
+    tokens, targets = rng.standard_normal((4, 5, 2)), rng.standard_normal((4, 5))
+    assert la.loss(params, tokens, targets) == la.loss(params, tokens, targets[..., None])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"queries": np.ones((2, 1, 1))}, "queries must hold 3 entries, one per sequence, got 2"),
+        ({"queries": np.ones((3, 1, 2))}, "queries must have 1 channels like the tokens, got 2"),
+        ({"queries": np.ones((3, 0, 1))}, r"queries\[0\] must have shape \(n >= 1, 1\)"),
+        ({"queries": 3.0}, "queries must be an array or a list of arrays, got 3.0"),
+        ({"readout": "queries"}, "readout must be 'queries' exactly where queries are given"),
+        ({"readout": "last", "queries": np.ones((3, 1, 1))}, "got 'last' and queries were given"),
+    ],
+)
+def test_bad_queries_are_refused(options, message):
+    params, tokens = labelled()
+    with pytest.raises(ValueError, match=message):
+        la.predict(params, tokens, **options)
+
+
 def labelled():
     """Tokens whose predicted class is the sign of the last token (mean token) of the sequence."""
     params = la.Params.merged([[1.0]], [[1.0, -1.0]])
@@ -114,6 +167,8 @@ def test_accuracy_counts_queries():
         (lambda p, x: la.predict(p, [x[0], x[0][:0]]), ValueError, r"tokens\[1\] must have shape"),
         (lambda p, x: la.predict(p, np.nan * x), ValueError, "tokens must be finite"),
         (lambda p, x: la.predict(p, x.astype(np.float32)), TypeError, "tokens must be float64"),
+        (lambda p, x: la.predict(p, np.ma.array(x)), TypeError, "tokens must be without a mask"),
+        (lambda p, x: la.accuracy(p, x, np.ma.array([0, 1, 0])), TypeError, "labels must be witho"),
         (lambda p, x: la.loss(p, x, np.ones((2, 2, 2))), ValueError, "targets must hold 3 entries"),
         (lambda p, x: la.loss(p, x, np.ones((3, 4))), ValueError, r"targets\[0\] must have shape"),
         (

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+import linattn as la
 from linattn._checks import as_float64, one_of, positive_int, real
+from linattn.data.sequences import one_hot
 
 
 def test_arrays_are_cast_from_integers_and_made_contiguous():
@@ -48,3 +50,35 @@ def test_choices_suggest_the_nearest():
 def test_ragged_lists_are_refused_by_name():
     with pytest.raises(ValueError, match="x must be a rectangular array"):
         as_float64("x", [[1.0], [1.0, 2.0]])
+
+
+HIDDEN = np.ma.array([0, 1, 1], mask=[0, 0, 1])
+NAMES = {"class_names": ["a", "b"], "channel_names": ["c"]}
+ROWS = np.ones((3, 1))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: la.partition(HIDDEN, "iid", num_clients=2),
+        lambda: la.partition([0, 1, 1], "natural", groups=HIDDEN),
+        lambda: one_hot(HIDDEN, 2),
+        lambda: la.save_dataset("a.npz", [HIDDEN[:, None]], [0], **NAMES),
+        lambda: la.save_dataset("a.npz", [ROWS] * 3, HIDDEN, **NAMES),
+        lambda: la.save_dataset("a.npz", [ROWS] * 3, [0, 1, 1], groups={"g": HIDDEN}, **NAMES),
+        lambda: la.Params.merged(np.ma.array(np.eye(2)), np.eye(2)),
+        lambda: la.Params.merged(np.eye(2), [list(np.ma.array(np.eye(2)))]),
+    ],
+)
+def test_masked_arrays_are_refused_at_every_door(call):
+    with pytest.raises(TypeError, match="must be without a mask, got a masked array"):
+        call()
+
+
+def test_float64_of_either_byte_order_is_float64():
+    array = as_float64("x", np.array([1.5, 2.0], dtype=">f8"))
+    assert array.dtype == np.float64
+    assert array.tolist() == [1.5, 2.0]
+    for dtype in (">f4", np.float16, object, "U3", complex):
+        with pytest.raises(TypeError, match="x must be float64 or integer, got dtype"):
+            as_float64("x", np.array([1, 2]).astype(dtype))

@@ -1,6 +1,4 @@
-"""The two data sets that ship with the package, and one file layout for all.
-
-A data set is a plain npz file that is only ever read with ``allow_pickle=False``:
+"""Data sets as plain npz files, only ever read with ``allow_pickle=False``; two of them ship.
 
     values         (N, c) rows of all items, one below the other; integers or float64
     offsets        (S + 1,) integers: item i is ``values[offsets[i]:offsets[i + 1]]``
@@ -11,22 +9,21 @@ A data set is a plain npz file that is only ever read with ``allow_pickle=False`
     group_<name>   (S,) integers or strings, any number of them: who or what an item belongs to
 
 ``<stem>.provenance.txt`` and ``<stem>.licence.txt`` beside it say where it comes from and on what
-terms. `save_dataset` writes the layout; ``scripts/make_digits.py`` and ``scripts/make_watch.py``
-make the shipped files.
+terms. `linattn.save_dataset` writes the layout; ``scripts/make_digits.py`` and
+``scripts/make_watch.py`` make the shipped files. A set whose tables stand under other terms is not
+shipped: ``scripts/make_schools.py`` makes it, from a package that the user installs.
 """
 
 import hashlib
 import io
 import os
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from linattn._checks import as_float64, real
 from linattn._typing import AnyArray, Array, IntArray
@@ -37,6 +34,8 @@ SHIPPED = {
     "digits": "084fe361b996f997a31f72b5b81ab30ddc9e25712afaeb9f53d2a4c52d1479f2",
     "watch": "e4faf1d745589efc1dea92b40b0b5a276934fea9045417b9552f7838f1e9002b",
 }
+# Made by a script in the user's own folder; one that differs is refused as well.
+MADE = {"schools": "f362910532be701d11499a291c5260a83fbb7fdf4b75b33421d706d2c70b07e8"}
 _Array = TypeVar("_Array", bound=AnyArray)
 _REQUIRED = ("values", "offsets", "labels", "class_names", "channel_names")
 _OPTIONAL = ("scale", "sampling_rate")
@@ -101,15 +100,24 @@ class Dataset:
         )
 
 
-def load_dataset(name_or_path: str | os.PathLike[str]) -> Dataset:
-    """Read a shipped data set by name, or any npz file of the same layout (see the module).
+def data_folder() -> Path:
+    """Return where scripts put the sets that are not shipped: ``LINATTN_DATA``, or a usual place.
 
-    Nothing is ever unpickled. A shipped file must have the SHA-256 that this module records.
+    The usual place is ``~/.local/share/linattn``.
+    """
+    return Path(os.environ.get("LINATTN_DATA") or Path.home() / ".local" / "share" / "linattn")
+
+
+def load_dataset(name_or_path: str | os.PathLike[str]) -> Dataset:
+    """Read a data set by name, or any npz file of the same layout (see the module).
+
+    Nothing is ever unpickled. A named file must have the SHA-256 that this module records.
 
     Parameters
     ----------
     name_or_path : str or path
-        "digits", "watch", or the path of an npz file.
+        "digits", "watch", "schools" (not shipped; made by ``scripts/make_schools.py``), or the
+        path of an npz file.
 
     Returns
     -------
@@ -118,7 +126,7 @@ def load_dataset(name_or_path: str | os.PathLike[str]) -> Dataset:
     Raises
     ------
     FileNotFoundError
-        If the argument is neither a shipped name nor a file.
+        If the argument is neither a name nor a file, or names a set that was not made yet.
     ValueError, TypeError
         If the file is damaged, needs pickle, or does not follow the layout; if a value is NaN or
         infinite, or float32.
@@ -132,106 +140,36 @@ def load_dataset(name_or_path: str | os.PathLike[str]) -> Dataset:
     >>> load_dataset("digits").num_items
     1797
     """
-    shipped = isinstance(name_or_path, str) and name_or_path in SHIPPED
-    path = FOLDER / f"{name_or_path}.npz" if shipped else Path(name_or_path)
+    name = name_or_path if isinstance(name_or_path, str) else ""
+    recorded = (SHIPPED | MADE).get(name)
+    folder = FOLDER if name in SHIPPED else data_folder()
+    path = Path(name_or_path) if recorded is None else folder / f"{name}.npz"
     if not path.is_file():
-        raise FileNotFoundError(
-            f"name_or_path must be {', '.join(map(repr, SHIPPED))} or the path of an npz file, "
-            f"got {str(name_or_path)!r}, which is not a file."
-        )
+        raise FileNotFoundError(_missing(str(name_or_path)))
     raw = path.read_bytes()
     digest = hashlib.sha256(raw).hexdigest()
-    if shipped and digest != SHIPPED[str(name_or_path)]:
+    if recorded is not None and digest != recorded:
+        again = "reinstall linattn" if name in SHIPPED else f"run scripts/make_{name}.py again"
         raise ValueError(
-            f"the shipped data set {name_or_path!r} must have SHA-256 "
-            f"{SHIPPED[str(name_or_path)]}, got {digest}: the file is damaged; reinstall linattn."
+            f"the data set {name!r} must have SHA-256 {recorded}, got {digest}: the file is "
+            f"damaged or of another version; {again}."
         )
-    return _parse(_read_arrays(raw, path), path, digest)
+    return parse_arrays(_read_arrays(raw, path), path, digest)
 
 
-def save_dataset(
-    path: str | os.PathLike[str],
-    items: Sequence[ArrayLike] | Array,
-    labels: ArrayLike,
-    *,
-    class_names: Sequence[str],
-    channel_names: Sequence[str],
-    groups: Mapping[str, ArrayLike] | None = None,
-    scale: ArrayLike | None = None,
-    sampling_rate: float | None = None,
-) -> str:
-    """Write a data set in the layout of this module; the same arrays give the same bytes.
-
-    The archive is stored uncompressed with fixed time stamps, because compressed bytes depend on
-    the version of the compressor. What cannot be read back by `load_dataset` is not written.
-
-    Parameters
-    ----------
-    path : str or path
-        File to write; must end in ``.npz``.
-    items : sequence of arrays of shape (n_i, c)
-        Integers (kept in their type) or float64.
-    labels : array of shape (S,)
-        Class of every item, 0..K-1.
-    class_names, channel_names : sequence of str
-        K and c names.
-    groups : mapping of str to array of shape (S,)
-        Integers or strings.
-    scale : array of shape (c,)
-        Positive factor that turns a stored value into the unit of its channel; default 1.
-    sampling_rate : float
-        Rows per second.
-
-    Returns
-    -------
-    str
-        SHA-256 of the file.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `load_dataset`.
-    """
-    path = Path(path)
-    if path.suffix != ".npz":
-        raise ValueError(f"path must end in .npz, got {str(path)!r}.")
-    tables = [np.asarray(item) for item in items]
-    if not tables or any(t.ndim != 2 or t.shape[1] != len(channel_names) for t in tables):
-        raise ValueError(
-            f"items must be one or more arrays of shape (rows, {len(channel_names)}), "
-            f"got {len(tables)} with shapes {sorted({t.shape for t in tables})[:3]}."
+def _missing(name: str) -> str:
+    """The sentence about a set that is not there."""
+    if name in MADE:
+        return (
+            f"the data set {name!r} is not shipped, because its tables stand under other terms; "
+            f"make it with 'pip install linattn[{name}]' and 'python scripts/make_{name}.py', "
+            f"which writes it into {data_folder()}."
         )
-    arrays: dict[str, AnyArray] = {
-        "values": np.concatenate(tables),
-        "offsets": np.cumsum([0] + [len(t) for t in tables], dtype=np.int64),
-        "labels": np.asarray(labels),
-        "class_names": np.array(class_names, dtype=np.str_),
-        "channel_names": np.array(channel_names, dtype=np.str_),
-    }
-    if scale is not None:
-        arrays["scale"] = np.asarray(scale, dtype=np.float64)
-    if sampling_rate is not None:
-        arrays["sampling_rate"] = np.array(sampling_rate, dtype=np.float64)
-    arrays |= {f"group_{name}": np.asarray(owner) for name, owner in (groups or {}).items()}
-    _parse(arrays, path, "")
-    raw = _npz_bytes(arrays)
-    path.write_bytes(raw)
-    return hashlib.sha256(raw).hexdigest()
-
-
-def _npz_bytes(arrays: Mapping[str, AnyArray]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, array in arrays.items():
-            entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
-            entry.create_system = 3  # otherwise the byte differs between platforms
-            content = io.BytesIO()
-            little_endian = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-            np.lib.format.write_array(
-                content, little_endian.reshape(array.shape), version=(1, 0), allow_pickle=False
-            )
-            archive.writestr(entry, content.getvalue())
-    return buffer.getvalue()
+    known = ", ".join(map(repr, (*SHIPPED, *MADE)))
+    return (
+        f"name_or_path must be {known} or the path of an npz file, got {name!r}, which is not a "
+        "file."
+    )
 
 
 def _read_arrays(raw: bytes, path: Path) -> dict[str, AnyArray]:
@@ -246,7 +184,8 @@ def _read_arrays(raw: bytes, path: Path) -> dict[str, AnyArray]:
         ) from error
 
 
-def _parse(arrays: Mapping[str, AnyArray], path: Path, digest: str) -> Dataset:
+def parse_arrays(arrays: Mapping[str, AnyArray], path: Path, digest: str) -> Dataset:
+    """Return the data set that arrays of the layout hold, once they are checked."""
     missing = [name for name in _REQUIRED if name not in arrays]
     known = (*_REQUIRED, *_OPTIONAL)
     unknown = [k for k in arrays if k not in known and not k.startswith("group_")]

@@ -232,7 +232,7 @@ def deep_problem(
     targets: list[Array] = []
     sizes: list[int] = []
     for i, client in enumerate(clients):
-        sequences, answers = read_client(f"clients[{i}]", client, model.readout)
+        sequences, answers, _ = read_client(f"clients[{i}]", client, model.readout)
         model.check_tokens(f"clients[{i}] tokens", sequences)
         if answers[0].shape[1] != model.num_outputs:
             raise ValueError(

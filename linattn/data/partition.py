@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from linattn._checks import one_of, positive_int, real
+from linattn._checks import one_of, positive_int, real, refuse_masked
 from linattn._typing import AnyArray, IntArray
 from linattn.streams import stream
 
@@ -182,6 +182,7 @@ def _ascending(items: AnyArray | Sequence[int]) -> IntArray:
 
 
 def _one_dimensional(name: str, values: ArrayLike) -> AnyArray:
+    refuse_masked(name, values)
     array = np.asarray(values)
     if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iuU":
         raise ValueError(

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from linattn._checks import positive_int
+from linattn._checks import positive_int, refuse_masked
 from linattn._typing import Array, IntArray
 from linattn.data.datasets import Dataset, class_labels
 
@@ -23,6 +23,7 @@ def one_hot(labels: ArrayLike, num_classes: int) -> Array:
     >>> one_hot([1, 0], 2).tolist()
     [[0.0, 1.0], [1.0, 0.0]]
     """
+    refuse_masked("labels", labels)
     array = np.asarray(labels)
     if array.size == 0 and array.ndim == 1:
         return np.zeros((0, num_classes))

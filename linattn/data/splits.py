@@ -1,7 +1,6 @@
-"""Federated splits of the shipped data sets: who trains on what, and what is tested."""
+"""Federated splits of the data sets: who trains on what, and what is tested."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -9,65 +8,13 @@ import numpy as np
 from linattn._checks import one_of, positive_int
 from linattn._typing import AnyArray, Array, IntArray
 from linattn.data.datasets import Dataset, load_dataset
+from linattn.data.federated_data import FederatedData, group_of, refuse_given
 from linattn.data.partition import partition, stratified_split
+from linattn.data.schools import schools_split
 from linattn.data.sequences import digit_tokens, one_hot, windows
 from linattn.streams import stream
 
 NUM_SHEETS = 14
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class FederatedData:
-    """Tokens and targets of the training clients, and tokens and labels to test on (read-only).
-
-    Attributes
-    ----------
-    description : str
-        The data set and how it was split.
-    train : list of (tokens (S_i, n, d), targets (S_i, m))
-        One pair per client, as `problem_from_tokens` takes them; targets are one-hot.
-    test : (tokens (S, n, d), labels (S,))
-        All test sequences, in the order of the clients.
-    client_tests : list of (tokens, labels), or None
-        The same sequences by client, possibly none for a client; None where test sequences belong
-        to no training client.
-    class_names, client_names : tuple of str
-        What the m outputs and the clients stand for.
-    train_items : list of IntArray
-        Item of the data set that each training sequence was cut from.
-    test_items : IntArray
-        The same for ``test``.
-    channel_mean, channel_std : Array of shape (c,), or None
-        What channels were standardized with (training items only).
-    readout : str
-        Which readout the tokens are made for.
-    """
-
-    description: str
-    train: list[tuple[Array, Array]]
-    test: tuple[Array, IntArray]
-    client_tests: list[tuple[Array, IntArray]] | None
-    class_names: tuple[str, ...]
-    client_names: tuple[str, ...]
-    train_items: list[IntArray]
-    test_items: IntArray
-    channel_mean: Array | None = None
-    channel_std: Array | None = None
-    readout: str = "mean"
-
-    def __post_init__(self) -> None:
-        for pair in (*self.train, self.test, *(self.client_tests or ())):
-            for array in pair:
-                array.flags.writeable = False
-
-    def __repr__(self) -> str:
-        sizes = [labels.shape[0] for _, labels in self.train]
-        _, num_tokens, dim = self.test[0].shape
-        return (
-            f"FederatedData({self.description}: {len(sizes)} clients with {min(sizes)} to "
-            f"{max(sizes)} training sequences ({sum(sizes)}), {self.test[1].size} test sequences, "
-            f"n = {num_tokens}, d = {dim}, m = {len(self.class_names)})"
-        )
 
 
 def digits_split(
@@ -114,8 +61,8 @@ def digits_split(
     one_of("split", split, DATASETS["digits"].names)
     data = load_dataset("digits") if dataset is None else dataset
     if split == "sheets":
-        _refuse(split, alpha=alpha, num_clients=num_clients)
-        owners = partition(data.labels, "natural", groups=_group(data, "sheet"))
+        refuse_given(split, alpha=alpha, num_clients=num_clients)
+        owners = partition(data.labels, "natural", groups=group_of(data, "sheet"))
     else:
         count = NUM_SHEETS if num_clients is None else num_clients
         owners = partition(data.labels, split, num_clients=count, alpha=alpha, seed=seed)
@@ -238,6 +185,7 @@ class Splits(NamedTuple):
 DATASETS = {
     "digits": Splits(digits_split, ("sheets", "dirichlet", "iid"), "dirichlet", 1437 * 16**2),
     "watch": Splits(watch_split, ("sides", "subjects"), "sides", 2300 * 7**2),
+    "schools": Splits(schools_split, ("schools", "iid"), "schools", 5748 * 5**2),
 }
 """Every data set that simulations may name."""
 
@@ -275,21 +223,9 @@ def check_split(data: str, split: str | None = None, *, alpha: float | None = No
     return chosen
 
 
-def _group(data: Dataset, name: str) -> AnyArray:
-    if name not in data.groups:
-        raise ValueError(f"dataset must have the group {name!r}, got {sorted(data.groups)}.")
-    return data.groups[name]
-
-
-def _refuse(split: str, **given: object) -> None:
-    for name, value in given.items():
-        if value is not None:
-            raise ValueError(f"{name} must be left out when split is {split!r}, got {value!r}.")
-
-
 def _by_subject(data: Dataset, chosen: AnyArray) -> tuple[AnyArray, list[IntArray]]:
     """Subjects that have a chosen item, and the chosen items of each."""
-    subject = _group(data, "subject")
+    subject = group_of(data, "subject")
     found = np.unique(subject[chosen])
     return found, [np.flatnonzero(chosen & (subject == k)) for k in found]
 
@@ -310,19 +246,19 @@ def _trained(
 ) -> tuple[AnyArray, str]:
     """Which items are trained on, and what is tested, in words."""
     if split == "sides":
-        _refuse(split, test_subjects=test_subjects)
+        refuse_given(split, test_subjects=test_subjects)
         return _trained_sides(data, seed), "one side per subject and exercise"
-    subject = _group(data, "subject")
+    subject = group_of(data, "subject")
     left_out = _left_out(np.unique(subject), test_subjects, seed)
     return ~np.isin(subject, left_out), f"subjects {', '.join(map(str, left_out.tolist()))}"
 
 
 def _trained_sides(data: Dataset, seed: int) -> AnyArray:
     """Which items are trained on when a side is drawn per subject and exercise."""
-    sides, side = np.unique(_group(data, "side"), return_inverse=True)
+    sides, side = np.unique(group_of(data, "side"), return_inverse=True)
     if sides.size != 2:
         raise ValueError(f"dataset must have two sides, got {sides.tolist()}.")
-    subjects, subject = np.unique(_group(data, "subject"), return_inverse=True)
+    subjects, subject = np.unique(group_of(data, "subject"), return_inverse=True)
     drawn = np.stack(
         [
             stream(seed, "train_side", k).integers(0, 2, size=len(data.class_names))

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from linattn._checks import positive_int, real
+from linattn._threads import one_blas_thread
 from linattn._typing import Array
 from linattn.attention import predict
 from linattn.data.tokens import problem_from_tokens
@@ -16,10 +17,13 @@ from linattn.types import Params, Problem
 
 
 class ClientDraw(NamedTuple):
-    """What distinguishes a client: tokens x = mixing z, and its teacher."""
+    """What distinguishes a client, tokens x = mixing z and its teacher, and its streams."""
 
     mixing: Array
     teacher: Params
+    seed: int
+    client: int
+    covariates_of: int
 
 
 def draw_client(
@@ -54,7 +58,25 @@ def draw_client(
             kernel + kernel_heterogeneity * own_kernel / root,
             value + value_heterogeneity * own_value / root,
         ),
+        seed,
+        client,
+        covariates_of,
     )
+
+
+def draw_sequences(
+    drawn: ClientDraw, size: tuple[int, int, int], *, noise: float, readout: str, suffix: str = ""
+) -> tuple[Array, Array]:
+    """Return tokens of shape `size` and targets (S, q, m) of a client, from its streams.
+
+    Another `suffix` of the streams tokens and noise draws other sequences, for tests.
+    """
+    plain = stream(drawn.seed, f"tokens{suffix}", drawn.covariates_of).normal(size=size)
+    with one_blas_thread():
+        tokens = plain @ drawn.mixing.T
+    clean = np.asarray(predict(drawn.teacher, tokens, readout=readout))
+    own = stream(drawn.seed, f"noise{suffix}", drawn.client)
+    return tokens, clean + noise * own.normal(size=clean.shape)
 
 
 def synthetic_problem(
@@ -131,9 +153,6 @@ def synthetic_problem(
     noise = real("noise", noise, minimum=0.0)
     seed = positive_int("seed", seed, minimum=0)
 
-    def normal(name: str, client: int, *shape: int) -> Array:
-        return stream(seed, name, client).normal(size=shape)
-
     def client_data(i: int) -> tuple[Array, Array]:
         owner = 0 if shared_tokens else i
         drawn = draw_client(
@@ -147,9 +166,7 @@ def synthetic_problem(
             kernel_heterogeneity=b,
             covariates_of=owner,
         )
-        tokens = normal("tokens", owner, sequences, length, d) @ drawn.mixing.T
-        clean = np.asarray(predict(drawn.teacher, tokens, readout=readout))
-        return tokens, clean + noise * normal("noise", i, *clean.shape)
+        return draw_sequences(drawn, (sequences, length, d), noise=noise, readout=readout)
 
     return problem_from_tokens(
         (client_data(i) for i in range(clients)),

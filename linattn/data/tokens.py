@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from linattn._checks import as_float64, one_of, real
-from linattn._typing import Array
+from linattn._threads import one_blas_thread
+from linattn._typing import Array, IntArray
 from linattn.attention import (
+    as_answer,
     by_length,
+    check_queries,
     check_tokens,
     sequence_statistics,
     stack_statistics,
 )
-from linattn.types import READOUTS, Problem, Statistics, check_weights
+from linattn.types import OWN_QUERIES, READOUTS, Problem, Statistics, check_weights
 
 # Doubles of tokens that are stacked at a time (32 MiB).
 CHUNK_ENTRIES = 2**22
 
-ClientData = tuple[Any, Any]
+ClientData = tuple[Any, ...]
+Stacked = tuple[Array, Array, Array | None]
+
+
+class ClientArrays(NamedTuple):
+    """One client's sequences: tokens (n_s, d), targets (q_s, m), queries (q_s, d) of their own."""
+
+    tokens: list[Array]
+    targets: list[Array]
+    queries: list[Array] | None
 
 
 def problem_from_tokens(
@@ -28,24 +40,25 @@ def problem_from_tokens(
     *,
     value_ridge: float,
     kernel_ridge: float,
-    readout: str = "token",
+    readout: str | None = None,
     weights: Sequence[float] | str | None = None,
 ) -> Problem:
     """Return the federated problem of the given data.
 
     Parameters
     ----------
-    clients : iterable of (tokens, targets)
-        One pair per client: tokens (S, n, d) or a list of (n_s, d); targets (S, q, m), or (S, m)
-        when q = 1, or a list; memory-mapped arrays are read a few sequences at a time. q is n for
-        the token readout and 1 otherwise. Clients are read one at a time and their tokens are not
-        kept.
+    clients : iterable of (tokens, targets) or of (tokens, targets, queries)
+        One per client: tokens (S, n, d) or a list of (n_s, d); targets (S, q, m), or (S, m) when
+        q = 1, or (S, q) when m = 1, or a list; memory-mapped arrays are read a few sequences at a
+        time. q is n for the token readout and 1 for mean and last; queries (S, q, d) or a list of
+        (q_s, d) replace those of a readout. Clients are read one at a time and their tokens are
+        not kept.
     value_ridge : float
         λ > 0 of (λ/2)‖V‖².
     kernel_ridge : float
         μ ≥ 0 of (μ/2)‖kernel parameters‖². With μ = 0 the kernel profile need not have a minimizer.
-    readout : {"token", "mean", "last"}
-        Which tokens are queries.
+    readout : {"token", "mean", "last", "queries"}
+        Which tokens are queries. Default ``queries`` where clients bring them, else ``token``.
     weights : None, "equal" or sequence of float
         p_i: proportional to the numbers of sequences, equal, or given (positive, summing to one).
 
@@ -57,7 +70,9 @@ def problem_from_tokens(
 
     Notes
     -----
-    Source: theory section 1. Cost: O(S n d (d + m)) once; nothing afterwards depends on n.
+    Source: theory section 1. Cost: O(S n d (d + m)) once; nothing afterwards depends on n. One
+    query per sequence keeps u and y of rank one, several keep M = UᵀU/q. BLAS runs on one thread,
+    so that bits do not depend on how many there are.
 
     Examples
     --------
@@ -67,13 +82,19 @@ def problem_from_tokens(
     >>> problem.statistics.gram.item(), problem.statistics.cross.item()
     (4.0, 6.0)
     """
-    one_of("readout", readout, READOUTS)
+    if readout is not None:
+        one_of("readout", readout, (*READOUTS, OWN_QUERIES))
     value_ridge = real("value_ridge", value_ridge, above=0.0)
     kernel_ridge = real("kernel_ridge", kernel_ridge, minimum=0.0)
     parts: list[Statistics] = []
     shape: tuple[int, int] | None = None
+    if not np.iterable(clients):
+        raise ValueError(f"clients must be an iterable of tuples, got {clients!r}.")
     for i, client in enumerate(clients):
-        held = _client_statistics(*read_client(f"clients[{i}]", client, readout), readout)
+        if readout is None:
+            brings = isinstance(client, (tuple, list)) and len(client) == 3
+            readout = OWN_QUERIES if brings else READOUTS[0]
+        held = _client_statistics(read_client(f"clients[{i}]", client, readout), readout)
         dim, outputs = held.gram.shape[1], held.cross_moments().shape[2]
         if shape is not None and (dim, outputs) != shape:
             raise ValueError(
@@ -91,74 +112,123 @@ def problem_from_tokens(
         check_weights(weights, sizes),
         value_ridge,
         kernel_ridge,
-        readout,
+        str(readout),
     )
 
 
-def read_client(name: str, client: Any, readout: str) -> tuple[list[Array], list[Array]]:
-    """Return the sequences (n_s, d) and targets (q, m) of one client, checked.
+def read_client(name: str, client: Any, readout: str) -> ClientArrays:
+    """Return the sequences, targets and queries of one client, checked.
 
     Raises
     ------
     TypeError, ValueError
-        If the client is not a pair, is empty, or its data is not finite float64 of fitting shapes.
+        If the client has other parts than the readout asks for, is empty, or its data is not finite
+        float64 of fitting shapes.
     """
-    if not isinstance(client, (tuple, list)) or len(client) != 2:
-        raise ValueError(f"{name} must be a pair (tokens, targets), got {type(client).__name__}.")
-    tokens, targets = client
-    for part, data in (("tokens", tokens), ("targets", targets)):
+    parts = ("tokens", "targets", "queries")[: 3 if readout == OWN_QUERIES else 2]
+    if not isinstance(client, (tuple, list)) or len(client) != len(parts):
+        count = f" of {len(client)}" if isinstance(client, (tuple, list)) else ""
+        raise ValueError(
+            f"{name} must be {'a pair' if len(parts) == 2 else 'three'} ({', '.join(parts)}), got "
+            f"{type(client).__name__}{count} for readout {readout!r}."
+        )
+    for part, data in zip(parts, client, strict=True):
         if not hasattr(data, "__len__"):
             raise ValueError(f"{name} {part} must be an array or a list of arrays, got {data!r}.")
-    if len(tokens) == 0:
+    if len(client[0]) == 0:
         raise ValueError(f"{name} must hold at least one sequence, got none.")
-    sequences = check_tokens(f"{name} tokens", tokens)
-    return sequences, _check_targets(f"{name} targets", targets, sequences, readout)
+    tokens = check_tokens(f"{name} tokens", client[0])
+    own = None if len(parts) == 2 else check_queries(f"{name} queries", client[2], tokens)
+    if own is not None:
+        counts = [len(u) for u in own]
+    else:
+        counts = [len(x) if readout == "token" else 1 for x in tokens]
+    return ClientArrays(tokens, _check_targets(f"{name} targets", client[1], counts), own)
 
 
-def _client_statistics(sequences: list[Array], answers: list[Array], readout: str) -> Statistics:
-    """Statistics of one client, sequences in their order.
+def _client_statistics(client: ClientArrays, readout: str) -> Statistics:
+    """Statistics of one client, sequences in their order."""
+    shapes = np.array([(len(x), len(y)) for x, y in zip(*client[:2], strict=True)])
 
-    Sequences of one length are stacked a few at a time, so that a memory-mapped client never lies
-    in memory as a whole.
+    def stack(index: IntArray) -> Stacked:
+        tokens, targets = (np.stack([part[s] for s in index]) for part in client[:2])
+        own = client.queries
+        return tokens, targets, None if own is None else np.stack([own[s] for s in index])
+
+    return grouped_statistics(shapes, client.tokens[0].shape[1], stack, readout)
+
+
+def grouped_statistics(
+    shapes: IntArray, dim: int, stack: Callable[[IntArray], Stacked], readout: str
+) -> Statistics:
+    """Return the statistics of sequences, in their order.
+
+    Those of one shape are stacked a few at a time, so that data on disk never lie in memory as a
+    whole.
+
+    Parameters
+    ----------
+    shapes : array of int, shape (S, 2)
+        n and q of every sequence.
+    dim : int
+        d.
+    stack : callable (index (k,)) -> tokens (k, n, d), targets (k, q, m), queries (k, q, d) or None
+        Called with sequences of one shape.
+    readout : {"token", "mean", "last", "queries"}
     """
+    largest = np.maximum(shapes.max(axis=1), dim) * dim  # a Gram matrix counts as well
     groups = [
         index[start : start + step]
-        for index in by_length([len(x) for x in sequences])
-        for step in [max(1, CHUNK_ENTRIES // sequences[index[0]].size)]
+        for index in by_length(shapes)
+        for step in [max(1, CHUNK_ENTRIES // int(largest[index[0]]))]
         for start in range(0, len(index), step)
     ]
-    parts = [
-        sequence_statistics(
-            np.stack([sequences[s] for s in index]),
-            np.stack([answers[s] for s in index]),
-            readout,
-        )
-        for index in groups
-    ]
-    if len(parts) == 1:
-        return parts[0]
-    return stack_statistics(parts).take(np.argsort(np.concatenate(groups)))
+    several = readout == OWN_QUERIES and bool((shapes[:, 1] > 1).any())
+    whole: Statistics | None = None
+    with one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
+        for index in groups:
+            tokens, targets, own = stack(index)
+            part = sequence_statistics(tokens, targets, readout, own)
+            _refuse_overflow(part)
+            part = part.spelled_out() if several else part
+            if len(groups) == 1:
+                return part
+            if whole is None:
+                whole = Statistics._make(
+                    None if a is None else np.empty((len(shapes), *a.shape[1:])) for a in part
+                )
+            for array, rows in zip(whole, part, strict=True):
+                if array is not None:
+                    array[index] = rows
+    assert whole is not None
+    return whole
 
 
-def _check_targets(name: str, targets: Any, sequences: list[Array], readout: str) -> list[Array]:
-    """Return targets as one (q, m) array per sequence."""
-    if len(targets) != len(sequences):
+def _refuse_overflow(part: Statistics) -> None:
+    for array in part:
+        if array is not None and not np.isfinite(array).all():
+            raise ValueError(
+                "tokens, targets and queries must be so small that sums of their products are "
+                "finite, got an overflow; scale them."
+            )
+
+
+def _check_targets(name: str, targets: Any, counts: Sequence[int]) -> list[Array]:
+    """Return targets as one (q, m) array per sequence, q given by `counts`."""
+    if len(targets) != len(counts):
         raise ValueError(
-            f"{name} must hold {len(sequences)} entries, one per sequence, got {len(targets)}."
+            f"{name} must hold {len(counts)} entries, one per sequence, got {len(targets)}."
         )
     if isinstance(targets, np.ndarray) and targets.dtype != object:
         as_float64(name, targets, ndim=(2, 3))
     answers: list[Array] = []
-    for s, (x, y) in enumerate(zip(sequences, targets, strict=True)):
-        answer = as_float64(f"{name}[{s}]", y, ndim=(1, 2))
-        num_queries = len(x) if readout == "token" else 1
-        if answer.ndim == 1 and num_queries == 1:
-            answer = answer[None]
+    for s, (num_queries, target) in enumerate(zip(counts, targets, strict=True)):
+        answer = as_answer(f"{name}[{s}]", target, num_queries)
         outputs = answers[0].shape[-1] if answers else answer.shape[-1]
         if answer.shape != (num_queries, outputs) or outputs == 0:
             raise ValueError(
                 f"{name}[{s}] must have shape {(num_queries, outputs)} (queries, outputs), "
-                f"got {np.shape(y)}."
+                f"got {np.shape(target)}."
             )
         answers.append(answer)
     return answers

@@ -11,14 +11,14 @@ import msgspec
 import numpy as np
 
 from linattn._fields import Count, NonNegative, Part, Positive
-from linattn._typing import Array, IntArray
-from linattn.attention import accuracy, predict
+from linattn._typing import Array
+from linattn.attention import accuracy
 from linattn.data.deep_tokens import DeepProblem, deep_problem
-from linattn.data.synthetic import draw_client, synthetic_problem
+from linattn.data.synthetic import draw_client, draw_sequences, synthetic_problem
+from linattn.data.tokens import ClientData
 from linattn.deep import DeepAttention
 from linattn.objectives.starts import initial_params
 from linattn.objectives.value import ValueBlock
-from linattn.streams import stream
 from linattn.types import Params, Problem
 
 Clients = list[tuple[Array, Array]]
@@ -67,10 +67,8 @@ class ProblemSpec(Part):
                 kernel_heterogeneity=self.kernel_heterogeneity,
                 covariates_of=owner,
             )
-            tokens = stream(seed, f"tokens{suffix}", owner).normal(size=size) @ drawn.mixing.T
-            clean = np.asarray(predict(drawn.teacher, tokens, readout=self.readout))
-            noise = stream(seed, f"noise{suffix}", i).normal(size=clean.shape)
-            out.append((tokens, clean + self.noise * noise))
+            noise, readout = self.noise, self.readout
+            out.append(draw_sequences(drawn, size, noise=noise, readout=readout, suffix=suffix))
         return out
 
 
@@ -121,17 +119,20 @@ class ModelSpec(Part):
 
 
 class World(NamedTuple):
-    """Problem, start and step size; `tests` are every client's own test tokens and labels."""
+    """Problem, start and step size; `tests` are every client's own test tokens and labels.
+
+    A regression has targets and queries in their place, and no share that is right.
+    """
 
     problem: Problem | DeepProblem
     params: Params
     local_lr: float
     readout: str = "token"
-    tests: list[tuple[Array, IntArray]] | None = None
+    tests: list[ClientData] | None = None
 
     def share_right(self, models: Sequence[Params]) -> float:
         """Test accuracy of the models that clients use, over all their own test sequences."""
-        if self.tests is None:
+        if self.tests is None or len(self.tests[0]) != 2:
             return float("nan")
         right = [
             accuracy(model, tokens, labels, readout=self.readout) * len(labels)
@@ -162,7 +163,7 @@ def consistent_targets(problem: Problem, params: Params) -> Problem:
         part = held.take(problem.client(i))
         pulled = np.einsum("hab,sbc,hcm->sam", kernels, part.gram, teacher.reshape(shape))
         if part.query is None:
-            cross = part.gram @ pulled
+            cross = part.query_moments() @ pulled
             fields["cross"].append(cross)
             fields["energy"].append(np.einsum("sam,sam->s", pulled, cross))
         else:

@@ -15,8 +15,16 @@ from typing import Any
 import numpy as np
 
 from linattn._checks import one_of, positive_int, real
+from linattn._threads import one_blas_thread
 from linattn._typing import AnyArray, Array, BoolArray
-from linattn.attention import Tokens, by_length, check_tokens, mean_loss, queries, share_right
+from linattn.attention import (
+    Tokens,
+    by_length,
+    check_tokens,
+    mean_loss,
+    readout_queries,
+    share_right,
+)
 from linattn.deep.passes import (
     Trace,
     layer_backward,
@@ -178,7 +186,7 @@ class DeepAttention:
                 gates=None if gates is None else gates[:, number],
             )
             tapes.append(tape)
-        features, readout = queries(tokens, self.readout), self.layout.view(flat, "readout")
+        features, readout = readout_queries(tokens, self.readout), self.layout.view(flat, "readout")
         return Trace(features, features @ readout, tuple(tapes), weights, readout)
 
     def pull_back(
@@ -312,7 +320,8 @@ class DeepAttention:
         rows = check_rows("cotangent", cotangent, [(q, width) for q in lengths])
         total = np.zeros(self.layout.size)
         for index, trace in self._traces(params, sequences, gates):
-            total += self.pull_back(trace, **{of: np.stack([rows[s] for s in index])})
+            with one_blas_thread():
+                total += self.pull_back(trace, **{of: np.stack([rows[s] for s in index])})
         return Params(self.layout, total)
 
     def loss(self, params: Params, tokens: Tokens, targets: Any, *, gates: Any = None) -> float:
@@ -358,4 +367,6 @@ class DeepAttention:
         for index in by_length([len(x) for x in sequences]):
             stacked = np.stack([sequences[s] for s in index])
             fixed = None if held is None else np.stack([held[s] for s in index])
-            yield index, self.trace(params.flat, stacked, gates=fixed)
+            with one_blas_thread():
+                trace = self.trace(params.flat, stacked, gates=fixed)
+            yield index, trace

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from linattn._checks import as_float64
+from linattn._checks import as_float64, refuse_masked
 from linattn._typing import AnyArray
 
 
@@ -40,6 +40,7 @@ def check_rows(
         raise ValueError(f"{name} must hold {len(shapes)} entries, one per sequence, got {held}.")
     out = []
     for s, (row, shape) in enumerate(zip(rows, shapes, strict=True)):
+        refuse_masked(f"{name}[{s}]", row)
         array = np.asarray(row) if kind is bool else as_float64(f"{name}[{s}]", row)
         if kind is bool and array.dtype != np.bool_:
             raise TypeError(f"{name}[{s}] must be boolean, got dtype {array.dtype}.")

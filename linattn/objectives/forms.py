@@ -106,7 +106,7 @@ class SequenceForm:
         wide = kernel.transpose(1, 0, 2).reshape(dim, heads * dim)
         product = wide @ mapped.reshape(-1, heads * dim, outputs)
         if self.statistics.query is None:
-            moment_product = self.statistics.gram @ product
+            moment_product = self.statistics.query_moments() @ product
         else:
             query = self.statistics.query
             moment_product = query[:, :, None] * np.einsum("sa,sam->sm", query, product)[:, None]
@@ -142,7 +142,7 @@ class SequenceForm:
             # Rows (s, a), columns (h, b): the feature map B_h G before the queries are applied.
             maps = np.tensordot(self.statistics.gram, kernel, (1, 2)).transpose(0, 3, 2, 1)
             maps = np.ascontiguousarray(maps).reshape(-1, dim, heads * dim)
-            moment = (self.statistics.gram @ maps) * self.weights[:, None, None]
+            moment = (self.statistics.query_moments() @ maps) * self.weights[:, None, None]
             cross = self.statistics.cross_moments() * self.weights[:, None, None]
             flat = maps.reshape(-1, heads * dim)
             hessian = flat.T @ moment.reshape(-1, heads * dim)

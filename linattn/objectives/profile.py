@@ -109,11 +109,11 @@ class KernelCurvatureBound(NamedTuple):
 def cheap_curvature_bound(problem: Problem) -> KernelCurvatureBound:
     """Return the cheap upper bound of L_K as a function of V (C3).
 
-    ‖M‖₂ is exact: an eigenvalue for the token readout, ‖u‖² for mean and last.
+    ‖M‖₂ is exact: ‖u‖² where there is one query per sequence, else an eigenvalue.
     """
     held = problem.statistics
     if held.query is None:
-        norms = spectral_norms(held.gram)
+        norms = spectral_norms(held.query_moments())
     else:
         norms = np.einsum("sa,sa->s", held.query, held.query)
     return KernelCurvatureBound(problem.sequence_weights * norms, held.gram, problem.kernel_ridge)

@@ -15,8 +15,8 @@ class StatisticsFeatures:
     """U B_h G, heads side by side: the features that the value block multiplies.
 
     Tokens are gone, but inner products of features need M = UᵀU/q alone: rows N B_h G with NᵀN = M
-    have all inner products (divided by q) of the true ones. N is the symmetric square root of M
-    for the token readout and uᵀ for mean and last.
+    have all inner products (divided by q) of the true ones. N is uᵀ where there is one query per
+    sequence and the symmetric square root of M otherwise.
     """
 
     def __init__(self, problem: Problem, layout: Layout) -> None:
@@ -31,7 +31,7 @@ class StatisticsFeatures:
             if held.query is not None:
                 self._queries[client] = held.query[part][:, None, :]
             else:
-                values, vectors = np.linalg.eigh(held.gram[part])
+                values, vectors = np.linalg.eigh(held.query_moments()[part])
                 roots = np.sqrt(np.maximum(values, 0.0))
                 self._queries[client] = (vectors * roots[:, None]) @ vectors.transpose(0, 2, 1)
         return self._queries[client]

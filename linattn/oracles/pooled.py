@@ -142,7 +142,8 @@ def weigh_sequences(held: Statistics, weights: Array) -> Statistics:
     """Return statistics whose sequences count in a plain mean like `held` with factors `weights`.
 
     The loss ½[c − 2⟨K, Z⟩ + ⟨Z, M Z⟩], Z = Σ B_h G V_h, is multiplied by w if c is, and (token
-    readout, M = G) G → w^⅓ G, K → w^⅔ K, or (one query u with target y) u → w^½ u, y → w^½ y.
+    readout, M = G) G → w^⅓ G, K → w^⅔ K, or (one query u with target y) u → w^½ u, y → w^½ y, or
+    (several queries of their own) M → w M, K → w K.
 
     Parameters
     ----------
@@ -157,12 +158,14 @@ def weigh_sequences(held: Statistics, weights: Array) -> Statistics:
             return None
         return array * (weights**power).reshape(-1, *[1] * (array.ndim - 1))
 
-    gram = held.gram if held.query is not None else scaled(held.gram, 1 / 3)
+    own_gram = held.query is None and held.moment is None
+    gram = scaled(held.gram, 1 / 3) if own_gram else held.gram
     assert gram is not None
     return Statistics(
         gram,
-        scaled(held.cross, 2 / 3),
+        scaled(held.cross, 2 / 3 if own_gram else 1.0),
         scaled(held.query, 1 / 2),
         scaled(held.target, 1 / 2),
         weights * held.energy,
+        scaled(held.moment, 1.0),
     )

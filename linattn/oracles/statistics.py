@@ -19,7 +19,14 @@ from linattn.oracles.packing import (
     prefers_client_moments,
     sequence_data,
 )
-from linattn.oracles.protocol import METRICS, Features, LocalTask, LocalTrace, Oracle
+from linattn.oracles.protocol import (
+    METRICS,
+    Features,
+    LocalTask,
+    LocalTrace,
+    Oracle,
+    explicit_steps,
+)
 from linattn.oracles.work import Work, statistics_work
 from linattn.types import Layout, Params, Problem
 
@@ -55,6 +62,8 @@ class StatisticsOracle:
 
     def gradient(self, client: int, flat: Array, batch: IntArray | None = None) -> Array:
         """∇F_i, (D,), by one recorded local step of size zero."""
+        if not self._is_compiled(batch is not None):
+            return self._value_and_gradient(client, flat, batch)[1]
         task = LocalTask.plain(
             np.array([client]), flat[None], local_steps=1, local_lr=0.0, record=True
         )
@@ -63,10 +72,18 @@ class StatisticsOracle:
         return np.asarray(trace.gradients[0, 0])
 
     def train(self, task: LocalTask) -> tuple[Array, LocalTrace | None]:
-        """Local training in compiled code."""
+        """Local training in compiled code, where there is such code for the statistics."""
         if task.batches is None and self._trains_value_only(task):
             return self._train_value(task)
+        if not self._is_compiled(task.batches is not None):
+            return explicit_steps(self, task)
         return self._train_all(task)
+
+    def _is_compiled(self, minibatch: bool) -> bool:
+        """Whether compiled code knows the form: on sequences, M must be G or have rank one."""
+        if self.problem.statistics.moment is None:
+            return True
+        return not minibatch and prefers_client_moments(self.problem, self._local_shape().heads)
 
     def _trains_value_only(self, task: LocalTask) -> bool:
         kernel_part = slice(0, self._value.start)
@@ -213,9 +230,16 @@ class StatisticsOracle:
 
     def objective(self, client: int, flat: Array) -> float:
         """F_i from the client's statistics."""
+        return self._value_and_gradient(client, flat)[0]
+
+    def _value_and_gradient(
+        self, client: int, flat: Array, batch: IntArray | None = None
+    ) -> tuple[float, Array]:
+        """F_i and ∇F_i in NumPy, on all or some of the client's sequences."""
         held = self.problem.statistics.take(self.problem.client(client))
+        held = held if batch is None else held.take(batch)
         form = SequenceForm(held, np.full(len(held.energy), 1.0 / len(held.energy)))
-        return Population(self.problem, form).value_and_gradient(Params(self.layout, flat))[0]
+        return Population(self.problem, form).value_and_gradient(Params(self.layout, flat))
 
     def features(
         self, client: int, flat: Array, batch: IntArray | None = None

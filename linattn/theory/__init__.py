@@ -2,6 +2,7 @@
 
 from linattn.theory.frozen import FrozenStage, frozen_stage
 from linattn.theory.impulse import drift_impulse
+from linattn.theory.in_context import InContextOptimum, in_context_optimum
 from linattn.theory.moments import FrozenMoments, frozen_moments
 from linattn.theory.prediction import PredictedRun, predict_run
 from linattn.theory.scaffold import ScaffoldStage, scaffold_stage
@@ -10,6 +11,7 @@ from linattn.theory.symmetry import change_gauge, euler_identity
 __all__ = [
     "FrozenMoments",
     "FrozenStage",
+    "InContextOptimum",
     "PredictedRun",
     "ScaffoldStage",
     "change_gauge",
@@ -17,6 +19,7 @@ __all__ = [
     "euler_identity",
     "frozen_moments",
     "frozen_stage",
+    "in_context_optimum",
     "predict_run",
     "scaffold_stage",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import scipy.stats
@@ -59,6 +59,24 @@ def token_covariance(tokens: Any) -> Array:
     return np.asarray(covariance)
 
 
+class Law(Protocol):
+    """The exact moments of one client's sequences: all that the population limit asks."""
+
+    @property
+    def dim(self) -> int:
+        """Number of channels d."""
+
+    @property
+    def energy(self) -> float:
+        """c̄ = E‖Y‖²/q."""
+
+    def system(self, kernels: Array) -> tuple[Array, Array]:
+        """H, (Hd, Hd), and C, (Hd, m), at kernels (H, d, d)."""
+
+    def kernel_gradient(self, kernels: Array, value: Array) -> Array:
+        """Gradient of the data loss in B, (H, d, d)."""
+
+
 @dataclass(frozen=True, eq=False)
 class TokenLaw:
     """How the sequences of one client are drawn.
@@ -91,6 +109,11 @@ class TokenLaw:
         symmetric = np.allclose(self.covariance, self.covariance.T, rtol=1e-12, atol=0.0)
         if not symmetric or np.linalg.eigvalsh(self.covariance)[0] < 0.0:
             raise ValueError("covariance must be symmetric and positive semidefinite.")
+
+    @property
+    def dim(self) -> int:
+        """Number of channels d."""
+        return len(self.covariance)
 
     @property
     def _scale(self) -> float:
@@ -139,20 +162,19 @@ class PopulationLimit:
 
     Attributes
     ----------
-    laws : tuple of TokenLaw
+    laws : tuple of Law
         One per client.
     weights : array, shape (C,)
     value_ridge, kernel_ridge : float
     """
 
-    laws: tuple[TokenLaw, ...]
+    laws: tuple[Law, ...]
     weights: Array
     value_ridge: float
     kernel_ridge: float
 
     def __repr__(self) -> str:
-        dim = len(self.laws[0].covariance)
-        return f"PopulationLimit({len(self.laws)} clients, dim {dim})"
+        return f"PopulationLimit({len(self.laws)} clients, dim {self.laws[0].dim})"
 
     def client_systems(self, params: Params) -> tuple[Array, Array]:
         """A_i, (C, Hd, Hd), and C_i, (C, Hd, m), at the kernel of `params`."""
@@ -173,25 +195,58 @@ class PopulationLimit:
     def value(self, params: Params) -> float:
         """P(B) = ½c̄ − ½⟨C, A⁻¹C⟩ + (μ/2)‖kernel parameters‖²."""
         linear, star = self._solved(params)
+        return self._constant(params) - 0.5 * float(np.vdot(linear, star))
+
+    def _constant(self, params: Params) -> float:
+        """½c̄ and the kernel ridge: F at V = 0."""
         energy = sum(p * law.energy for p, law in zip(self.weights, self.laws, strict=True))
         kernel = params.flat[: params.layout.slices["value"].start]
-        ridge = 0.5 * self.kernel_ridge * float(kernel @ kernel)
-        return 0.5 * float(energy) - 0.5 * float(np.vdot(linear, star)) + ridge
+        return 0.5 * float(energy) + 0.5 * self.kernel_ridge * float(kernel @ kernel)
+
+    def objective(self, params: Params) -> float:
+        """F(B, V) = ½c̄ − ⟨C, V⟩ + ½⟨V, A V⟩ + (μ/2)‖kernel parameters‖²."""
+        hessians, linears = self.client_systems(params)
+        hessian, linear = (np.tensordot(self.weights, a, 1) for a in (hessians, linears))
+        value = stack_heads(params.value)
+        return self._constant(params) + float(np.vdot(value, 0.5 * hessian @ value - linear))
 
     def gradient(self, params: Params) -> Params:
         """∇P = ∂_BF(B, V*(B)) (C2) in the kernel parameters, with a zero value block."""
-        star, kernels = self.minimizer(params), params.kernels()
+        slope = self.joint_gradient(params.replace(value=self.minimizer(params)))
+        return slope.replace(value=np.zeros_like(params.value))
+
+    def joint_gradient(self, params: Params) -> Params:
+        """∇F(B, V) in all blocks."""
+        kernels, mu = params.kernels(), self.kernel_ridge
+        hessians, linears = self.client_systems(params)
+        pull = hessians @ stack_heads(params.value) - linears
+        value = np.tensordot(self.weights, pull, 1).reshape(params.value.shape)
         pairs = zip(self.weights, self.laws, strict=True)
-        data = np.sum([p * law.kernel_gradient(kernels, star) for p, law in pairs], axis=0)
-        zero, mu = np.zeros_like(params.value), self.kernel_ridge
+        data = np.sum([p * law.kernel_gradient(kernels, params.value) for p, law in pairs], axis=0)
         if params.kernel is not None:
-            return params.replace(kernel=data + mu * params.kernel, value=zero)
+            return params.replace(kernel=data + mu * params.kernel, value=value)
         query, key = params["query"], params["key"]
         return params.replace(
             query=data @ key + mu * query,
             key=data.transpose(0, 2, 1) @ query + mu * key,
-            value=zero,
+            value=value,
         )
+
+    def tensor_gradient(self, params: Params) -> Array:
+        """𝒢 = Σp E[R ⊗ G], (d², dm), at merged kernels (C15).
+
+        Heads with B = 0 and a unit matrix V change no prediction, and ∂_B of theirs is a column.
+        """
+        kernels, value = params.kernels(), params.value
+        size = value[0].size
+        units = np.eye(size).reshape(size, *value.shape[1:])
+        wide = (
+            np.concatenate([kernels, np.zeros((size, *kernels.shape[1:]))]),
+            np.concatenate([value, units]),
+        )
+        pairs = zip(self.weights, self.laws, strict=True)
+        columns = np.sum([p * law.kernel_gradient(*wide) for p, law in pairs], axis=0)
+        return np.asarray(columns[len(value) :].reshape(size, -1).T)
 
     def frozen_stage(self, params: Params, *, local_steps: int, local_lr: float) -> FrozenStage:
         """The frozen stage without sampling, exactly (C7, C8 on the population's A_i and C_i)."""
@@ -202,7 +257,7 @@ class PopulationLimit:
 
 
 def population_limit(
-    laws: Sequence[TokenLaw],
+    laws: Sequence[Law],
     *,
     value_ridge: float,
     kernel_ridge: float,
@@ -212,7 +267,8 @@ def population_limit(
 
     Parameters
     ----------
-    laws : sequence of TokenLaw
+    laws : sequence of Law
+        `TokenLaw`, or whatever else knows the moments of its sequences.
     value_ridge, kernel_ridge : float
         λ > 0 and μ ≥ 0.
     weights : "equal" or sequence of float

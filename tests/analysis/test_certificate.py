@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import reference as ref
-from bridge import make, to_params
+from bridge import READOUTS, make, to_params
 
 import linattn as la
 from linattn._settings import Sampling
@@ -36,10 +36,10 @@ def twin_ledger(inst, theta, value, *, batch_size, participation, seed, **option
 
 
 @pytest.mark.parametrize("kind", ["merged", "factored"])
-@pytest.mark.parametrize("readout", ["token", "mean", "last"])
+@pytest.mark.parametrize("readout", READOUTS)
 @pytest.mark.parametrize(("batch_size", "participation"), [(None, 1.0), (2, 0.5)])
 def test_ledger_is_the_twins(kind, readout, batch_size, participation):
-    seed = 11 + len(readout)
+    seed = 11 + READOUTS.index(readout)
     _, inst, theta, value, problem, params = make(seed, kind, readout=readout)
     options = {"rounds": 3, "local_steps": 4, "local_lr": 0.3 * ref.safe_step(inst, theta)}
     extra = {"batch_size": batch_size, "participation": participation, "seed": 5}

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from linattn.data import datasets
-from linattn.data.datasets import FOLDER, SHIPPED, load_dataset, save_dataset
+from linattn.data.datasets import FOLDER, SHIPPED, load_dataset
+from linattn.data.saving import save_dataset
 from linattn.data.sequences import digit_tokens, one_hot, windows
 from linattn.data.splits import digits_split, watch_split
 
@@ -221,7 +222,9 @@ def test_a_damaged_shipped_file_is_refused(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["digit", "no/such/file.npz", Path("watch"), ""])
 def test_an_unknown_name_is_named_with_what_is_allowed(name):
-    with pytest.raises(FileNotFoundError, match=r"^name_or_path must be 'digits', 'watch' or"):
+    with pytest.raises(
+        FileNotFoundError, match=r"^name_or_path must be 'digits', 'watch', 'schools' or"
+    ):
         load_dataset(name)
 
 

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import reference as ref
-from bridge import from_instance, make, relative_error
+from bridge import READOUTS, from_instance, make, relative_error, same_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_limits
 
 import linattn as la
 
@@ -15,7 +16,7 @@ X, Y = RNG.standard_normal((3, 4, 2)), RNG.standard_normal((3, 4, 5))
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
-@given(st.integers(0, 10**6), st.sampled_from(ref.READOUTS))
+@given(st.integers(0, 10**6), st.sampled_from(READOUTS))
 def test_statistics_of_ragged_sequences_keep_their_order(seed, readout):
     _, inst, *_, problem, _ = make(seed, readout=readout)
     pairs = [pair for client in inst.clients for pair in client]
@@ -55,6 +56,40 @@ def test_arrays_lists_and_generators_say_the_same():
     assert equal(single, la.problem_from_tokens([(X[:, :1], Y[:, :1])], **RIDGES))
 
 
+def test_one_output_may_be_left_out_of_the_shape():
+    flat = la.problem_from_tokens([(X, Y[..., 0])], **RIDGES)
+    assert equal(flat, la.problem_from_tokens([(X, Y[..., :1])], **RIDGES))
+    lists = la.problem_from_tokens([(list(X), [Y[0, :, 0], Y[1, :, :1], Y[2, :, 0]])], **RIDGES)
+    assert equal(flat, lists)
+
+
+def test_own_queries_that_a_readout_would_make_are_that_readout():
+    token = la.problem_from_tokens([(X, Y)], **RIDGES).statistics
+    own = la.problem_from_tokens([(X, Y, X)], **RIDGES)
+    assert own.readout == "queries"
+    assert np.array_equal(own.statistics.moment, token.gram)
+    assert np.array_equal(own.statistics.cross, token.cross)
+    last = la.problem_from_tokens([(X, Y[:, :1])], readout="last", **RIDGES)
+    single = la.problem_from_tokens([(X, Y[:, :1], X[:, -1:])], readout="queries", **RIDGES)
+    assert equal(last, single)  # rank one, and nothing else is kept
+
+
+def test_clients_with_one_and_with_several_queries_share_a_problem():
+    clients = [(X, Y[:, :1], X[:, :1]), (X, Y[:, :2], X[:, :2])]
+    both = la.problem_from_tokens(clients, **RIDGES)
+    alone = [la.problem_from_tokens([client], **RIDGES) for client in clients]
+    for name in ("query_moments", "cross_moments"):
+        parts = [getattr(problem.statistics, name)() for problem in alone]
+        assert np.array_equal(getattr(both.statistics, name)(), np.concatenate(parts))
+    assert both.statistics.query is None
+    assert both.subset([0]).num_sequences == 3
+
+
+def test_other_byte_orders_are_cast():
+    whole = la.problem_from_tokens([(X, Y)], **RIDGES)
+    assert equal(whole, la.problem_from_tokens([(X.astype(">f8"), Y.astype(">f8"))], **RIDGES))
+
+
 def test_the_callers_arrays_stay_writable_and_separate():
     tokens, targets, weights = X.copy(), Y[:, :1].copy(), np.array([1.0])
     problem = la.problem_from_tokens([(tokens, targets)], readout="mean", weights=weights, **RIDGES)
@@ -84,6 +119,9 @@ def ragged(change):
     ("clients", "message"),
     [
         ([], "clients must hold at least one client, got none"),
+        (5, "clients must be an iterable of tuples, got 5"),
+        ([(1e160 * X, Y)], "so small that sums of their products are finite, got an overflow"),
+        ([(X, 1e160 * Y)], "so small that sums of their products are finite"),
         ([(X, Y), (X[:0], Y[:0])], r"clients\[1\] must hold at least one sequence, got none"),
         ([(X, Y), ([], [])], r"clients\[1\] must hold at least one sequence"),
         ([(X, Y), (X[..., :1], Y)], r"clients\[1\] must have 2 channels and 5 outputs like the"),
@@ -93,13 +131,24 @@ def ragged(change):
         ([(ragged(lambda x: x[:, :1]), Y)], r"tokens\[1\] must have shape .* got \(4, 1\)"),
         ([(np.where(X > 1, np.nan, X), Y)], r"clients\[0\] tokens must be finite, got \d+ NaN"),
         ([(X, np.where(Y > 1, np.inf, Y))], r"clients\[0\] targets must be finite"),
+        ([(X, Y, X[:2])], r"clients\[0\] queries must hold 3 entries, one per sequence, got 2"),
+        ([(X, Y[:, :3], X)], r"targets\[0\] must have shape \(4, 5\).*got \(3, 5\)"),
+        ([(X, Y, None)], r"clients\[0\] queries must be an array or a list of arrays, got None"),
         ([(X, Y[:2])], r"targets must hold 3 entries, one per sequence, got 2"),
         ([(X, Y[:, :2])], r"targets\[0\] must have shape \(4, 5\).*got \(2, 5\)"),
         ([(X, Y[..., :0])], r"targets\[0\] must have shape"),
         ([(X, Y[:, 0])], r"targets\[0\] must have shape"),
         ([(X, Y[0, 0])], r"targets must have 2 or 3 axes|targets must hold"),
         ([X], r"clients\[0\] must be a pair \(tokens, targets\)"),
-        ([(X, Y, Y)], r"clients\[0\] must be a pair \(tokens, targets\)"),
+        ([(X, Y, Y)], r"clients\[0\] queries must have 2 channels like the tokens, got 5"),
+        (
+            [(X, Y), (X, Y, X)],
+            r"clients\[1\] must be a pair .*, got tuple of 3 for readout 'token'",
+        ),
+        (
+            [(X, Y, X), (X, Y)],
+            r"clients\[1\] must be three .*, got tuple of 2 for readout 'queries'",
+        ),
         ([5], r"clients\[0\] must be a pair \(tokens, targets\)"),
         ([(None, Y)], r"clients\[0\] tokens must be an array or a list of arrays"),
         ([(X, 3.0)], r"clients\[0\] targets must be an array or a list of arrays"),
@@ -110,7 +159,17 @@ def test_bad_data_is_refused(clients, message):
         la.problem_from_tokens(clients, **RIDGES)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, complex])
+@pytest.mark.parametrize(
+    "masked", [np.ma.array(X), list(np.ma.array(X)), [list(np.ma.array(x)) for x in X]]
+)
+def test_masked_arrays_are_refused(masked):
+    with pytest.raises(TypeError, match=r"tokens.* must be without a mask, got a masked array"):
+        la.problem_from_tokens([(masked, Y)], **RIDGES)
+    with pytest.raises(TypeError, match=r"queries.* must be without a mask"):
+        la.problem_from_tokens([(X, Y, masked)], **RIDGES)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, complex, ">f4", object])
 def test_other_number_types_are_refused(dtype):
     for clients in ([(X.astype(dtype), Y)], [(X, Y.astype(dtype))], [(list(X.astype(dtype)), Y)]):
         with pytest.raises(TypeError, match=r"clients\[0\] .* must be float64 or integer"):
@@ -124,7 +183,11 @@ def test_other_number_types_are_refused(dtype):
         ({"value_ridge": np.nan}, "value_ridge must be > 0"),
         ({"kernel_ridge": -0.1}, "kernel_ridge must be >= 0, got -0.1"),
         ({"kernel_ridge": "a"}, r"kernel_ridge must be a number \(>= 0\), got 'a'"),
-        ({"readout": "first"}, "readout must be one of 'token', 'mean', 'last', got 'first'"),
+        (
+            {"readout": "first"},
+            "readout must be one of 'token', 'mean', 'last', 'queries', got 'fi",
+        ),
+        ({"readout": "queries"}, r"clients\[0\] must be three \(tokens, targets, queries\)"),
         ({"weights": [0.5, 0.5]}, "weights must have 1 entries, got 2"),
     ],
 )
@@ -162,3 +225,20 @@ def test_chunks_and_memory_maps_change_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "CHUNK_ENTRIES", 2**22)
     many = la.problem_from_tokens([(ragged, targets)], **ridges)
     np.testing.assert_allclose(few.statistics.gram, many.statistics.gram, rtol=1e-14)
+
+
+def test_bits_do_not_depend_on_the_threads_of_the_library_that_multiplies():
+    rng = np.random.default_rng(0)
+    tokens, targets = rng.standard_normal((1, 400, 130)), rng.standard_normal((1, 400, 5))
+    own = rng.standard_normal((1, 300, 130))
+    params = la.Params.merged(rng.standard_normal((130, 130)), rng.standard_normal((130, 5)))
+
+    def numbers(threads):
+        with threadpool_limits(threads):
+            token = la.problem_from_tokens([(tokens, targets)], **RIDGES).statistics
+            held = la.problem_from_tokens([(tokens, targets[:, :300], own)], **RIDGES).statistics
+            made = la.predict(params, tokens)
+        return token.gram, token.cross, held.moment, held.cross, made
+
+    one, many = numbers(1), numbers(2)
+    assert all(same_bits(a, b) for a, b in zip(one, many, strict=True))

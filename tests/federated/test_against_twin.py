@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import reference as ref
-from bridge import make, relative_error, to_theta
+from bridge import READOUTS, make, relative_error, to_theta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +13,7 @@ from linattn.streams import stream
 few = settings(max_examples=20, deadline=None, derandomize=True)
 seeds = st.integers(0, 10**6)
 kinds = st.sampled_from(["merged", "factored"])
-readouts = st.sampled_from(ref.READOUTS)
+readouts = st.sampled_from(READOUTS)
 SIZES = {"num_clients": 4, "sequences": (2, 4), "tokens": (1, 5)}
 
 
@@ -130,7 +130,7 @@ def test_fed_frozen(seed, kind, readout, warmup, frozen_lr, batch_size):
 
 
 @pytest.mark.parametrize("kind", ["merged", "factored"])
-@pytest.mark.parametrize("readout", ref.READOUTS)
+@pytest.mark.parametrize("readout", READOUTS)
 def test_many_sequences_per_client(kind, readout):
     """Enough sequences that full batches may run on moments; whole minibatches never do."""
     many = {"dim": 2, "num_clients": 3, "sequences": (60, 80), "tokens": (1, 4)}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import reference as ref
-from bridge import make, relative_error
+from bridge import READOUTS, make, relative_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +14,7 @@ from linattn.objectives.population import Population, client_normal_equations, p
 few = settings(max_examples=25, deadline=None, derandomize=True)
 cases = given(
     st.integers(0, 10**6),
-    st.sampled_from(ref.READOUTS),
+    st.sampled_from(READOUTS),
     st.sampled_from(["merged", "factored"]),
 )
 FORMS = (SequenceForm, MomentForm)
@@ -87,7 +87,7 @@ def test_tensor_gradient(seed, readout, kind):
         assert relative_error(form.tensor_gradient(params.kernels(), params.value), expected) < 1e-9
 
 
-@pytest.mark.parametrize("readout", ref.READOUTS)
+@pytest.mark.parametrize("readout", READOUTS)
 def test_least_squares(readout):
     for seed in range(3):
         _, inst, *_, forms = case(seed, readout)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import reference as ref
-from bridge import direction_like, make, moved, relative_error, to_theta
+from bridge import READOUTS, direction_like, make, moved, relative_error, to_theta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +11,7 @@ import linattn as la
 
 seeds = st.integers(0, 10**6)
 kinds = st.sampled_from(["merged", "factored"])
-readouts = st.sampled_from(ref.READOUTS)
+readouts = st.sampled_from(READOUTS)
 few = settings(max_examples=25, deadline=None, derandomize=True)
 
 

@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 import reference as ref
-from bridge import direction_like, from_instance, make, moved, relative_error, to_params, to_theta
+from bridge import (
+    READOUTS,
+    direction_like,
+    from_instance,
+    make,
+    moved,
+    relative_error,
+    to_params,
+    to_theta,
+)
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +22,7 @@ from linattn.objectives.profile import cheap_curvature_bound, kernel_curvature
 
 seeds = st.integers(0, 10**6)
 kinds = st.sampled_from(["merged", "factored"])
-readouts = st.sampled_from(ref.READOUTS)
+readouts = st.sampled_from(READOUTS)
 few = settings(max_examples=25, deadline=None, derandomize=True)
 
 

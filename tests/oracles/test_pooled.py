@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import reference as ref
-from bridge import make, moved, relative_error
+from bridge import READOUTS, make, moved, relative_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,7 +29,7 @@ def descend(problem, params, step_size, steps, form=MomentForm):
 @given(
     st.integers(0, 10**6),
     st.sampled_from(["merged", "factored"]),
-    st.sampled_from(ref.READOUTS),
+    st.sampled_from(READOUTS),
     st.integers(0, 4),
 )
 def test_against_explicit_descent(seed, kind, readout, steps):
@@ -65,7 +65,7 @@ def test_two_calls_continue_each_other_to_the_bit(small_problem, small_factored)
     assert np.array_equal(descent.steps(first, 4, 0.01), whole)
 
 
-@pytest.mark.parametrize("readout", ref.READOUTS)
+@pytest.mark.parametrize("readout", READOUTS)
 def test_a_sequence_counts_with_its_weight(readout):
     """Loss and gradients of the plain mean over scaled statistics are the weighted ones."""
     rng, *_, problem, params = make(2, readout=readout)
