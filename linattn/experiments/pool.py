@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,6 +16,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from time import perf_counter
+from types import ModuleType
 
 from linattn.experiments.files import remove_temporary
 from linattn.experiments.provenance import THREAD_VARIABLES
@@ -86,7 +88,7 @@ class Pool:
         for _ in range(min(number, len(self.waiting))):
             ours, theirs = context.Pipe()
             process = context.Process(target=serve, args=(theirs,), daemon=True)
-            with single_threaded():
+            with single_threaded(), without_main():
                 process.start()
             # Our copy of their end must go: the pipe then breaks when the worker dies.
             theirs.close()
@@ -149,6 +151,21 @@ def single_threaded() -> Iterator[None]:
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
         if mask:
             mask(signal.SIG_SETMASK, blocked)
+
+
+@contextmanager
+def without_main() -> Iterator[None]:
+    """Start processes that do not run the user's script once more.
+
+    A spawned process imports the file of ``__main__`` again, and so repeats what a script does
+    outside of ``if __name__ == "__main__"``; ours need nothing of it.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _receive(connection: Connection) -> Outcome | Ready | None:
