@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import pickle
 import signal
 import traceback
-from collections.abc import Callable
 from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -34,33 +32,34 @@ class Outcome(NamedTuple):
 
 
 class Ready(NamedTuple):
-    """First message of a worker: imports and compiled code are there."""
+    """What a worker says once imports and compiled code are there, after so many seconds."""
 
     seconds: float
 
 
 def serve(connection: Connection) -> None:
-    """Answer tasks until the other end closes. Each is a pickled (task, output folder)."""
+    """Answer messages until the other end closes: a task and the output folder, or None to warm up.
+
+    Imports come first, while another worker may be building the compiled code.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to answer
-    start = perf_counter()
-    warm()
+    import_module("xarray")
+    import_module("linattn")
     try:
-        connection.send(Ready(perf_counter() - start))
         while True:
-            task, output = pickle.loads(connection.recv_bytes())
-            connection.send(attempt(task, output))
+            message: tuple[Task, Path] | None = connection.recv()
+            connection.send(warm() if message is None else attempt(*message))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the sweep is over, or its process was killed
 
 
-def warm() -> None:
-    """Load what every run needs, and build or load the compiled code."""
-    import_module("xarray")
+def warm() -> Ready:
+    """Build or load the compiled code."""
     from linattn import _kernels
 
-    build: Callable[[], Any] | None = getattr(_kernels, "warm", None)
-    if build is not None:
-        build()
+    start = perf_counter()
+    _kernels.warm()
+    return Ready(perf_counter() - start)
 
 
 def attempt(task: Task, output: Path) -> Outcome:
