@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
 
 class Outcome(NamedTuple):
-    """How a task ended: stored, crashed (the run raised), unwritable (the store refused) or died
-    (the process ended); `sentence` and `trace` are empty for stored runs.
+    """How a task ended: stored, crashed (the run raised), unwritable (the store refused), died (the
+    process ended) or unfit (the process is not one that may compute it); `sentence` and `trace` are
+    empty for stored runs.
     """
 
-    state: Literal["stored", "crashed", "unwritable", "died"]
+    state: Literal["stored", "crashed", "unwritable", "died", "unfit"]
     seconds: float
     sentence: str = ""
     trace: str = ""
@@ -64,6 +65,12 @@ def warm() -> Ready:
 
 def attempt(task: Task, output: Path) -> Outcome:
     """Compute and store one task; whatever the run raises becomes a sentence."""
+    answer = encoded(task)
+    return answer if isinstance(answer, Outcome) else stored(output / task.file, *answer)
+
+
+def encoded(task: Task) -> tuple[bytes, float] | Outcome:
+    """Return the bytes of a task's result and the seconds it took, or how it crashed."""
     start = perf_counter()
     try:
         simulation = load_simulation(Path(task.path))
@@ -72,11 +79,16 @@ def attempt(task: Task, output: Path) -> Outcome:
         text = " ".join(str(error).split()) or "no message"
         sentence = f"{task.name} crashed: {type(error).__name__}: {text}"
         return Outcome("crashed", perf_counter() - start, sentence, traceback.format_exc())
+    return content, perf_counter() - start
+
+
+def stored(path: Path, content: bytes, seconds: float) -> Outcome:
+    """Store a result, or say why it cannot be."""
     try:
-        write_atomically(output / task.file, content)
+        write_atomically(path, content)
     except OSError as error:
-        return Outcome("unwritable", perf_counter() - start, str(error))
-    return Outcome("stored", perf_counter() - start)
+        return Outcome("unwritable", seconds, str(error))
+    return Outcome("stored", seconds)
 
 
 def compute(simulation: Simulation[Any], task: Task) -> xr.Dataset:
