@@ -358,7 +358,7 @@ def _simulate(
 
         if workers is not None:
             raise ValueError(
-                f"--workers is the scheduler's to choose, got {workers} with --scheduler."
+                f"--workers must be left to the scheduler, got {workers} with {scheduler!r}."
             )
         backend = scheduler_backend(scheduler)
     overrides = parse_overrides(sets or ())

@@ -1,7 +1,8 @@
-"""Where workers of a Dask scheduler come from: an address, this machine, or a batch system."""
+"""Where the workers of a Dask scheduler come from: an address, this machine, or a batch system."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -14,19 +15,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from linattn._checks import positive_int
+from linattn.experiments.cluster_process import BATCH_SYSTEMS
 from linattn.experiments.pool import single_threaded
-from linattn.experiments.provenance import THREAD_VARIABLES
-
-BATCH_SYSTEMS = {
-    "htcondor": "HTCondorCluster",
-    "lsf": "LSFCluster",
-    "moab": "MoabCluster",
-    "oar": "OARCluster",
-    "pbs": "PBSCluster",
-    "sge": "SGECluster",
-    "slurm": "SLURMCluster",
-}
-"""Names in a TOML file, and the classes of dask-jobqueue."""
 
 JOIN = 60.0
 """Seconds that a scheduler has for its first worker; a queue may take any time."""
@@ -38,7 +28,7 @@ class Cluster(Protocol):
     patience: float | None
 
     def address(self) -> str:
-        """Return where the scheduler is, after starting it if it is ours and not there."""
+        """Return where the scheduler is, after starting it if it is ours."""
 
     def close(self) -> None:
         """End what we started."""
@@ -60,15 +50,21 @@ class Remote:
 
 
 @dataclass
-class Local:
-    """Processes of this machine, started in a process of their own."""
+class Started:
+    """A scheduler and workers of ours, in a process of their own.
 
-    number: int
-    process: subprocess.Popen[str] | None = None
+    Parameters
+    ----------
+    asked : mapping
+        What `cluster_process` starts: ``{"workers": N}``, or ``cluster``, ``jobs``, ``options``.
+    """
+
+    asked: Mapping[str, Any]
     patience: float | None = JOIN
+    process: subprocess.Popen[str] | None = field(default=None, repr=False)
 
     def address(self) -> str:
-        """Return the address of a scheduler of this machine.
+        """Start it, anew if it was lost, and return where its scheduler is.
 
         Raises
         ------
@@ -76,20 +72,21 @@ class Local:
             If it does not start.
         """
         self.close()
-        command = [sys.executable, "-m", "linattn.experiments.local_cluster", str(self.number)]
+        command = [sys.executable, "-m", "linattn.experiments.cluster_process"]
         with single_threaded():
             self.process = subprocess.Popen(
-                command,
+                [*command, json.dumps(self.asked)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                stderr=None if os.environ.get("LINATTN_DEBUG") else subprocess.DEVNULL,
                 text=True,
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )
         assert self.process.stdout is not None
-        where = self.process.stdout.readline().strip()
-        if not where:
-            raise RuntimeError(f"a Dask cluster of {self.number} workers did not start here.")
-        return where
+        answer = json.loads(self.process.stdout.readline() or '{"error": "it died"}')
+        if "error" in answer:
+            raise RuntimeError(f"no Dask cluster: {answer['error']}")
+        return str(answer["address"])
 
     def close(self) -> None:
         """Close its standard input, and wait until it and its workers are gone."""
@@ -97,57 +94,6 @@ class Local:
             with suppress(BrokenPipeError):
                 self.process.communicate()
             self.process = None
-
-
-@dataclass
-class Batch:
-    """Jobs of a batch system, each with single-threaded workers.
-
-    Parameters
-    ----------
-    kind : str
-        One of `BATCH_SYSTEMS`.
-    jobs : int
-        Jobs to submit.
-    options : mapping
-        Arguments of the class of dask-jobqueue, as ``cores``, ``memory``, ``queue``.
-    """
-
-    kind: str
-    jobs: int
-    options: Mapping[str, Any]
-    patience: float | None = None
-    cluster: Any = field(default=None, repr=False)
-
-    def address(self) -> str:
-        """Return the address of a scheduler in this process, whose jobs are submitted.
-
-        Raises
-        ------
-        ValueError
-            If the batch system's class refuses an option.
-        """
-        import dask_jobqueue
-
-        if self.cluster is None:
-            exports = [f"export {name}=1" for name in THREAD_VARIABLES]
-            cores = self.options.get("cores")
-            ours = {"processes": cores, "scheduler_options": {"dashboard_address": None}}
-            prologue = [*exports, *self.options.get("job_script_prologue", ())]
-            try:
-                self.cluster = getattr(dask_jobqueue, BATCH_SYSTEMS[self.kind])(
-                    **(ours | dict(self.options) | {"job_script_prologue": prologue})
-                )
-            except TypeError as error:
-                raise ValueError(f"options of {self.kind} must be right, but {error}.") from error
-            self.cluster.scale(jobs=self.jobs)
-        return str(self.cluster.scheduler_address)
-
-    def close(self) -> None:
-        """Cancel the jobs."""
-        if self.cluster is not None:
-            self.cluster.close()
-            self.cluster = None
 
 
 def parse_scheduler(text: str) -> Cluster:
@@ -166,22 +112,22 @@ def parse_scheduler(text: str) -> Cluster:
 
     Examples
     --------
-    >>> parse_scheduler("local:2").number
-    2
+    >>> parse_scheduler("local:2")
+    Started(asked={'workers': 2}, patience=60.0)
     """
     if re.fullmatch(r"(tcp|tls)://\S+:\d+", text):
         return Remote(text)
     if match := re.fullmatch(r"local:(\d+)", text):
-        return Local(positive_int("workers of --scheduler", int(match[1])))
+        return Started({"workers": positive_int("workers of --scheduler", int(match[1]))})
     if text.endswith(".toml"):
-        return _read_batch(Path(text))
+        return Started(_read(Path(text)), patience=None)
     raise ValueError(
         f"--scheduler must be tcp://HOST:PORT, local:N or a TOML file of a cluster, got {text!r}."
     )
 
 
-def _read_batch(path: Path) -> Batch:
-    """The cluster of a TOML file.
+def _read(path: Path) -> dict[str, Any]:
+    """A batch system, its number of jobs and its options, from a TOML file.
 
     Raises
     ------
@@ -193,15 +139,14 @@ def _read_batch(path: Path) -> Batch:
     except (OSError, ValueError) as error:
         raise ValueError(
             f"--scheduler must be a readable TOML file, but {path}: {error}."
-        ) from error
-    unknown = held.keys() - {"cluster", "jobs", "options"}
-    if unknown:
-        raise ValueError(f"{path} may have cluster, jobs and [options], got {sorted(unknown)}.")
+        ) from None
     kind, options = held.get("cluster"), held.get("options", {})
+    if unknown := sorted(held.keys() - {"cluster", "jobs", "options"}):
+        raise ValueError(f"{path} may have cluster, jobs and [options], got {', '.join(unknown)}.")
     if kind not in BATCH_SYSTEMS:
-        raise ValueError(
-            f"cluster in {path} must be one of {', '.join(BATCH_SYSTEMS)}, got {kind!r}."
-        )
+        known = ", ".join(BATCH_SYSTEMS)
+        raise ValueError(f"cluster in {path} must be one of {known}, got {kind!r}.")
     if not isinstance(options, dict) or not {"cores", "memory"} <= options.keys():
         raise ValueError(f"options in {path} must have at least cores and memory, got {options!r}.")
-    return Batch(kind, positive_int(f"jobs in {path}", held.get("jobs", 1)), options)
+    jobs = positive_int(f"jobs in {path}", held.get("jobs", 1))
+    return {"cluster": kind, "jobs": jobs, "options": options}

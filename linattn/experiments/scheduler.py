@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from queue import SimpleQueue
 from time import perf_counter
 from typing import Any
 
@@ -83,12 +84,11 @@ class Scheduler:
 
     def _drain(self, client: Any) -> Iterator[tuple[Task, Outcome]]:
         """Keep every worker busy until nothing is left."""
-        from distributed import as_completed
-
-        finished = as_completed(loop=client.loop)
+        finished: SimpleQueue[Any] = SimpleQueue()
         try:
             self._submit(client, finished)
-            for future in finished:
+            while self.flying:
+                future = finished.get()
                 task = self.flying[future]
                 outcome = self._outcome(future, task)  # still in flight if the scheduler is lost
                 del self.flying[future]
@@ -103,13 +103,13 @@ class Scheduler:
                 with suppress(Exception):  # the scheduler may be gone
                     client.cancel(list(self.flying), force=True)
 
-    def _submit(self, client: Any, finished: Any) -> None:
+    def _submit(self, client: Any, finished: SimpleQueue[Any]) -> None:
         room = AHEAD * max(1, len(client.nthreads())) - len(self.flying)
         for _ in range(min(room, len(self.waiting))):
             task = self.waiting[0]
             future = client.submit(attempt_remote, task, _origin(), key=task.file, pure=False)
             self.flying[future] = self.waiting.popleft()
-            finished.add(future)
+            future.add_done_callback(finished.put)
 
     def _outcome(self, future: Any, task: Task) -> Outcome:
         """How a task ended, after storing what came back."""
