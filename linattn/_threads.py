@@ -37,3 +37,7 @@ def available_threads() -> int:
 def thread_pool(count: int) -> ThreadPoolExecutor:
     """Return a pool of `count` threads, kept because starting one takes longer than a round."""
     return ThreadPoolExecutor(count, thread_name_prefix="linattn")
+
+
+if hasattr(os, "register_at_fork"):  # a forked child has the pool, but none of its threads
+    os.register_at_fork(after_in_child=thread_pool.cache_clear)

@@ -14,6 +14,7 @@ import typer
 
 if TYPE_CHECKING:
     from linattn.experiments import Simulation
+    from linattn.experiments.engine import MakeBackend
     from linattn.experiments.stages import Drawn
 
 T = TypeVar("T")
@@ -33,6 +34,10 @@ Sets = Annotated[
 Only = Annotated[list[str] | None, typer.Option(help="Only this simulation; repeatable.")]
 DryRun = Annotated[bool, typer.Option(help="Say what would be computed, and compute nothing.")]
 Shard = Annotated[str, typer.Option(help="K/N: only every N-th run, from the K-th on.")]
+SchedulerOption = Annotated[
+    str | None,
+    typer.Option(help="A Dask scheduler: tcp://HOST:PORT, local:N, or a TOML file of a cluster."),
+]
 Style = Annotated[str, typer.Option(help="A matplotlib style, or a file of one.")]
 Width = Annotated[float, typer.Option(help="Width of figures in inches, as 3.5 or 7.2.")]
 RESULTS = Path("results")
@@ -77,6 +82,7 @@ def run_command(
     force: Force = False,
     dry_run: DryRun = False,
     shard: Shard = "1/1",
+    scheduler: SchedulerOption = None,
 ) -> None:
     """Run the sweep of a simulation; what is stored already is not computed again."""
     from linattn.experiments.find import find_script, load_simulation
@@ -90,6 +96,7 @@ def run_command(
         force=force,
         dry_run=dry_run,
         shard=shard,
+        scheduler=scheduler,
     )
 
 
@@ -196,6 +203,7 @@ def reproduce_command(
     output: Output = RESULTS,
     force: Force = False,
     only: Only = None,
+    scheduler: SchedulerOption = None,
     style: Style = "",
     width: Width = WIDTH,
 ) -> None:
@@ -212,7 +220,14 @@ def reproduce_command(
     ]
     _timed(
         "simulations",
-        lambda: _simulate(simulations, preset=preset, workers=workers, output=output, force=force),
+        lambda: _simulate(
+            simulations,
+            preset=preset,
+            workers=None if scheduler else workers,
+            output=output,
+            force=force,
+            scheduler=scheduler,
+        ),
     )
     drawn = _timed(
         "figures",
@@ -291,6 +306,7 @@ def simulation_main(simulation: Simulation[Any], arguments: Sequence[str] | None
         force: Force = False,
         dry_run: DryRun = False,
         shard: Shard = "1/1",
+        scheduler: SchedulerOption = None,
     ) -> None:
         from linattn.experiments.find import load_simulation
 
@@ -304,6 +320,7 @@ def simulation_main(simulation: Simulation[Any], arguments: Sequence[str] | None
             force=force,
             dry_run=dry_run,
             shard=shard,
+            scheduler=scheduler,
         )
 
     _guarded(script, arguments)
@@ -327,12 +344,23 @@ def _simulate(
     force: bool = False,
     dry_run: bool = False,
     shard: str = "1/1",
+    scheduler: str | None = None,
 ) -> None:
     """Run sweeps and say what happened; ends the command if not all runs are stored."""
     from linattn.experiments.inventory import forecast
+    from linattn.experiments.pool import Pool
     from linattn.experiments.simulation import parse_overrides, parse_shard
     from linattn.experiments.stages import simulate
 
+    backend: MakeBackend = Pool
+    if scheduler is not None:
+        from linattn.experiments.scheduler import scheduler_backend
+
+        if workers is not None:
+            raise ValueError(
+                f"--workers must be left to the scheduler, got {workers} with {scheduler!r}."
+            )
+        backend = scheduler_backend(scheduler)
     overrides = parse_overrides(sets or ())
     part = parse_shard(shard)
     if dry_run:
@@ -347,6 +375,7 @@ def _simulate(
         workers=workers,
         force=force,
         shard=part,
+        backend=backend,
     )
     for sentence in report.damaged:
         print(sentence, file=sys.stderr)

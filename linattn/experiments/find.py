@@ -11,7 +11,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from linattn.experiments.own import file_sha
 from linattn.experiments.simulation import Simulation
 
 _loaded: dict[Path, tuple[str, ModuleType]] = {}
@@ -125,21 +124,23 @@ def load_module(path: Path) -> ModuleType:
     path = path.resolve()
     if path.suffix != ".py" or not path.is_file():
         raise ValueError(f"script must be a Python file, got {path}.")
-    digest = file_sha(path)
+    text = path.read_bytes()
+    digest = hashlib.sha256(text).hexdigest()
     if path in _loaded and _loaded[path][0] == digest:
         return _loaded[path][1]
     # A name of its own: files of equal stem in several folders, beside installed packages.
     name = f"_linattn_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}_{path.stem}"
     found = spec_from_file_location(name, path)
     assert found is not None
-    assert found.loader is not None
     module = module_from_spec(found)
     sys.modules[name] = module
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
     try:
-        found.loader.exec_module(module)
-    except Exception as error:
+        # Python's bytecode cache tells texts apart by size and second only.
+        exec(compile(text, str(path), "exec", dont_inherit=True), module.__dict__)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
         raise ValueError(_import_sentence(path, error)) from error
     _loaded[path] = digest, module
     return module
@@ -188,10 +189,11 @@ def load_figure(path: Path) -> Figure:
     return Figure(name, drawn, draw, getattr(module, "summary", None), path)
 
 
-def _import_sentence(path: Path, error: Exception) -> str:
+def _import_sentence(path: Path, error: BaseException) -> str:
     """Where and why a file cannot be imported."""
-    if isinstance(error, SyntaxError) and error.filename == str(path):
-        return f"{path} cannot be read: line {error.lineno}: {error.msg}."
+    if isinstance(error, SyntaxError) and error.filename in (str(path), None):
+        where = f"line {error.lineno}: " if error.lineno else ""
+        return f"{path} cannot be read: {where}{error.msg}."
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
     where = f"line {lines[-1]}: " if lines else ""
     text = " ".join(str(error).split())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import pickle
 import signal
+import sys
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from time import perf_counter
+from types import ModuleType
 
 from linattn.experiments.files import remove_temporary
 from linattn.experiments.provenance import THREAD_VARIABLES
@@ -45,12 +46,13 @@ class Pool:
     waiting: deque[Task]
     size: int
     workers: dict[Connection, _Worker] = field(default_factory=dict)
+    leaving: list[BaseProcess] = field(default_factory=list)
     startup: float = 0.0
 
     def outcomes(self) -> Generator[tuple[Task, Outcome], None, None]:
         """Yield every task with its outcome, in order of completion.
 
-        The first worker starts alone: it builds the compiled code that the others then load.
+        All workers import at once; the first builds the compiled code that the others then load.
 
         Raises
         ------
@@ -59,15 +61,15 @@ class Pool:
         """
         began = perf_counter()
         try:
-            self._start(1)
+            self._start(self.size)
             while self.workers:
                 for connection in wait(list(self.workers)):
                     assert isinstance(connection, Connection)
                     worker = self.workers[connection]
                     task, message = worker.task, _receive(connection)
-                    if isinstance(message, Ready):
-                        self.startup = self.startup or perf_counter() - began
-                        self._start(self.size - len(self.workers))
+                    if isinstance(message, Ready) and not self.startup:
+                        self.startup = perf_counter() - began
+                        self._warm(*(other for other in self.workers.values() if other != worker))
                     elif message is None:
                         message = self._bury(worker)
                     if isinstance(message, Outcome) and task is not None:
@@ -86,11 +88,17 @@ class Pool:
         for _ in range(min(number, len(self.waiting))):
             ours, theirs = context.Pipe()
             process = context.Process(target=serve, args=(theirs,), daemon=True)
-            with single_threaded():
+            with single_threaded(), without_main():
                 process.start()
             # Our copy of their end must go: the pipe then breaks when the worker dies.
             theirs.close()
             self.workers[ours] = _Worker(process, ours)
+            if self.startup or len(self.workers) == 1:
+                self._warm(self.workers[ours])
+
+    def _warm(self, *workers: _Worker) -> None:
+        for worker in workers:
+            _send(worker, None)
 
     def _give(self, worker: _Worker) -> None:
         """Hand the next task to an idle worker, or send it home."""
@@ -99,13 +107,13 @@ class Pool:
             self._dismiss(worker)
             return
         worker.task, worker.since = self.waiting.popleft(), perf_counter()
-        with suppress(BrokenPipeError, ConnectionResetError):  # seen as its death by `wait`
-            worker.connection.send_bytes(pickle.dumps((worker.task, self.output)))
+        _send(worker, (worker.task, self.output))
 
     def _dismiss(self, worker: _Worker) -> None:
+        """Close the pipe: the worker ends by itself, and we wait for it at the end."""
         worker.connection.close()
         del self.workers[worker.connection]
-        worker.process.join(_PATIENCE)
+        self.leaving.append(worker.process)
 
     def _bury(self, worker: _Worker) -> Outcome:
         """Say how a worker ended and replace it."""
@@ -124,8 +132,11 @@ class Pool:
         left: Sequence[_Worker] = list(self.workers.values())
         for worker in left:
             worker.process.terminate()
-        for worker in left:
             self._dismiss(worker)
+        for process in self.leaving:
+            process.join(_PATIENCE)
+            if process.is_alive():
+                process.kill()
         remove_temporary(self.output, [worker.process.pid or 0 for worker in left])
 
 
@@ -149,6 +160,26 @@ def single_threaded() -> Iterator[None]:
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
         if mask:
             mask(signal.SIG_SETMASK, blocked)
+
+
+@contextmanager
+def without_main() -> Iterator[None]:
+    """Start processes that do not run the user's script once more.
+
+    A spawned process imports the file of ``__main__`` again, and so repeats what a script does
+    outside of ``if __name__ == "__main__"``; ours need nothing of it.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _send(worker: _Worker, message: tuple[Task, Path] | None) -> None:
+    with suppress(BrokenPipeError, ConnectionResetError):  # seen as its death by `wait`
+        worker.connection.send(message)
 
 
 def _receive(connection: Connection) -> Outcome | Ready | None:

@@ -13,7 +13,7 @@ from linattn._checks import positive_int
 from linattn.experiments.engine import MakeBackend, Report, available_workers, compute_tasks
 from linattn.experiments.files import open_folder
 from linattn.experiments.find import PageLook, load_figure, load_simulations
-from linattn.experiments.pool import Pool, single_threaded
+from linattn.experiments.pool import Pool, single_threaded, without_main
 from linattn.experiments.progress import reporter
 from linattn.experiments.provenance import provenance
 from linattn.experiments.simulation import Simulation
@@ -142,7 +142,7 @@ def draw(
         return _joined(draw_one(path, output, target, look, preset) for path in scripts)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(count, mp_context=context) as executor:
-        with single_threaded():  # submitting starts the processes
+        with single_threaded(), without_main():  # submitting starts the processes
             futures = [
                 executor.submit(draw_one, path, output, target, look, preset) for path in scripts
             ]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import pickle
 import signal
 import traceback
-from collections.abc import Callable
 from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,48 +21,56 @@ if TYPE_CHECKING:
 
 
 class Outcome(NamedTuple):
-    """How a task ended: stored, crashed (the run raised), unwritable (the store refused) or died
-    (the process ended); `sentence` and `trace` are empty for stored runs.
+    """How a task ended: stored, crashed (the run raised), unwritable (the store refused), died (the
+    process ended) or unfit (the process is not one that may compute it); `sentence` and `trace` are
+    empty for stored runs.
     """
 
-    state: Literal["stored", "crashed", "unwritable", "died"]
+    state: Literal["stored", "crashed", "unwritable", "died", "unfit"]
     seconds: float
     sentence: str = ""
     trace: str = ""
 
 
 class Ready(NamedTuple):
-    """First message of a worker: imports and compiled code are there."""
+    """What a worker says once imports and compiled code are there, after so many seconds."""
 
     seconds: float
 
 
 def serve(connection: Connection) -> None:
-    """Answer tasks until the other end closes. Each is a pickled (task, output folder)."""
+    """Answer messages until the other end closes: a task and the output folder, or None to warm up.
+
+    Imports come first, while another worker may be building the compiled code.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to answer
-    start = perf_counter()
-    warm()
+    import_module("xarray")
+    import_module("linattn")
     try:
-        connection.send(Ready(perf_counter() - start))
         while True:
-            task, output = pickle.loads(connection.recv_bytes())
-            connection.send(attempt(task, output))
+            message: tuple[Task, Path] | None = connection.recv()
+            connection.send(warm() if message is None else attempt(*message))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the sweep is over, or its process was killed
 
 
-def warm() -> None:
-    """Load what every run needs, and build or load the compiled code."""
-    import_module("xarray")
+def warm() -> Ready:
+    """Build or load the compiled code."""
     from linattn import _kernels
 
-    build: Callable[[], Any] | None = getattr(_kernels, "warm", None)
-    if build is not None:
-        build()
+    start = perf_counter()
+    _kernels.warm()
+    return Ready(perf_counter() - start)
 
 
 def attempt(task: Task, output: Path) -> Outcome:
     """Compute and store one task; whatever the run raises becomes a sentence."""
+    answer = encoded(task)
+    return answer if isinstance(answer, Outcome) else stored(output / task.file, *answer)
+
+
+def encoded(task: Task) -> tuple[bytes, float] | Outcome:
+    """Return the bytes of a task's result and the seconds it took, or how it crashed."""
     start = perf_counter()
     try:
         simulation = load_simulation(Path(task.path))
@@ -73,11 +79,16 @@ def attempt(task: Task, output: Path) -> Outcome:
         text = " ".join(str(error).split()) or "no message"
         sentence = f"{task.name} crashed: {type(error).__name__}: {text}"
         return Outcome("crashed", perf_counter() - start, sentence, traceback.format_exc())
+    return content, perf_counter() - start
+
+
+def stored(path: Path, content: bytes, seconds: float) -> Outcome:
+    """Store a result, or say why it cannot be."""
     try:
-        write_atomically(output / task.file, content)
+        write_atomically(path, content)
     except OSError as error:
-        return Outcome("unwritable", perf_counter() - start, str(error))
-    return Outcome("stored", perf_counter() - start)
+        return Outcome("unwritable", seconds, str(error))
+    return Outcome("stored", seconds)
 
 
 def compute(simulation: Simulation[Any], task: Task) -> xr.Dataset:

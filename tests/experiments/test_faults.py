@@ -3,12 +3,17 @@
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
+from experiments.sweeps import (
+    as_options,
+    finish,
+    results,
+    small_certificates,
+    start,
+    wait_for_results,
+)
 from experiments.toy import SIMULATION, ToySpec
 
 from linattn.experiments.provenance import provenance
@@ -16,45 +21,9 @@ from linattn.experiments.store import encode, scan
 from linattn.experiments.worker import compute
 from scripts import put, simulation
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
 NUM_RUNS = 30
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and limits of POSIX")
-
-
-def start(output, *arguments, prefix=(), script=HERE / "toy.py"):
-    """Start a sweep in a process group of its own."""
-    script = [sys.executable, str(script), "--output", str(output)]
-    command = [*prefix, *script, *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-
-
-def finish(process):
-    """Wait for the end; return exit status, standard output and standard error."""
-    out, err = process.communicate(timeout=60)
-    return process.returncode, out, err
-
-
-def results(folder):
-    """Bytes of every result by name."""
-    return {path.name: path.read_bytes() for path in folder.glob("*.nc")}
-
-
-def wait_for_results(folder, number):
-    """Wait until a sweep has stored some more runs."""
-    deadline = time.monotonic() + 30
-    while len(list(folder.glob("*.nc"))) < number:
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 @pytest.fixture
@@ -69,13 +38,10 @@ def single_threaded_provenance(monkeypatch):
 def test_kill_loses_only_the_runs_in_flight(tmp_path, single_threaded_provenance):
     store = tmp_path / "store"
     held = simulation("certificate")
-    few = {"num_clients": 3, "sequences_per_client": 8, "num_tokens": 6, "dim": 3, "num_outputs": 2}
-    changes = {f"problem.{name}": size for name, size in few.items()}
-    changes |= {"rounds": 12, "local_steps": [1, 8], "num_starts": 2, "seed": list(range(24))}
+    changes = small_certificates(range(24))
     tasks = held.tasks("tiny", changes)
     expected = {task.file: encode(task, held, compute(held, task)) for task in tasks}
-    sets = [part for key, value in changes.items() for part in ("--set", f"{key}={value}")]
-    real = ("--preset", "tiny", *sets)
+    real = ("--preset", "tiny", *as_options(changes))
     script = held.path
     moments = random.Random(7)
     for workers in "12111":
