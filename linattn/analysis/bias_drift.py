@@ -25,7 +25,7 @@ from linattn.objectives.population import population
 from linattn.objectives.reference import Reference, reference_value
 from linattn.objectives.steps import check_frozen_lr
 from linattn.theory.frozen import FrozenStage, frozen_stage
-from linattn.theory.moments import FrozenMoments, frozen_moments
+from linattn.theory.moments import FrozenMoments, check_moment_rows, frozen_moments
 from linattn.theory.weights import weight_moments
 from linattn.types import Params, Problem
 
@@ -145,7 +145,7 @@ def bias_drift(
         stragglers=stragglers,
         seed=seed,
     )
-    second = SecondStage.checked(problem, settings, frozen_lr, frozen_participation)
+    second = SecondStage.checked(problem, params, settings, frozen_lr, frozen_participation)
     lengths = check_lengths(warmup_lengths, settings.rounds)
     found = reference_value(problem, like=params) if reference is None else reference
     target = found.value if isinstance(found, Reference) else real("reference", found)
@@ -176,6 +176,7 @@ class SecondStage(NamedTuple):
     def checked(
         cls,
         problem: Problem,
+        params: Params,
         settings: Settings,
         frozen_lr: float | str | None,
         participation: float | None,
@@ -186,14 +187,21 @@ class SecondStage(NamedTuple):
         if participation is not None:
             share = real("frozen_participation", participation, above=0.0, maximum=1.0)
             sampling = sampling._replace(participation=share)
-        weight_moments(problem.weights, sampling)
         steps, step_size = settings.local_steps, step_at(settings.local_lr, 0)
-        return cls(steps, step_size, frozen_lr, sampling, settings.batch_size, settings.stragglers)
+        stage = cls(steps, step_size, frozen_lr, sampling, settings.batch_size, settings.stragglers)
+        if stage.random(problem):
+            check_moment_rows(params)
+            weight_moments(problem.weights, sampling)
+        return stage
+
+    def random(self, problem: Problem) -> bool:
+        """Whether clients, minibatches or stragglers are drawn."""
+        drawn = self.batch_size is not None or self.stragglers > 0.0
+        return drawn or not self.sampling.is_everybody(problem.num_clients)
 
     def at(self, problem: Problem, params: Params) -> tuple[FrozenStage, FrozenMoments | None]:
         """The (mean) stage at a kernel, and its moments where anything is random."""
-        random = self.batch_size is not None or self.stragglers > 0.0
-        if not random and self.sampling.is_everybody(problem.num_clients):
+        if not self.random(problem):
             return self._stage(problem, params), None
         moments = frozen_moments(
             problem,
@@ -305,7 +313,7 @@ def _row(
     stable = remaining == 0 or (stage.stable if moments is None else moments.stable)
     noise = 0.0 if moments is None else moments.noise(remaining)
     parts = (*stage.drift_parts(remaining), noise) if stable else (INF,) * 4
-    objective = _final_objective(problem, params, stage, remaining) + noise
+    objective = loss_after(problem, params, stage, remaining) + noise
     residual = objective - profile - sum(parts) if stable else INF
     bias = profile - reference
     return Row(
@@ -313,9 +321,12 @@ def _row(
     )
 
 
-def _final_objective(problem: Problem, params: Params, stage: FrozenStage, remaining: int) -> float:
-    """F(B_T, V_R) on the statistics, +inf where the frozen stage overflowed."""
-    value = stage.after(remaining)
+def loss_after(problem: Problem, params: Params, stage: FrozenStage, rounds: int) -> float:
+    """Return F(B, V) on the statistics after frozen rounds, +inf where they overflow.
+
+    The loss of the mean where the stage is random.
+    """
+    value = stage.after(rounds)
     if not np.isfinite(value).all():
         return INF
     objective = population(problem).value_and_gradient(params.replace(value=value))[0]

@@ -8,16 +8,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from linattn._checks import one_of
+from linattn._settings import check_local_steps
 from linattn._threads import one_blas_thread
 from linattn._typing import Array
+from linattn.analysis.bias_drift import SecondStage, loss_after
 from linattn.analysis.budget import Budget, TwoStageCost, affordable
 from linattn.analysis.synchronized import finite_profile
 from linattn.federated.method import Method
 from linattn.federated.methods import fed_avg, fed_frozen
 from linattn.federated.methods.table import METHODS, Choices, make_method
-from linattn.federated.rounds import run
+from linattn.federated.rounds import check_settings, run
 from linattn.objectives.population import population
-from linattn.theory.frozen import frozen_stage
 from linattn.types import Params, Problem
 
 INF = float("inf")
@@ -81,12 +82,13 @@ def study_cell(
 ) -> Cell:
     """Return the end of the budget for every method and warm-up length.
 
-    Frozen rounds of averaging with all clients and full batches are exact (C7); everything else is
-    simulated.
+    Frozen rounds of averaging are exact (C7), in expectation given the warm-up where clients or
+    minibatches are drawn (C20); everything else is simulated, and frozen rounds are where
+    `frozen_moments` refuses.
 
     Notes
     -----
-    Source: C7, C9. Cost: one warm-up run, an eigendecomposition per length, and one run for
+    Source: C7, C9, C20. Cost: one warm-up run, an eigendecomposition per length, and one run for
     every other method (one per length for other second stages).
     """
     with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
@@ -133,6 +135,7 @@ class _Cell:
         self.path = result.path
         asked = setting.lengths or default_grid(self.most)
         self.lengths = tuple(t for t in asked if t <= self.most)
+        self.second = _closed_form(problem, params, setting, local_steps, local_lr)
 
     def cell(self) -> Cell:
         objective: dict[str, Array] = {}
@@ -169,23 +172,18 @@ class _Cell:
         if name == "fed_frozen_exact":
             affordable_here = self.cost.exact <= self._left(t) * (1.0 + 1e-12)
             return (finite_profile(self.problem, here), t + 1) if affordable_here else (INF, t)
-        if self.setting.frozen_participation < 1.0 or self.setting.batch_size is not None:
+        if self.second is None:
             return self._second_stage("fed_avg", t)
         rounds = self._frozen_rounds(t)
-        return self._averaged(here, rounds), t + rounds
+        return self._averaged(here, rounds, self.second), t + rounds
 
-    def _averaged(self, here: Params, rounds: int) -> float:
-        """F after frozen rounds of averaging, in closed form."""
+    def _averaged(self, here: Params, rounds: int, second: SecondStage) -> float:
+        """E F after frozen rounds of averaging, in closed form."""
         if not np.isfinite(finite_profile(self.problem, here)):
             return INF
-        settings: dict[str, Any] = {
-            "local_steps": self.run["local_steps"],
-            "local_lr": self.run["local_lr"],
-            "frozen_lr": self.setting.frozen_lr,
-        }
-        stage = frozen_stage(self.problem, here, **settings)
-        value = stage.after(rounds)
-        return self._loss(here.replace(value=value)) if np.isfinite(value).all() else INF
+        stage, moments = second.at(self.problem, here)
+        noise = 0.0 if moments is None else moments.noise(rounds)
+        return loss_after(self.problem, here, stage, rounds) + noise
 
     def _loss(self, params: Params) -> float:
         value = population(self.problem).value_and_gradient(params)[0]
@@ -229,6 +227,24 @@ class _Cell:
             if bought < length or kind == "rounds":
                 return float(losses[bought]), first + bought
             length *= 2
+
+
+def _closed_form(
+    problem: Problem, params: Params, setting: Setting, local_steps: int, local_lr: float
+) -> SecondStage | None:
+    """The frozen stage in closed form; None where its moments are refused: it is then simulated."""
+    share = setting.frozen_participation
+    settings = check_settings(
+        rounds=1,
+        local_steps=check_local_steps(local_steps, problem.num_clients),
+        local_lr=local_lr,
+        participation=share,
+        batch_size=setting.batch_size,
+    )
+    try:
+        return SecondStage.checked(problem, params, settings, setting.frozen_lr, share)
+    except ValueError:
+        return None
 
 
 def default_grid(rounds: int) -> tuple[int, ...]:

@@ -76,12 +76,7 @@ def frozen_moments(
     )
     shares = check_sampling(participation, sampling)
     batch = None if batch_size is None else positive_int("batch_size", batch_size)
-    rows = stack_heads(params.value).shape
-    if sum(rows) > MAX_MOMENT_ROWS:
-        raise ValueError(
-            f"params must have H·d + m <= {MAX_MOMENT_ROWS} for exact moments, got {sum(rows)}; "
-            "take the mean of many runs."
-        )
+    rows = check_moment_rows(params)
     drawn = weight_moments(problem.weights, shares)
     work = stage.local_work._replace(stragglers=check_stragglers(stragglers))
     stage = replace(
@@ -100,6 +95,17 @@ def frozen_moments(
         # Weights sum to one, so only differences between clients are sampled.
         noise += basis.gram(np.tensordot(factors, moves - mean, 1))
         return FrozenMoments(stage, basis, mean, noise)
+
+
+def check_moment_rows(params: Params) -> tuple[int, int]:
+    """Return (Hd, m), refused where the moments would be too large."""
+    inner, outputs = stack_heads(params.value).shape
+    if inner + outputs > MAX_MOMENT_ROWS:
+        raise ValueError(
+            f"params must have H·d + m <= {MAX_MOMENT_ROWS} for exact moments, got "
+            f"{inner + outputs}; take the mean of many runs."
+        )
+    return inner, outputs
 
 
 def _client_steps(

@@ -53,6 +53,19 @@ def test_every_entry_is_the_loss_of_a_run(small_problem, found, step):
     assert np.isinf(at.sel({"method": "fed_frozen_exact", "warmup": 8}))  # no round is left for it
 
 
+@pytest.mark.parametrize("sampled", [{"participation": 0.5}, {"batch_size": 2}])
+def test_sampled_frozen_rounds_are_expectations(small_problem, sampled):
+    params = start(small_problem)(3)
+    table = la.bias_drift(
+        small_problem, params, local_lr=0.03, local_steps=4, rounds=8, warmup_lengths=range(9),
+        reference=0.0, seed=3, **sampled,
+    )  # fmt: skip
+    settings = SETTINGS | sampled | {"seeds": (3,), "methods": ("fed_frozen",)}
+    found = la.study(small_problem, params, **settings).table["objective"]
+    ended = found.sel({"local_lr": 0.03, "seed": 3, "local_steps": 4, "method": "fed_frozen"})
+    np.testing.assert_allclose(ended.values.ravel(), table["objective"].values, rtol=1e-12)
+
+
 def test_best_is_the_best_step_by_the_median_over_seeds(found):
     losses = found.losses("fed_frozen")
     medians = np.median(losses[0].min(axis=-1), axis=-1)
