@@ -17,6 +17,7 @@ from linattn.analysis.heterogeneity import (
     pooled_gram,
     target_spread,
 )
+from linattn.analysis.predicted import predict_trade_off
 from linattn.analysis.suspicions import suspicions
 from linattn.objectives.joint import check_fits
 from linattn.objectives.population import population
@@ -57,7 +58,7 @@ class Description:
     local_lr, local_steps, drift_number : float, int, float, or None
         η, E and s = η(E − 1)/2, where given.
     trade_off : xarray.Dataset or None
-        The predicted table of warm-up lengths, where η and E are given.
+        The table of `predict_trade_off`, where η and E are given.
     """
 
     problem: Problem
@@ -143,7 +144,8 @@ def describe(
     local_lr : float, optional
         η, compared with the safe step.
     local_steps : int, optional
-        E; with η also the drift number and, where it can be predicted, the trade-off.
+        E; with η also the drift number and the predicted trade-off, as far ahead as 500 safe steps
+        of time τ (2,000 rounds at most).
 
     Returns
     -------
@@ -159,8 +161,8 @@ def describe(
     Notes
     -----
     Source: C8 (the frozen bias is the product of the two heterogeneities, and grows with the drift
-    number), C3 (safe step). Cost: one pass over the statistics, that of `safe_step`, and of a
-    predicted trade-off where η and E are given.
+    number), C3 (safe step), C24 (prediction). Cost: one pass over the statistics and that of
+    `safe_step`; with η and E that of `predict_trade_off`, seconds on small problems.
 
     Examples
     --------
@@ -196,7 +198,9 @@ def describe(
             warnings=found + at.warnings,
             local_lr=local_lr,
             local_steps=local_steps,
-            trade_off=_predicted(problem, start, at.safe_step, local_lr, local_steps),
+            trade_off=None
+            if local_lr is None or local_steps is None
+            else _predicted(problem, start, at.safe_step, local_lr, local_steps),
         )
 
 
@@ -230,29 +234,26 @@ def _condition(matrix: Array) -> float:
 
 
 def _predicted(
-    problem: Problem, start: Params, step: float, local_lr: float | None, local_steps: int | None
+    problem: Problem, start: Params, step: float, local_lr: float, local_steps: int
 ) -> xr.Dataset | None:
     """The predicted table of warm-up lengths, as far ahead as `HORIZON` safe steps.
 
-    The one seam to `predict_trade_off` of this room: None while the room has none.
+    None where P_ref need not exist or the start is beyond doubles, both of which are said.
     """
-    import linattn.analysis as room
-
-    predict = getattr(room, "predict_trade_off", None)
-    if predict is None or local_lr is None or local_steps is None or not np.isfinite(step):
+    if problem.kernel_ridge == 0.0 or not np.isfinite(step):
         return None
     rounds = int(np.clip(np.ceil(HORIZON * step / (local_lr * local_steps)), 1, MOST_ROUNDS))
-    table: xr.Dataset = predict(
+    return predict_trade_off(
         problem, start, rounds=rounds, local_steps=local_steps, local_lr=local_lr
     )
-    return table
 
 
 def _predicted_words(table: xr.Dataset) -> str:
     """What a predicted table says: the length, and whether it is to be trusted."""
     held = table.attrs
+    best = "none" if held["warmup_star"] is None else held["warmup_star"]
     doubt = "" if held["trusted"] else f", not to be trusted: {held['reason']}"
-    return f"{held['warmup_star']} of {held['rounds']} rounds{doubt}"
+    return f"{best} of {held['rounds']} rounds{doubt}"
 
 
 def _span(values: AnyArray) -> str:

@@ -32,4 +32,4 @@ def sequence_equations(problem: Problem, kernels: Array, client: int) -> NormalE
     stacked = (kernels.reshape(heads * dim, dim) @ held.gram).reshape(-1, heads, dim, dim)
     wide = np.ascontiguousarray(stacked.transpose(0, 2, 1, 3)).reshape(-1, dim, heads * dim)
     turned = wide.transpose(0, 2, 1)
-    return NormalEquations(turned @ (held.gram @ wide), turned @ held.cross_moments())
+    return NormalEquations(turned @ (held.query_moments() @ wide), turned @ held.cross_moments())

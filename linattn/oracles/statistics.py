@@ -53,6 +53,7 @@ class StatisticsOracle:
         self._value = layout.slices["value"]
         self._systems: tuple[bytes, Array, Array] | None = None
         self._features = StatisticsFeatures(problem, layout)
+        self._given = data is not None
         # By whether they are moments; `data` stands for the problem's own statistics.
         self._data: dict[bool, LocalData] = {} if data is None else {False: data, True: data}
 
@@ -81,7 +82,7 @@ class StatisticsOracle:
 
     def _is_compiled(self, minibatch: bool) -> bool:
         """Whether compiled code knows the form: on sequences, M must be G or have rank one."""
-        if self.problem.statistics.moment is None:
+        if self.problem.statistics.moment is None or self._given:
             return True
         return not minibatch and prefers_client_moments(self.problem, self._local_shape().heads)
 

@@ -1,6 +1,7 @@
 """What a problem is like: spreads against the twin, suspicions one by one, the texts."""
 
 import re
+from importlib import import_module
 from types import SimpleNamespace
 
 import numpy as np
@@ -172,31 +173,32 @@ def test_numbers_beyond_doubles_are_said_not_raised():
 
 @pytest.mark.parametrize("scale", [1e-150, 1e-60, 1e60, 1e150])
 def test_no_scale_of_the_tokens_is_an_error(scale):
-    found = la.describe(problem(lambda x, y: (scale * x, y)), local_lr=0.1, local_steps=5)
+    found = la.describe(problem(lambda x, y: (scale * x, y)), local_lr=0.1)
     assert "tokens have a mean square of" in found.warnings[0]
     assert "scale" in str(found)
 
 
-def test_the_prediction_is_shown_where_there_is_one(monkeypatch, small_problem, small_params):
-    import linattn.analysis as room
-
-    asked = {}
-
-    verdict = {"warmup_star": 7, "rounds": 50, "trusted": False, "reason": "the run is chaotic"}
-
-    def predict(problem, params, **options):
-        asked.update(options)
-        return SimpleNamespace(attrs=verdict)
-
-    monkeypatch.setattr(room, "predict_trade_off", predict, raising=False)
+def test_the_prediction_looks_as_far_as_it_says(small_problem, small_params):
     found = la.describe(small_problem, small_params, 0.02, 5)
-    assert asked["local_steps"] == 5
-    assert asked["local_lr"] == 0.02
-    reach = 0.02 * 5 * asked["rounds"] / found.safe_step
-    assert 500 <= reach <= 510 or asked["rounds"] == 2000
-    assert "predicted best warm-up" in str(found)
-    assert "7 of 50 rounds, not to be trusted: the run is chaotic" in str(found)
+    rounds = found.trade_off.attrs["rounds"]
+    assert 500 <= 0.02 * 5 * rounds / found.safe_step <= 500 + 0.02 * 5 / found.safe_step
+    same = la.predict_trade_off(
+        small_problem, small_params, rounds=rounds, local_steps=5, local_lr=0.02
+    )
+    assert found.trade_off.identical(same)
+    assert f"{same.attrs['warmup_star']} of {rounds} rounds" in str(found)
     assert la.describe(small_problem, small_params, 0.02).trade_off is None
+    free = problem(kernel_ridge=0.0)
+    assert la.describe(free, local_lr=0.02, local_steps=5).trade_off is None
+
+
+def test_a_prediction_that_is_not_trusted_says_why(monkeypatch, small_problem, small_params):
+    verdict = {"warmup_star": None, "rounds": 50, "trusted": False, "reason": "no length is stable"}
+    table = SimpleNamespace(attrs=verdict)
+    room = import_module("linattn.analysis.describe")
+    monkeypatch.setattr(room, "predict_trade_off", lambda *args, **options: table)
+    found = la.describe(small_problem, small_params, 0.02, 5)
+    assert "none of 50 rounds, not to be trusted: no length is stable" in str(found)
 
 
 @pytest.mark.parametrize(

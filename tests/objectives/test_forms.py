@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import linattn as la
 from linattn.objectives.forms import MomentForm, SequenceForm, data_form, prefers_moments
 from linattn.objectives.population import Population, client_normal_equations, population
+from linattn.objectives.sequences import sequence_equations
 
 few = settings(max_examples=25, deadline=None, derandomize=True)
 cases = given(
@@ -136,3 +137,18 @@ def test_objectives_do_not_depend_on_the_form(seed, readout, kind):
     systems = [held.value_system(params.kernels()) for held in by_form]
     profiles = [h.profile_value(params, s) for h, s in zip(by_form, systems, strict=True)]
     assert profiles[0] == pytest.approx(profiles[1], rel=1e-8)
+
+
+@pytest.mark.parametrize("readout", READOUTS)
+def test_equations_of_sequences_are_those_of_single_features(readout):
+    """H_s = ΦᵀΦ/q and C_s = ΦᵀY/q of every sequence, and their means are the client's."""
+    _, inst, theta, _, problem, params = make(8, "merged", 2, readout=readout)
+    means = client_normal_equations(problem, params.kernels())
+    for i, client in enumerate(inst.clients):
+        hessians, linears = sequence_equations(problem, params.kernels(), i)
+        for (X, Y), hessian, linear in zip(client, hessians, linears, strict=True):
+            phi = ref.features(X, theta, readout)
+            assert relative_error(hessian, phi.T @ phi / len(phi)) < 1e-12
+            assert relative_error(linear, phi.T @ Y / len(Y)) < 1e-12
+        assert relative_error(hessians.mean(axis=0), means.hessian[i]) < 1e-12
+        assert relative_error(linears.mean(axis=0), means.linear[i]) < 1e-12

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import linattn as la
 from linattn.objectives.forms import MomentForm, SequenceForm
 from linattn.objectives.population import Population
+from linattn.oracles.packing import prefers_client_moments
 from linattn.oracles.pooled import PooledDescent, central_round, one_client, weigh_sequences
 from linattn.oracles.protocol import LocalTask
 
@@ -79,6 +80,14 @@ def test_a_sequence_counts_with_its_weight(readout):
         strict=True,
     ):
         assert relative_error(found, expected) < 1e-12
+
+
+def test_given_moments_serve_queries_of_their_own_whatever_would_be_cheaper():
+    *_, problem, params = make(1, "merged", 1, readout=ref.own_queries, dim=5, sequences=(1, 2))
+    assert not prefers_client_moments(problem, 1)
+    expected = params.flat - 0.1 * la.Joint(problem).gradient(params).flat
+    for form in (MomentForm, SequenceForm):
+        assert relative_error(descend(problem, params, 0.1, 1, form), expected) < 1e-11
 
 
 def test_other_weights_give_another_mean(small_problem, small_params):

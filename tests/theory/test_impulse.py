@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-import reference as ref
-from bridge import make, relative_error
+from bridge import READOUTS, make, relative_error
 from method_cases import case, deep_case
 
 import linattn as la
@@ -39,7 +38,7 @@ def naive_impulse(problem, params, steps, size):
 
 
 @pytest.mark.parametrize("kind", ["merged", "factored"])
-@pytest.mark.parametrize("readout", ref.READOUTS)
+@pytest.mark.parametrize("readout", READOUTS)
 @pytest.mark.parametrize("steps", [4, (1, 3, 2)])
 def test_against_explicit_steps(kind, readout, steps):
     *_, problem, params = make(4, kind, num_clients=3, readout=readout)
