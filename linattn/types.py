@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeVar, cast
 import numpy as np
 
 from linattn._checks import as_float64
+from linattn._display import facts_html, spread
 from linattn._typing import Array, IntArray
 from linattn.params import Layout as Layout
 from linattn.params import Params as Params
@@ -193,6 +194,22 @@ class Problem:
             self.value_ridge,
             self.kernel_ridge,
             self.readout,
+        )
+
+    def _repr_html_(self) -> str:
+        return facts_html(
+            "Problem",
+            [
+                ("clients C", self.num_clients),
+                ("sequences", self.num_sequences),
+                ("sequences per client", spread(self.client_sizes)),
+                ("weights p_i", spread(self.weights)),
+                ("channels d", self.dim),
+                ("outputs m", self.num_outputs),
+                ("readout", self.readout),
+                ("value ridge λ", self.value_ridge),
+                ("kernel ridge μ", self.kernel_ridge),
+            ],
         )
 
     def __repr__(self) -> str:

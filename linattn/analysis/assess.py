@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from linattn._checks import positive_int, real
+from linattn._display import axes_or_new, facts_html
 from linattn.analysis.bias_drift import PARTS, bias_drift
 from linattn.analysis.certificate import descent_certificate, looseness
 from linattn.analysis.predicted import objective_at, predict_trade_off
@@ -27,6 +28,7 @@ from linattn.types import Params, Problem
 
 if TYPE_CHECKING:
     import xarray as xr
+    from matplotlib.axes import Axes
 
 IDENTITY_BUDGET = 1e-10
 CERTIFICATE_ROUNDS = 20
@@ -164,23 +166,17 @@ class Assessment:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        from html import escape
+        lines = (line.split("  ", 1) for line in str(self).splitlines())
+        return facts_html("Assessment", ((name, words.strip()) for name, words in lines))
 
-        lines = [line.split("  ", 1) for line in str(self).splitlines()]
-        rows = "".join(f"<tr><th>{escape(a)}</th><td>{escape(b)}</td></tr>" for a, b in lines)
-        return f"<table>{rows}</table>"
-
-    def plot(self, axes: Any = None) -> Any:
+    def plot(self, axes: Axes | None = None) -> Axes:
         """Draw the excess over P_ref against the warm-up length, measured and predicted.
 
         Returns
         -------
         matplotlib Axes
         """
-        if axes is None:
-            from matplotlib.figure import Figure
-
-            axes = Figure().subplots()
+        axes = axes_or_new(axes)
         for label, table, mark in (
             ("measured", self.table, "-"),
             ("predicted", self.predicted, "."),
