@@ -10,7 +10,7 @@ import numpy as np
 from linattn._checks import one_of, positive_int, real
 from linattn._settings import EVERYBODY, Sampling
 from linattn._typing import Array
-from linattn.federated.freeze import FreezeRule, rule_fires, rule_uploads
+from linattn.federated.freeze import FreezeRule
 from linattn.federated.method import (
     Cost,
     Direction,
@@ -92,7 +92,7 @@ def fed_frozen(
         server_memory=stages.begin,
         extra_cost=stages.cost,
         sampling=stages.sampling if stages.samples else None,
-        records_steps=stages.rule is not None and stages.rule.name == "observable",
+        records_steps=stages.rule is not None and stages.rule.records_steps,
         declared=stages.nature,
         **options,
     )
@@ -152,7 +152,7 @@ class _Stages:
 
     def begin(self, context: RoundContext) -> StageMemory:
         """Refuse what the problem cannot do, before the warm-up rather than after it."""
-        if self.rule is not None:
+        if self.rule is not None and self.rule.one_layer:
             single_layer(context.problem, "freeze_rule")
         if self.frozen_lr == "safe":
             single_layer(context.problem, "frozen_lr='safe'")
@@ -190,14 +190,16 @@ class _Stages:
         if memory.frozen_from is not None or context.round == 0:
             return None
         assert self.rule is not None
-        if rule_fires(self.rule, context, proposal):
+        if self.rule.fires(context, proposal):
             return memory._replace(frozen_from=context.round)
         return None
 
     def cost(self, context: RoundContext, client: int, memory: StageMemory, own: object) -> Cost:
         """Uploads of the rule; control variates; A_i and C_i."""
         if not self.is_frozen(context, memory):
-            return Cost(0 if self.rule is None else rule_uploads(self.rule, context))
+            uploads = None if self.rule is None else self.rule.uploads
+            # A rule looks at rounds from t = 1 on.
+            return Cost(uploads(context) if uploads is not None and context.round > 0 else 0)
         if self.frozen == "scaffold":
             return variate_cost(context, client, option=2)
         if self.frozen == "one_shot" and not memory.solved:
