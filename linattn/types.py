@@ -336,12 +336,23 @@ def pool(problem: Held) -> Held:
     Weights stay. Each F_i becomes the plain mean over all sequences, which equals F of the original
     problem when its weights are proportional to the numbers of sequences (the default).
 
+    Parameters
+    ----------
+    problem : Problem or DeepProblem
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+
     Notes
     -----
-    Source: the null control of C9 (theory section 5). Memory and cost of a round grow C-fold.
+    Source: the null control of C9 (theory section 5). Cost: memory and work of a round grow C-fold.
     Identical clients move identically, so ``pool(problem).subset([0])`` runs the same trajectory at
     the cost of one client.
     """
+    if not hasattr(problem, "rearranged"):
+        raise TypeError(f"problem must be a Problem or DeepProblem, got {type(problem).__name__}.")
     copies = np.tile(np.arange(problem.num_sequences), problem.num_clients)
     steps = np.arange(problem.num_clients + 1, dtype=np.int64)
     return problem.rearranged(copies, steps * problem.num_sequences, problem.weights.copy())

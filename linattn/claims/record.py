@@ -162,7 +162,7 @@ class Verdict:
 
     Attributes
     ----------
-    claim : str
+    claim, kind : str
     status : {"holds", "refused", "violated", "reported"}
     measured, bound : float
     tightness : float

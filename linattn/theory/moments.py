@@ -169,7 +169,7 @@ class FrozenMoments:
         Coordinates of symmetric matrices.
     mean_move : array, shape (Hd, Hd + m)
         Ḡ − I without its zero rows.
-    noise_map : array
+    noise_map : array, shape (n(n + 1)/2, N(N + 1)/2), n = Hd, N = Hd + m
         𝓝 in these coordinates.
     """
 

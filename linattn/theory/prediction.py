@@ -47,7 +47,7 @@ class PredictedRun:
         Where impulses were measured (C23: in the last pass).
     impulses : array, shape (K, D)
         I there.
-    interval_error : array
+    interval_error : array, shape (number of intervals,)
         e of every accepted interval that was tested.
     num_rejected : int
         Impulses that were measured and not used.
@@ -125,6 +125,10 @@ def predict_run(
         Where the prediction stops; the rejected ones count.
     check_chaos : bool
         Whether to follow a second path from a start moved by 1e-9 (C24 only).
+
+    Returns
+    -------
+    PredictedRun
 
     Raises
     ------
