@@ -69,7 +69,7 @@ def test_clients_of_one_sequence_have_no_chance_level():
 
 
 def test_numbers_and_texts(small_problem, small_params):
-    found = la.describe(small_problem, small_params, 0.02, 11)
+    found = la.describe(small_problem, small_params, local_lr=0.02, local_steps=11)
     assert found.safe_step == la.safe_step(small_problem, small_params)
     assert found.drift_number == pytest.approx(0.1)
     hessian = la.ValueBlock(small_problem, small_params).hessian
