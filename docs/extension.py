@@ -34,6 +34,8 @@ ROOMS = {
 }
 MODEL = ("types", "params", "attention", "deep")
 FOLDER = "reference"
+BARS = re.compile(r"\|(?=(?:[^`]*`[^`]*`)*[^`]*$)")
+"""Bars outside of code."""
 LINKED = re.compile(r"la\.([A-Za-z_]\w*)(?:\(.*|\.\w+)?")
 
 
@@ -87,7 +89,11 @@ def _write(path: Path, text: str) -> None:
 def set_formulas(
     app: Sphinx, what: str, name: str, thing: object, options: Any, lines: list[str]
 ) -> None:
-    """Make indented paragraphs literal, as they are meant: equations in plain letters."""
+    """Make indented paragraphs literal, as they are meant: equations in plain letters.
+
+    In other lines the bars of |x| are no markup.
+    """
+    lines[:] = [BARS.sub(r"\\|", line) for line in lines]
     made: list[str] = []
     for k, line in enumerate(lines):
         first = line.startswith("    ") and k > 0 and not lines[k - 1].strip()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
-from docs.pages import ROOT, blocks, pages, same_output
+from documentation.pages import ROOT, blocks, pages, same_output
 
 KINDS = {"python", "sh", "text", "powershell"}
 FRESH = "fresh"
@@ -38,9 +38,15 @@ def python(text, names, where):
     return out.getvalue()
 
 
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """The folder of a reader who follows one page after the other."""
+    return tmp_path_factory.mktemp("reader")
+
+
 @pytest.mark.parametrize("page", [p for p in pages() if blocks(p)])
-def test_blocks_run(page, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_blocks_run(page, place, monkeypatch):
+    monkeypatch.chdir(place)
     plt.switch_backend("agg")
     names = {"__name__": "__main__"}
     printed = ""
@@ -51,12 +57,12 @@ def test_blocks_run(page, tmp_path, monkeypatch):
             assert not printed or same_output(block.text, printed), f"{page} prints:\n{printed}"
             printed = ""
         elif block.language == "python" and block.argument:
-            (tmp_path / block.argument).write_text(block.text, encoding="utf-8")
+            (place / block.argument).write_text(block.text, encoding="utf-8")
             printed = ""
         elif block.language == "python":
             printed = python(block.text, names, page)
         elif block.language == "sh" and block.argument != FRESH:
-            shell(block.text, tmp_path)
+            shell(block.text, place)
             printed = ""
     plt.close("all")
 
