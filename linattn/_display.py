@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from math import isfinite
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -49,6 +50,17 @@ def axes_or_new(axes: Axes | None) -> Axes:
     from matplotlib import pyplot
 
     return pyplot.subplots(layout="constrained")[1]
+
+
+def draw_gaps(axes: Axes | None, gaps: Sequence[float], floor: float, label: str) -> Axes:
+    """Draw what is left above P(B) after 0, 1, … frozen rounds, and the floor if it is finite."""
+    axes = axes_or_new(axes)
+    axes.plot(range(len(gaps)), gaps, label=label)
+    if isfinite(floor):
+        axes.axhline(floor, color="grey", linestyle=":", label="floor")
+    axes.set(xlabel="frozen round t", ylabel="loss", yscale="log")
+    axes.legend()
+    return axes
 
 
 def _row(tag: str, cells: Sequence[object]) -> str:

@@ -49,6 +49,10 @@ def shown(small_problem):
         "verdict": la.check("C8", small_problem),
         "reference": la.reference_value(small_problem, like=start, num_starts=2),
         "stage": la.frozen_stage(small_problem, start, local_steps=4, local_lr=0.02),
+        "moments": la.frozen_moments(
+            small_problem, start, local_steps=4, local_lr=0.02, participation=0.5
+        ),
+        "predicted": la.predict_run(small_problem, start, **RUN),
         "study": study_in_memory(
             small_problem, start, methods=("fed_avg", "fed_frozen"), local_lrs=[0.01, 0.02],
             local_steps=4, rounds=4, warmup_lengths=[0, 2],
@@ -66,10 +70,12 @@ def _closed():
 WANTED = {
     "problem": lambda p: [str(p.num_clients), str(p.num_sequences), p.readout],
     "result": lambda r: ["completed", "3", f"{r.columns['objective'][-1]:.6g}"],
-    "assessment": lambda a: [str(a.warmup_star), f"{a.reference.value:.6g}", "holds", "C9"],
+    "assessment": lambda a: ["best warm-up", "tuned", a._check_words()],
     "verdict": lambda v: [f"{v.measured:.6g}", f"{v.bound:.6g}", v.conditions[0].name],
     "reference": lambda r: [f"{r.value:.6g}", f"{r.lower_bound:.6g}"],
     "stage": lambda s: [f"{s.rate:.6g}", f"{s.floor:.6g}"],
+    "moments": lambda m: [f"{m.second_moment_rate:.6g}", f"{m.floor_parts.noise:.6g}"],
+    "predicted": lambda p: ["completed", str(p.num_impulses), f"{p.amplification:.6g}"],
     "study": lambda s: ["fed_avg", "fed_frozen", f"{np.median(s.best('fed_avg').objective):.6g}"],
 }
 
@@ -102,12 +108,13 @@ def test_a_run_draws_its_history(shown):
 def test_an_assessment_draws_its_table(shown):
     answer = shown["assessment"]
     axes = answer.plot()
-    lengths, above = curve(axes, "F − P_ref")
+    lengths, above = curve(axes, "measured")
     best = lengths[np.argmin(above)]
     assert best == answer.warmup_star
-    parts = sum(curve(axes, label)[1] for label in ("kernel bias", "value drift: transient",
-                "value drift: frozen floor", "value drift: cross term"))  # fmt: skip
+    names = ("kernel bias", "value transient", "value floor", "value cross")
+    parts = sum(curve(axes, label)[1] for label in names)
     np.testing.assert_allclose(parts, above, rtol=1e-9, atol=1e-12)
+    np.testing.assert_array_equal(curve(axes, "predicted")[0], answer.predicted["warmup"])
 
 
 def test_a_frozen_stage_draws_what_runs_would_cost(shown, small_problem):
@@ -119,7 +126,19 @@ def test_a_frozen_stage_draws_what_runs_would_cost(shown, small_problem):
     np.testing.assert_allclose(gaps, run.history["gap"], rtol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["result", "assessment", "stage", "study"])
+def test_moments_draw_what_sampling_leaves_in_expectation(shown):
+    _, gaps = curve(shown["moments"].plot(rounds=4), "E F(B, V_t) − P(B)")
+    assert gaps == [shown["moments"].expected_gap(t) for t in range(5)]
+
+
+def test_a_prediction_draws_its_impulses(shown):
+    (line,) = shown["predicted"].plot().get_lines()
+    np.testing.assert_array_equal(line.get_xdata(), shown["predicted"].impulse_rounds)
+    sizes = np.linalg.norm(shown["predicted"].impulses, axis=1)
+    np.testing.assert_array_equal(line.get_ydata(), sizes)
+
+
+@pytest.mark.parametrize("name", ["result", "assessment", "stage", "moments", "predicted", "study"])
 def test_axes_of_ones_own_are_used(shown, name):
     axes = matplotlib.figure.Figure().subplots()
     assert shown[name].plot(axes) is axes

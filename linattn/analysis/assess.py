@@ -170,24 +170,27 @@ class Assessment:
         return facts_html("Assessment", ((name, words.strip()) for name, words in lines))
 
     def plot(self, axes: Axes | None = None) -> Axes:
-        """Draw the excess over P_ref against the warm-up length, measured and predicted.
+        """Draw the excess over P_ref and its parts against the warm-up length.
 
         Returns
         -------
         matplotlib Axes
         """
-        axes = axes_or_new(axes)
-        for label, table, mark in (
-            ("measured", self.table, "-"),
-            ("predicted", self.predicted, "."),
-        ):
-            if table is not None:
-                excess = table["objective"].values - self.reference
-                kept = np.where(np.isfinite(excess), excess, np.nan)
-                axes.plot(table["warmup"].values, kept, mark, label=label)
+        axes, lengths = axes_or_new(axes), self.table["warmup"].values
+        excess = self.table["objective"].values - self.reference
+        kept = np.where(np.isfinite(excess), excess, np.nan)
+        axes.plot(lengths, kept, "k-", label="measured")
+        if self.predicted is not None:
+            away = self.predicted["objective"].values - self.reference
+            axes.plot(self.predicted["warmup"].values, away, "k.", markersize=2, label="predicted")
+        for name in PARTS:
+            axes.plot(lengths, self.table[name].values, linewidth=1.0, label=name.replace("_", " "))
         if self.warmup_star is not None:
-            axes.axvline(self.warmup_star, linewidth=0.8, linestyle="--", label="T*")
-        axes.set(yscale="log", xlabel="warm-up length T (rounds)", ylabel="F − P_ref (loss)")
+            axes.axvline(self.warmup_star, color="grey", linestyle="--", label="T*")
+        shown = kept[kept > 0.0]
+        if shown.size:
+            axes.set(yscale="log", ylim=(0.1 * shown.min(), 2.0 * shown.max()))
+        axes.set(xlabel="warm-up length T (rounds)", ylabel="F − P_ref (loss)")
         axes.legend()
         return axes
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from linattn._checks import positive_int
-from linattn._display import axes_or_new, facts_html
+from linattn._display import draw_gaps, facts_html
 from linattn._typing import Array
 from linattn.linalg import stack_heads
 from linattn.theory.bias import bias_bound, first_order_bias
@@ -83,14 +83,9 @@ class FrozenStage:
         -------
         matplotlib Axes
         """
-        axes = axes_or_new(axes)
         counts = range(positive_int("rounds", rounds) + 1)
-        axes.plot(counts, [sum(self.drift_parts(t)) for t in counts], label="F(B, V_t) − P(B)")
-        if self.stable:
-            axes.axhline(self.floor, color="grey", linestyle=":", label="floor")
-        axes.set(xlabel="frozen round t", ylabel="loss", yscale="log")
-        axes.legend()
-        return axes
+        gaps = [sum(self.drift_parts(t)) for t in counts]
+        return draw_gaps(axes, gaps, self.floor, "F(B, V_t) − P(B)")
 
     @property
     def local_work(self) -> LocalWork:

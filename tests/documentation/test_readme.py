@@ -29,22 +29,29 @@ def test_the_answer_is_the_one_of_the_example():
 def test_what_the_readme_says_about_the_example():
     """Control variates end lower, at twice the traffic; one local step has no trade-off."""
     names = {}
-    exec(re.search(r"```python\n(.*?)```", README, re.S).group(1).replace("print", ""), names)
+    code = re.search(r"```python\n(.*?)```", README, re.S).group(1)
+    exec(code[: code.index("print")], names)
     problem = names["problem"]
     params = la.initial_params(problem)
     setting = {"rounds": 300, "local_lr": 0.02, "metrics": ["objective", "floats_up"]}
-    average, corrected = (
+    average, frozen, corrected = (
         la.run(method, problem, params, local_steps=10, **setting).columns
-        for method in (la.fed_avg(), la.scaffold())
+        for method in (la.fed_avg(), la.fed_frozen(warmup_rounds=90), la.scaffold())
     )
-    assert corrected["objective"][-1] < 1.31621 < average["objective"][-1]
+    assert corrected["objective"][-1] < frozen["objective"][-1] < average["objective"][-1]
     assert corrected["floats_up"][-1] == 2 * average["floats_up"][-1]
     lengths = [0, 100, 200, 300]
     for held, steps in ((problem, 1), (la.pool(problem), 10)):
         table = la.bias_drift(
-            held, params, warmup_lengths=lengths, rounds=300, local_steps=steps, local_lr=0.02
-        )
+            held, params, warmup_lengths=lengths, rounds=300, local_steps=steps, local_lr=0.02,
+            reference=1.0,
+        )  # fmt: skip
         assert table.attrs["warmup_star"] == 300
+    said = part("example")
+    assert "T* = 90 of R = 300" in said
+    tuned, exact = re.findall(r"(saves nothing|saves \d+%|costs \d+%)", said)
+    assert int(re.search(r"saves (\d+)", tuned).group(1)) < 10
+    assert int(re.search(r"\d+", exact).group()) > 30
 
 
 def test_every_command_is_described_and_no_other():
