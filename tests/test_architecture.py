@@ -23,7 +23,7 @@ FLOORS = {
 # A problem names its oracle, which is all that is above it: `problem.oracle(params)`.
 # A simulation run as a script is a command line.
 ASKED = {"types": {"oracles", "objectives"}, "data": {"oracles"}, "experiments": {"cli"}}
-HEAVY = ("xarray", "pandas", "matplotlib", "numba", "rich", "narwhals", "polars")
+HEAVY = ("xarray", "pandas", "matplotlib", "numba", "rich", "narwhals", "polars", "scipy.stats")
 
 
 def modules():

@@ -128,7 +128,7 @@ def test_a_frozen_stage_draws_what_runs_would_cost(shown, small_problem):
 
 def test_moments_draw_what_sampling_leaves_in_expectation(shown):
     _, gaps = curve(shown["moments"].plot(rounds=4), "E F(B, V_t) − P(B)")
-    assert gaps == [shown["moments"].expected_gap(t) for t in range(5)]
+    assert list(gaps) == [shown["moments"].expected_gap(t) for t in range(5)]
 
 
 def test_a_prediction_draws_its_impulses(shown):

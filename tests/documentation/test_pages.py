@@ -5,13 +5,18 @@ import io
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
 from documentation.pages import ROOT, blocks, pages, same_output
 
-KINDS = {"python", "sh", "text", "powershell"}
+from linattn.experiments.clusters import parse_scheduler
+
+KINDS = {"python", "sh", "text", "toml", "powershell"}
+EXTRAS = {"dask": ("distributed",), "frame": ("narwhals", "pandas")}
+"""Words after the language for blocks that need an extra: they run where it is installed."""
 FRESH = "fresh"
 """Blocks that make an environment run in one that is made for them (`.ci/run`)."""
 ENVIRONMENT = {
@@ -38,6 +43,11 @@ def python(text, names, where):
     return out.getvalue()
 
 
+def lacking(argument):
+    """Whether a block needs an extra that is not installed."""
+    return any(find_spec(package) is None for package in EXTRAS.get(argument, ()))
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """The folder of a reader who follows one page after the other."""
@@ -52,18 +62,20 @@ def test_blocks_run(page, place, monkeypatch):
     printed = ""
     for block in blocks(page):
         assert block.language in KINDS, f"{page}: {block.language!r} block"
+        if block.argument == FRESH or lacking(block.argument):
+            continue
         if block.language == "text":
             # What follows code is its output; formulas follow none.
             assert not printed or same_output(block.text, printed), f"{page} prints:\n{printed}"
-            printed = ""
-        elif block.language == "python" and block.argument:
+        printed = ""
+        if block.language in ("python", "toml") and "." in block.argument:
             (place / block.argument).write_text(block.text, encoding="utf-8")
-            printed = ""
         elif block.language == "python":
             printed = python(block.text, names, page)
-        elif block.language == "sh" and block.argument != FRESH:
+        elif block.language == "sh":
             shell(block.text, place)
-            printed = ""
+        if block.language == "toml":
+            assert parse_scheduler(block.argument)
     plt.close("all")
 
 
