@@ -54,7 +54,8 @@ def place(tmp_path_factory):
     return tmp_path_factory.mktemp("reader")
 
 
-@pytest.mark.parametrize("page", [p for p in pages() if blocks(p)])
+# The README's blocks run in test_readme.
+@pytest.mark.parametrize("page", [p for p in pages() if blocks(p) and p != "README.md"])
 def test_blocks_run(page, place, monkeypatch):
     monkeypatch.chdir(place)
     plt.switch_backend("agg")

@@ -2,7 +2,7 @@
 
 import re
 
-from documentation.pages import ROOT, same_output
+from documentation.pages import ROOT, blocks, same_output
 
 import linattn as la
 from linattn.cli import app
@@ -24,6 +24,12 @@ def test_claims_are_those_of_the_record():
 
 def test_the_answer_is_the_one_of_the_example():
     assert same_output(part("example"), WRITER.example_part(README))
+    assert {block.language for block in blocks("README.md")} == {
+        "python",
+        "sh",
+        "powershell",
+        "text",
+    }
 
 
 def test_what_the_readme_says_about_the_example():
