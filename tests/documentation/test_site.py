@@ -13,6 +13,7 @@ import linattn as la
 SITE = ("sphinx", "myst_parser", "numpydoc", "furo")
 NOTEBOOK = ("jupytext", "nbclient", "ipykernel")
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]*)(#[^)\s]*)?\)")
+PATH = re.compile(r"`((?:linattn|simulations|figures|tests|docs|scripts|benchmarks|\.ci)/[^`\s]*)`")
 FETCHED = re.compile(r"<(?:script|img|iframe|source)[^>]+src=\"(https?:)?//|@import\s+url")
 STYLE = re.compile(r"<link[^>]+rel=\"(?:stylesheet|preload|preconnect)\"[^>]+href=\"(https?:)?//")
 
@@ -79,6 +80,14 @@ def test_links_resolve(page):
             heads = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.M)
             slugs = {re.sub(r"[^\w-]", "", h.lower().replace(" ", "-")) for h in heads}
             assert anchor[1:] in slugs, f"{page}: {target}{anchor}"
+
+
+@pytest.mark.parametrize("page", pages())
+def test_paths_that_are_named_exist(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for path in PATH.findall(text):
+        if not re.search(r"[A-Z]{2}|\*", path):  # a pattern: NAME, cXX, *
+            assert (ROOT / path).exists(), f"{page}: {path}"
 
 
 @needs(NOTEBOOK)
