@@ -256,7 +256,7 @@ def loss(
 
     Notes
     -----
-    Source: theory section 1.
+    Source: theory section 1. Cost: that of `predict`.
     """
     return mean_loss(predict(params, tokens, readout=readout, queries=queries), targets)
 
@@ -314,6 +314,10 @@ def accuracy(
     ------
     TypeError, ValueError
         If there is not one label (or one-hot row) per query, or labels are masked.
+
+    Notes
+    -----
+    Source: theory section 1 (prediction). Cost: that of `predict`.
     """
     chosen = check_readout(readout, queries is not None, usual="mean")
     return share_right(predict(params, tokens, readout=chosen, queries=queries), labels)

@@ -207,7 +207,7 @@ def reproduce_command(
     style: Style = "",
     width: Width = WIDTH,
 ) -> None:
-    """Run every simulation, draw every figure, verify every claim."""
+    """Run every simulation, draw every figure, verify every claim, put all on one page."""
     from linattn.experiments.find import find_script, find_scripts, load_figure, load_simulations
 
     began = perf_counter()
@@ -237,7 +237,14 @@ def reproduce_command(
     code = _timed("claims", lambda: _verify(output, instances=count, workers=workers))
     print(f"all: {perf_counter() - began:.1f} s")
     print(f"Results are in {output}, {len(drawn.made)} files of figures in {output / 'figures'}.")
+    print(f"Everything on one page: {_report(output)}")
     raise typer.Exit(code or int(bool(drawn.lacking)))
+
+
+@app.command("report")
+def report_command(output: Output = RESULTS) -> None:
+    """Put verdicts, figures and runs of a folder into one page, report.html, for a browser."""
+    print(_report(output))
 
 
 @app.command("compare")
@@ -404,6 +411,12 @@ def _draw(
     for sentence in drawn.lacking:
         print(sentence, file=sys.stderr)
     return drawn
+
+
+def _report(output: Path) -> Path:
+    from linattn.report.page import write_report
+
+    return write_report(output)
 
 
 def _verify(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeVar, cast
 import numpy as np
 
 from linattn._checks import as_float64
+from linattn._display import facts_html, spread
 from linattn._typing import Array, IntArray
 from linattn.params import Layout as Layout
 from linattn.params import Params as Params
@@ -195,6 +196,22 @@ class Problem:
             self.readout,
         )
 
+    def _repr_html_(self) -> str:
+        return facts_html(
+            "Problem",
+            [
+                ("clients C", self.num_clients),
+                ("sequences", self.num_sequences),
+                ("sequences per client", spread(self.client_sizes)),
+                ("weights p_i", spread(self.weights)),
+                ("channels d", self.dim),
+                ("outputs m", self.num_outputs),
+                ("readout", self.readout),
+                ("value ridge λ", self.value_ridge),
+                ("kernel ridge μ", self.kernel_ridge),
+            ],
+        )
+
     def __repr__(self) -> str:
         return (
             f"Problem({self.num_clients} clients, {self.num_sequences} sequences, dim {self.dim}, "
@@ -319,12 +336,23 @@ def pool(problem: Held) -> Held:
     Weights stay. Each F_i becomes the plain mean over all sequences, which equals F of the original
     problem when its weights are proportional to the numbers of sequences (the default).
 
+    Parameters
+    ----------
+    problem : Problem or DeepProblem
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+
     Notes
     -----
-    Source: the null control of C9 (theory section 5). Memory and cost of a round grow C-fold.
+    Source: the null control of C9 (theory section 5). Cost: memory and work of a round grow C-fold.
     Identical clients move identically, so ``pool(problem).subset([0])`` runs the same trajectory at
     the cost of one client.
     """
+    if not hasattr(problem, "rearranged"):
+        raise TypeError(f"problem must be a Problem or DeepProblem, got {type(problem).__name__}.")
     copies = np.tile(np.arange(problem.num_sequences), problem.num_clients)
     steps = np.arange(problem.num_clients + 1, dtype=np.int64)
     return problem.rearranged(copies, steps * problem.num_sequences, problem.weights.copy())

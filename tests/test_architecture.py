@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "linattn"
 # A room is a module or folder directly below linattn/.
 FLOORS = {
-    "_checks": 0, "_fields": 0, "_settings": 0, "_threads": 0, "_typing": 0,
+    "_checks": 0, "_display": 0, "_fields": 0, "_settings": 0, "_threads": 0, "_typing": 0,
     "types": 0, "params": 0, "streams": 0, "linalg": 0,
     "attention": 1, "_kernels": 1, "deep": 1.5,  # stacks the layers of attention
     "objectives": 2, "data": 2.2,  # worlds have a start
@@ -18,12 +18,12 @@ FLOORS = {
     "federated": 3, "theory": 3,
     "analysis": 4,
     "claims": 5, "experiments": 5.5,  # stages print the claim table
-    "report": 6, "cli": 6, "__main__": 7, "__init__": 7,
+    "report": 6, "cli": 6.5, "__main__": 7, "__init__": 7,
 }  # fmt: skip
 # A problem names its oracle, which is all that is above it: `problem.oracle(params)`.
 # A simulation run as a script is a command line.
 ASKED = {"types": {"oracles", "objectives"}, "data": {"oracles"}, "experiments": {"cli"}}
-HEAVY = ("xarray", "pandas", "matplotlib", "numba", "rich", "narwhals", "polars")
+HEAVY = ("xarray", "pandas", "matplotlib", "numba", "rich", "narwhals", "polars", "scipy.stats")
 
 
 def modules():

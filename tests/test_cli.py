@@ -74,20 +74,20 @@ def test_debugging_shows_the_traceback(monkeypatch):
 
 
 def test_scripts_must_be_somewhere(monkeypatch, tmp_path, capsys):
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(find, "__file__", str(tmp_path / "a" / "b" / "c.py"))
     assert call("list") == 2
     err = capsys.readouterr().err
-    assert "simulations/ must lie beside the package or in the working directory" in err
+    assert f"simulations/ must lie in {tmp_path / 'a'} or beside it" in err
     assert err.count("\n") == 1
 
 
-def test_scripts_are_found_in_the_working_directory(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(find, "__file__", str(tmp_path / "a" / "b" / "c.py"))
-    (tmp_path / "simulations").mkdir()
-    (tmp_path / "simulations" / "mine.py").write_text("SIMULATION = 3\n")
-    assert [path.name for path in find.find_scripts("simulations")] == ["mine.py"]
+def test_scripts_of_an_installed_package_lie_inside_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(find, "__file__", str(tmp_path / "linattn" / "b" / "c.py"))
+    for folder in ("linattn/simulations", "simulations"):  # the second is another package's
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "mine.py").write_text("SIMULATION = 3\n")
+    (found,) = find.find_scripts("simulations")
+    assert found == tmp_path / "linattn" / "simulations" / "mine.py"
     with pytest.raises(ValueError, match="script must declare SIMULATION"):
         find.load_simulation(find.find_script("mine"))
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from linattn._checks import positive_int, real
+from linattn._display import axes_or_new, facts_html
 from linattn.analysis.bias_drift import PARTS, bias_drift
 from linattn.analysis.certificate import descent_certificate, looseness
 from linattn.analysis.predicted import objective_at, predict_trade_off
@@ -27,6 +28,7 @@ from linattn.types import Params, Problem
 
 if TYPE_CHECKING:
     import xarray as xr
+    from matplotlib.axes import Axes
 
 IDENTITY_BUDGET = 1e-10
 CERTIFICATE_ROUNDS = 20
@@ -164,34 +166,31 @@ class Assessment:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        from html import escape
+        lines = (line.split("  ", 1) for line in str(self).splitlines())
+        return facts_html("Assessment", ((name, words.strip()) for name, words in lines))
 
-        lines = [line.split("  ", 1) for line in str(self).splitlines()]
-        rows = "".join(f"<tr><th>{escape(a)}</th><td>{escape(b)}</td></tr>" for a, b in lines)
-        return f"<table>{rows}</table>"
-
-    def plot(self, axes: Any = None) -> Any:
-        """Draw the excess over P_ref against the warm-up length, measured and predicted.
+    def plot(self, axes: Axes | None = None) -> Axes:
+        """Draw the excess over P_ref and its parts against the warm-up length.
 
         Returns
         -------
         matplotlib Axes
         """
-        if axes is None:
-            from matplotlib.figure import Figure
-
-            axes = Figure().subplots()
-        for label, table, mark in (
-            ("measured", self.table, "-"),
-            ("predicted", self.predicted, "."),
-        ):
-            if table is not None:
-                excess = table["objective"].values - self.reference
-                kept = np.where(np.isfinite(excess), excess, np.nan)
-                axes.plot(table["warmup"].values, kept, mark, label=label)
+        axes, lengths = axes_or_new(axes), self.table["warmup"].values
+        excess = self.table["objective"].values - self.reference
+        kept = np.where(np.isfinite(excess), excess, np.nan)
+        axes.plot(lengths, kept, "k-", label="measured")
+        if self.predicted is not None:
+            away = self.predicted["objective"].values - self.reference
+            axes.plot(self.predicted["warmup"].values, away, "k.", markersize=2, label="predicted")
+        for name in PARTS:
+            axes.plot(lengths, self.table[name].values, linewidth=1.0, label=name.replace("_", " "))
         if self.warmup_star is not None:
-            axes.axvline(self.warmup_star, linewidth=0.8, linestyle="--", label="T*")
-        axes.set(yscale="log", xlabel="warm-up length T (rounds)", ylabel="F − P_ref (loss)")
+            axes.axvline(self.warmup_star, color="grey", linestyle="--", label="T*")
+        shown = kept[kept > 0.0]
+        if shown.size:
+            axes.set(yscale="log", ylim=(0.1 * shown.min(), 2.0 * shown.max()))
+        axes.set(xlabel="warm-up length T (rounds)", ylabel="F − P_ref (loss)")
         axes.legend()
         return axes
 

@@ -38,7 +38,22 @@ ERRORS = ("track", "drift", "noise", "sampling")
 
 
 def looseness(certificate: xr.Dataset) -> float:
-    """Return (Cert(T) − P(B_T)) / (P(B_0) − P(B_T)) at T = argmin P; NaN if P never fell."""
+    """Return (Cert(T) − P(B_T)) / (P(B_0) − P(B_T)) at T = argmin P; NaN if P never fell.
+
+    Parameters
+    ----------
+    certificate : xarray.Dataset
+        Of `descent_certificate`.
+
+    Raises
+    ------
+    KeyError
+        If it has no profile or certificate.
+
+    Notes
+    -----
+    Source: C4; 0 is tight. Cost: none.
+    """
     profile = certificate["profile"].values
     t = int(np.argmin(profile))
     fall = float(profile[0] - profile[t])

@@ -131,6 +131,7 @@ class Description:
 def describe(
     problem: Problem,
     params: Params | None = None,
+    *,
     local_lr: float | None = None,
     local_steps: int | None = None,
 ) -> Description:

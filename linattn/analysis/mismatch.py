@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from linattn._checks import as_float64
 from linattn._typing import Array
+from linattn.objectives.joint import check_fits
 from linattn.types import Params, Problem
 
 
@@ -47,18 +49,31 @@ def aggregation_mismatch(problem: Problem, models: Sequence[Params], weights: Ar
         Of one layout.
     weights : array, shape (number of models,)
 
+    Raises
+    ------
+    ValueError
+        If the models do not fit the problem or each other, or there is not one weight per model.
+
     Notes
     -----
     Source: C10. Zero when one factor block alone differs between the models. Cost: one map of all
     sequences per model, S H d² (d + m).
     """
+    for model in models:
+        check_fits(problem, model)
     gram, layout = problem.statistics.gram, models[0].layout
-    mean = Params(layout, weights @ np.stack([model.flat for model in models]))
+    shares = as_float64("weights", weights, ndim=1)
+    if len(shares) != len(models) or any(model.layout != layout for model in models):
+        raise ValueError(
+            f"models must share one layout and have one weight each, got {len(models)} models and "
+            f"{len(shares)} weights."
+        )
+    mean = Params(layout, shares @ np.stack([model.flat for model in models]))
     kernels = [model.kernels() for model in models]
-    kernel_mean = np.tensordot(weights, np.stack(kernels), 1)
+    kernel_mean = np.tensordot(shares, np.stack(kernels), 1)
     shape = (*gram.shape[:2], mean.value.shape[-1])
     averaged, covariance = np.zeros(shape), np.zeros(shape)
-    for weight, kernel, model in zip(weights, kernels, models, strict=True):
+    for weight, kernel, model in zip(shares, kernels, models, strict=True):
         averaged += weight * value_maps(gram, kernel, model.value)
         covariance += weight * value_maps(gram, kernel - kernel_mean, model.value - mean.value)
     return Mismatch(

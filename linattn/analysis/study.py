@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from linattn._checks import positive_int, real
+from linattn._display import axes_or_new, table_html
 from linattn._typing import Array
 from linattn.analysis.budget import Budget, one_budget
 from linattn.analysis.study_cell import Cell, Setting, method_map, study_cell
@@ -184,13 +185,12 @@ class Study:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{b.method}</td><td>{np.median(b.objective):.6g}</td><td>{b.local_lr:.3g}</td>"
-            f"<td>{b.local_steps}</td><td>{np.median(b.warmup):g}</td></tr>"
+        rows = [
+            (b.method, float(np.median(b.objective)), f"{b.local_lr:.3g}", b.local_steps,
+             f"{np.median(b.warmup):g}")
             for b in map(self.best, self.methods)
-        )
-        heads = "".join(f"<th>{h}</th>" for h in ("method", "loss", "η", "E", "T*"))
-        return f"<table><caption>{self.budget}</caption><tr>{heads}</tr>{rows}</table>"
+        ]  # fmt: skip
+        return table_html(("method", "loss", "η", "E", "T*"), rows, caption=str(self.budget))
 
     def plot(self, axes: Axes | None = None) -> Axes:
         """Draw the loss at the best length against the step size, one line per method and E.
@@ -199,10 +199,7 @@ class Study:
         -------
         matplotlib Axes
         """
-        if axes is None:
-            from matplotlib.figure import Figure
-
-            axes = Figure().subplots()
+        axes = axes_or_new(axes)
         steps = self.table["local_lr"].values
         for name in self.methods:
             losses = self.losses(name)

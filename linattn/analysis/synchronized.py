@@ -142,6 +142,11 @@ def synchronized_control(
     array, shape (number of distinct lengths,)
         Units of loss; +inf where descent diverged.
 
+    Raises
+    ------
+    ValueError
+        As `bias_drift`.
+
     Notes
     -----
     Source: theory section 5. Cost: E·R centralized steps once, and E·(R − T) steps of (Hd)² m per

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from linattn._display import facts_html, table_html
 from linattn.types import Params, Problem
 
 KINDS = ("identity", "upper", "lower", "report")
@@ -161,7 +162,7 @@ class Verdict:
 
     Attributes
     ----------
-    claim : str
+    claim, kind : str
     status : {"holds", "refused", "violated", "reported"}
     measured, bound : float
     tightness : float
@@ -194,6 +195,18 @@ class Verdict:
             f"Verdict({self.claim} {self.status}{reason}; measured {self.measured:.6g}, "
             f"bound {self.bound:.6g}, tightness {self.tightness:.3g})"
         )
+
+    def _repr_html_(self) -> str:
+        facts = facts_html(
+            f"{self.claim} ({self.kind}): {self.status}",
+            [("measured", self.measured), ("bound", self.bound), ("tightness", self.tightness)],
+        )
+        conditions = [
+            (c.name, c.slack, "met" if c.slack >= 0.0 else "unmet") for c in self.conditions
+        ]
+        parts = [(("condition", "slack", ""), conditions)] if conditions else []
+        parts += [(("constant", "value", "how"), list(self.constants))] if self.constants else []
+        return facts + "".join(table_html(heads, rows) for heads, rows in parts)
 
 
 def judge(claim: Claim, measurement: Measurement, *, force: bool = False) -> Verdict:

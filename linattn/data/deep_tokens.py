@@ -218,6 +218,10 @@ def deep_problem(
         If data is not finite float64, a shape does not fit the model, a client is empty, or a
         weight or ridge is out of range.
 
+    Notes
+    -----
+    Source: theory section 1, with the model of `DeepAttention`. Cost: a copy of the data.
+
     Examples
     --------
     >>> model = DeepAttention(num_layers=2, dim=1, inner_dim=1, num_outputs=1, readout="last")

@@ -44,7 +44,7 @@ def in_context_covariances(
 
     Notes
     -----
-    Source: C22 (the covariances commute, so that the joint optimum has a formula).
+    Source: C22 (the covariances commute, so that the joint optimum has a formula). Cost: none.
     """
     spread = real("covariance_heterogeneity", covariance_heterogeneity, minimum=0.0)
     positive_int("dim", dim)

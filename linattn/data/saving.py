@@ -57,6 +57,10 @@ def save_dataset(
     ------
     ValueError, TypeError
         As `load_dataset`.
+
+    Notes
+    -----
+    Cost: one pass over the arrays.
     """
     path = Path(path)
     if path.suffix != ".npz":

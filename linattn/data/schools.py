@@ -51,6 +51,10 @@ def schools_split(
         Another set of the same kind: items of one row, whose last channel is the result, with a
         group "school"; default the one that ``scripts/make_schools.py`` made.
 
+    Returns
+    -------
+    FederatedData
+
     Raises
     ------
     FileNotFoundError
@@ -64,7 +68,7 @@ def schools_split(
     A regression has no accuracy: measure the loss on ``test`` (tokens, targets, queries) against
     that of predicting zero, of the mean result of the context, and of "iid". A pupil is context of
     many sequences, so those of a client are not independent.
-    Cost: some ten milliseconds.
+    Source: the data set's own provenance, `load_dataset`. Cost: some ten milliseconds.
     """
     one_of("split", split, SPLITS)
     length = positive_int("context_length", context_length)

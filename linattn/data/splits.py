@@ -49,6 +49,10 @@ def digits_split(
     dataset : Dataset
         Another set of the same kind; default the shipped one.
 
+    Returns
+    -------
+    FederatedData
+
     Raises
     ------
     ValueError
@@ -56,7 +60,7 @@ def digits_split(
 
     Notes
     -----
-    Cost: a few milliseconds.
+    Source: the data set's own provenance, `load_dataset`. Cost: a few milliseconds.
     """
     one_of("split", split, DATASETS["digits"].names)
     data = load_dataset("digits") if dataset is None else dataset
@@ -122,6 +126,10 @@ def watch_split(
     dataset : Dataset
         Another set with groups "subject" and "side"; default the shipped one.
 
+    Returns
+    -------
+    FederatedData
+
     Raises
     ------
     ValueError
@@ -130,7 +138,7 @@ def watch_split(
 
     Notes
     -----
-    Cost: some ten milliseconds.
+    Source: the data set's own provenance, `load_dataset`. Cost: some ten milliseconds.
     """
     one_of("split", split, DATASETS["watch"].names)
     positive_int("window", window)

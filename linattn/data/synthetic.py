@@ -133,7 +133,7 @@ def synthetic_problem(
     -----
     Source: theory section 1 (model). Every array comes from a stream (seed, name, client) with name
     in covariate, kernel, value, tokens, noise, teacher; none depends on the method or on other
-    clients.
+    clients. Cost: O(C S n d (d + m)).
     """
     sizes = [
         positive_int(name, value)

@@ -58,28 +58,27 @@ class Figure(NamedTuple):
 
 
 def find_folder(name: str) -> Path:
-    """Return the folder `name` beside the package or, failing that, in the working directory.
+    """Return the shipped folder `name`: inside an installed package, beside a cloned one.
 
     Raises
     ------
     ValueError
-        If there is none; only the package itself is installed.
+        If it is in neither place; the installation is broken.
     """
-    beside = Path(__file__).resolve().parents[2] / name
-    for place in (beside, Path.cwd() / name):
+    package = Path(__file__).resolve().parents[1]
+    # Inside first: beside an installed package lie those of other people.
+    for place in (package / name, package.parent / name):
         if any(place.glob("*.py")):
             return place
     raise ValueError(
-        f"{name}/ must lie beside the package or in the working directory, but it is in neither "
-        f"{beside.parent} nor {Path.cwd()}; change into a clone of the repository, or give the "
-        "path of a file."
+        f"{name}/ must lie in {package} or beside it, but it does not; install linattn again, or "
+        "give the path of a file."
     )
 
 
 def shipped(path: Path) -> bool:
     """Whether a file belongs to the package's own folders: its results then change by version."""
-    root = Path(__file__).resolve().parents[2]
-    return path.resolve().parent in (root / "simulations", root / "figures")
+    return path.resolve().parent in {find_folder(name) for name in ("simulations", "figures")}
 
 
 def find_scripts(name: str) -> list[Path]:

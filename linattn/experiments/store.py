@@ -207,6 +207,10 @@ def load_results(
     -----
     UserWarning
         For every damaged file; it is left out.
+
+    Notes
+    -----
+    Cost: every file of the simulation is read, and its checksum compared.
     """
     entries = scan(store, name)
     if name is not None and not entries:

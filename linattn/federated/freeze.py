@@ -1,7 +1,8 @@
-"""When to freeze without knowing the answer: the three rules of C13."""
+"""When to freeze without knowing the answer: what a rule is, and the three rules of C13."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,21 +13,51 @@ from linattn.federated.method import Proposal, RoundContext
 from linattn.objectives.population import population
 from linattn.types import Params, single_layer
 
-RULES = ("profile", "observable", "certified")
-
 
 @dataclass(frozen=True)
 class FreezeRule:
-    """A named freeze rule for `fed_frozen`; make one with `freeze_rule`."""
+    """A rule that ends the warm-up of `fed_frozen` before the first round t ≥ 1 at which it fires.
+
+    It sees a round before its update is accepted: ``context.params`` are the server's parameters
+    before it, ``proposal.mean`` those that the round would make of them, (D,). If it fires, the
+    update is discarded and its communication counted.
+
+    Attributes
+    ----------
+    name : str
+    fires : (RoundContext, Proposal) -> bool
+        Depends on what it is given only, so that a run can be continued.
+    uploads : (RoundContext) -> int, optional
+        Floats that a participant uploads for the rule in a round, besides its blocks; default none.
+    records_steps : bool
+        Whether the rule reads ``proposal.trace``, the local steps of the round.
+    one_layer : bool
+        Whether it needs a kernel profile, which only problems of one layer have.
+
+    Examples
+    --------
+    Freeze as soon as the kernel hardly moves:
+
+    >>> def settled(context, proposal):
+    ...     before = kernel_entries(context.params, context.params.flat)
+    ...     moved = kernel_entries(context.params, proposal.mean) - before
+    ...     return bool(np.linalg.norm(moved) <= 1e-3 * np.linalg.norm(before))
+    >>> FreezeRule("settled", settled)
+    FreezeRule('settled')
+    """
 
     name: str
+    fires: Callable[[RoundContext, Proposal], bool]
+    uploads: Callable[[RoundContext], int] | None = None
+    records_steps: bool = False
+    one_layer: bool = False
 
     def __repr__(self) -> str:
-        return f"freeze_rule({self.name!r})"
+        return f"FreezeRule({self.name!r})"
 
 
 def freeze_rule(name: str) -> FreezeRule:
-    """Return a rule that freezes the kernel before the first round t ≥ 1 at which it fires.
+    """Return a rule of C13 by its name.
 
     With ΔB_t the kernel movement of round t (inner products over (Q, K) if factored):
 
@@ -42,12 +73,16 @@ def freeze_rule(name: str) -> FreezeRule:
     ----------
     name : {"profile", "observable", "certified"}
 
+    Raises
+    ------
+    ValueError
+        If there is no such rule.
+
     Notes
     -----
-    Source: C13. The update of the round at which the rule fires is discarded, its communication
-    counted.
+    Source: C13. Cost: profile and certified solve for V* once a round; observable is free.
     """
-    return FreezeRule(one_of("rule", name, RULES))
+    return RULES[one_of("rule", name, RULES)]
 
 
 def kernel_entries(params: Params, flat: Array) -> Array:
@@ -55,35 +90,48 @@ def kernel_entries(params: Params, flat: Array) -> Array:
     return flat[params.layout.mask(params.layout.kernel_blocks)]
 
 
-def rule_fires(rule: FreezeRule, context: RoundContext, proposal: Proposal) -> bool:
-    """Whether the rule freezes before the round that made `proposal`."""
-    params = context.params
-    held = population(single_layer(context.problem, "freeze_rule"))
-    if rule.name == "observable":
-        assert proposal.trace is not None
-        slope = kernel_entries(params, context.weights @ proposal.trace.gradients[0])
-    else:
-        system = held.value_system(params.kernels())
-        if rule.name == "certified":
-            shape = params.value.shape
-            moved = Params(params.layout, proposal.mean).replace(
-                value=system.minimizer.reshape(shape)
-            )
-            value, _ = held.value_and_gradient(moved)
-            return value >= held.profile_value(params, system)
-        slope = held.profile_kernel_gradient(params, system.minimizer)
-    movement = kernel_entries(params, proposal.mean - params.flat)
+def _points_up(context: RoundContext, proposal: Proposal, slope: Array) -> bool:
+    """Whether the kernel moves against the downhill direction of `slope`."""
+    movement = kernel_entries(context.params, proposal.mean - context.params.flat)
     return float(np.vdot(slope, -movement)) <= 0.0
 
 
-def rule_uploads(rule: FreezeRule, context: RoundContext) -> int:
-    """Floats per participant that the rule uploads in a warm-up round from t = 1 on."""
-    if context.round == 0 or rule.name == "profile":
-        return 0
-    if rule.name == "observable":
-        layout = context.params.layout
-        return int(layout.mask(layout.kernel_blocks).sum())
+def _profile_fires(context: RoundContext, proposal: Proposal) -> bool:
+    held = population(single_layer(context.problem, "freeze_rule"))
+    system = held.value_system(context.params.kernels())
+    slope = held.profile_kernel_gradient(context.params, system.minimizer)
+    return _points_up(context, proposal, slope)
+
+
+def _observable_fires(context: RoundContext, proposal: Proposal) -> bool:
+    assert proposal.trace is not None
+    slope = kernel_entries(context.params, context.weights @ proposal.trace.gradients[0])
+    return _points_up(context, proposal, slope)
+
+
+def _certified_fires(context: RoundContext, proposal: Proposal) -> bool:
+    params = context.params
+    held = population(single_layer(context.problem, "freeze_rule"))
+    system = held.value_system(params.kernels())
+    minimizer = system.minimizer.reshape(params.value.shape)
+    moved = Params(params.layout, proposal.mean).replace(value=minimizer)
+    value, _ = held.value_and_gradient(moved)
+    return bool(value >= held.profile_value(params, system))
+
+
+def _kernel_size(context: RoundContext) -> int:
+    layout = context.params.layout
+    return int(layout.mask(layout.kernel_blocks).sum())
+
+
+def _equations_size(context: RoundContext) -> int:
+    """The symmetric A_i, C_i, and the scalar F_i at the proposed kernel."""
     heads, dim, outputs = context.params.layout.shapes["value"]
     size = heads * dim
-    # The symmetric A_i, C_i, and the scalar F_i at the proposed kernel.
     return size * (size + 1) // 2 + size * outputs + 1
+
+
+_PROFILE = FreezeRule("profile", _profile_fires, one_layer=True)
+_OBSERVABLE = FreezeRule("observable", _observable_fires, _kernel_size, True, one_layer=True)
+_CERTIFIED = FreezeRule("certified", _certified_fires, _equations_size, one_layer=True)
+RULES = {rule.name: rule for rule in (_PROFILE, _OBSERVABLE, _CERTIFIED)}

@@ -119,7 +119,15 @@ class Plan(NamedTuple):
 
 
 class Direction(NamedTuple):
-    """Affine terms added to a client's gradient: prox·(w − anchor) + shift, shift of shape (D,)."""
+    """Affine terms added to a client's gradient: prox·(w − anchor) + shift.
+
+    Attributes
+    ----------
+    prox : float
+        Units of curvature.
+    shift : array, shape (D,), optional
+        Units of the gradient.
+    """
 
     prox: float = 0.0
     shift: Array | None = None

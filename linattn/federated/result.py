@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from linattn._display import axes_or_new, facts_html
 from linattn._typing import AnyArray
 from linattn.oracles.protocol import Outcome as Outcome
 from linattn.types import Params
 
 if TYPE_CHECKING:
     import xarray as xr
+    from matplotlib.axes import Axes
 
 UNITS = {
     "objective": "loss",
@@ -77,6 +79,33 @@ class Result:
             },
             coords={"round": self.start_round + np.arange(count)},
         )
+
+    def plot(self, axes: Axes | None = None) -> Axes:
+        """Draw objective and profile against the round, with the round at which the kernel froze.
+
+        Returns
+        -------
+        matplotlib Axes
+        """
+        axes, history = axes_or_new(axes), self.history
+        for name, line in (("objective", "-"), ("profile", "--")):
+            if name in self.columns:
+                axes.plot(history["round"].values, history[name].values, line, label=name)
+        if self.freeze_round is not None:
+            axes.axvline(self.freeze_round, color="grey", linestyle=":", label="kernel frozen")
+        axes.set(xlabel="round", ylabel="loss")
+        axes.legend()
+        return axes
+
+    def _repr_html_(self) -> str:
+        last = {name: column[-1] for name, column in self.columns.items() if len(column)}
+        facts: list[tuple[str, object]] = [
+            ("status", self.outcome.status),
+            ("rounds", self.outcome.round),
+            ("reason", self.outcome.reason or None),
+            ("kernel frozen from round", self.freeze_round),
+        ]
+        return facts_html("Result", [*facts, *((f"final {k}", last[k]) for k in last)])
 
     def __repr__(self) -> str:
         objective = self.columns.get("objective")

@@ -47,13 +47,19 @@ def selection_errors(context: RoundContext) -> SelectionErrors:
     context : RoundContext
         Of a finished round (``Round.context``).
 
+    Raises
+    ------
+    ValueError
+        If the context is that of a round without a plan.
+
     Notes
     -----
     Source: the error terms of selective layer fine-tuning (arXiv 2408.15600), as its reviews
     describe them; the inequality is ours. Cost: one gradient of every client.
     """
     plan, flat = context.plan, context.params.flat
-    assert plan is not None
+    if plan is None:
+        raise ValueError("context must be that of a planned round, got one without a plan.")
     p = np.asarray(context.problem.weights)
     gradients = np.stack([context.oracle.gradient(i, flat) for i in range(len(p))])
     mean = p @ gradients
@@ -106,7 +112,8 @@ def solve_selection(
     -----
     Source: selective layer fine-tuning (arXiv 2408.15600), its problem P1. With k_l clients on
     block l the penalty is λ k_l (P − k_l), so the program needs one binary variable per (l, k)
-    instead of one per pair.
+    instead of one per pair. Cost: the program grows exponentially with P·L at worst; best response
+    sorts L scores per client and sweep.
     """
     scores, budgets = as_float64("scores", scores, ndim=2), np.asarray(budgets, dtype=np.int64)
     consistency = real("consistency", consistency, minimum=0.0)

@@ -8,6 +8,7 @@ import numpy as np
 import scipy.optimize
 
 from linattn._checks import positive_int
+from linattn._display import facts_html
 from linattn._threads import one_blas_thread
 from linattn._typing import Array
 from linattn.objectives.forms import MAX_MOMENT_ENTRIES, DataForm, MomentForm
@@ -57,6 +58,17 @@ class Reference:
         return (
             f"Reference({verdict} {self.value:.6g}, lower bound {bound}, "
             f"gradient norm {self.gradient_norm:.1e}, {self.num_starts} starts)"
+        )
+
+    def _repr_html_(self) -> str:
+        return facts_html(
+            f"Reference: {'certified' if self.certified else 'best known'} value of P",
+            [
+                ("value", self.value),
+                ("lower bound", self.lower_bound),
+                ("gradient norm", self.gradient_norm),
+                ("starts", self.num_starts),
+            ],
         )
 
 

@@ -28,10 +28,17 @@ def safe_step(problem: Problem, params: Params) -> float:
     params : Params
         Gives B; for factored kernels B = QKᵀ and L_K is that of the merged kernel.
 
+    Raises
+    ------
+    ValueError
+        If the parameters do not fit the problem.
+    TypeError
+        If the problem has more than one layer.
+
     Notes
     -----
     Source: C3 (L_K), theory section 4 (A_i). A safe start, not a guarantee for later rounds: both
-    constants move with B.
+    constants move with B. Cost: the A_i with their largest eigenvalues, and that of 𝓚.
     """
     check_fits(problem, params)
     held = population(problem)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from linattn._checks import positive_int
+from linattn._display import draw_gaps, facts_html
 from linattn._settings import LocalSteps, check_sampling, check_stragglers, steps_per_client
 from linattn._threads import one_blas_thread
 from linattn._typing import Array
@@ -20,6 +21,9 @@ from linattn.theory.frozen import FrozenStage, frozen_stage
 from linattn.theory.local_noise import ClientSteps, noise_power
 from linattn.theory.weights import weight_moments
 from linattn.types import Params, Problem
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # H·d + m: beyond it one matrix on symmetric matrices takes more than 250 MB.
 MAX_MOMENT_ROWS = 104
@@ -169,7 +173,7 @@ class FrozenMoments:
         Coordinates of symmetric matrices.
     mean_move : array, shape (Hd, Hd + m)
         Ḡ − I without its zero rows.
-    noise_map : array
+    noise_map : array, shape (n(n + 1)/2, N(N + 1)/2), n = Hd, N = Hd + m
         𝓝 in these coordinates.
     """
 
@@ -186,6 +190,30 @@ class FrozenMoments:
             f"{self.second_moment_rate:.6g}, noise floor {self.noise_floor:.3g}, "
             f"{len(self.stage.weights)} clients, E = {self.stage.local_work})"
         )
+
+    def _repr_html_(self) -> str:
+        return facts_html(
+            "FrozenMoments",
+            [
+                ("stable", self.stable),
+                ("rate of the mean", self.mean_rate),
+                ("rate of the second moment", self.second_moment_rate),
+                ("floor above P(B), bias", self.floor_parts.bias),
+                ("floor above P(B), noise", self.floor_parts.noise),
+                ("clients", len(self.stage.weights)),
+                ("local steps E", self.stage.local_work),
+            ],
+        )
+
+    def plot(self, axes: Axes | None = None, *, rounds: int = 100) -> Axes:
+        """Draw E F(B, V_t) − P(B) for t = 0..rounds, and the floor it ends at.
+
+        Returns
+        -------
+        matplotlib Axes
+        """
+        gaps = [self.expected_gap(t) for t in range(positive_int("rounds", rounds) + 1)]
+        return draw_gaps(axes, gaps, self.noise_floor, "E F(B, V_t) − P(B)")
 
     @cached_property
     def _covariance_gap(self) -> tuple[Array, Array]:

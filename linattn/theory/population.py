@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import scipy.stats
+import scipy.special
 
 from linattn._checks import as_float64, one_of, positive_int, real
 from linattn._typing import Array
@@ -50,7 +50,7 @@ def token_covariance(tokens: Any) -> Array:
         raise ValueError(f"tokens must be more than their {dim} channels, got {count}.")
     mean, covariance = flat.mean(axis=0), flat.T @ flat / count
     statistic = count * float(mean @ np.linalg.lstsq(covariance, mean, rcond=None)[0])
-    limit = float(scipy.stats.chi2.isf(FALSE_ALARM, dim))
+    limit = 2.0 * float(scipy.special.gammainccinv(0.5 * dim, FALSE_ALARM))
     if statistic > limit:
         raise ValueError(
             f"tokens must have mean zero for the population limit, got Hotelling's statistic "

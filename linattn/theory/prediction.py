@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from linattn._checks import positive_int, real
+from linattn._display import axes_or_new, facts_html
 from linattn._settings import LocalSteps, StepSize
 from linattn._threads import one_blas_thread
 from linattn._typing import Array, IntArray
@@ -26,6 +28,9 @@ from linattn.theory.interpolation import (
     retraced,
 )
 from linattn.types import Federation, Params
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MOVE = 1e-9
 """How far the start of the second path is moved, relative to its norm."""
@@ -47,7 +52,7 @@ class PredictedRun:
         Where impulses were measured (C23: in the last pass).
     impulses : array, shape (K, D)
         I there.
-    interval_error : array
+    interval_error : array, shape (number of intervals,)
         e of every accepted interval that was tested.
     num_rejected : int
         Impulses that were measured and not used.
@@ -76,6 +81,31 @@ class PredictedRun:
     def flats(self) -> Array:
         """The path as an array, (n + 1, D)."""
         return np.stack([params.flat for params in self.path])
+
+    def _repr_html_(self) -> str:
+        return facts_html(
+            "PredictedRun",
+            [
+                ("status", self.outcome.status),
+                ("round", self.outcome.round),
+                ("reason", self.outcome.reason or None),
+                ("impulses", self.num_impulses),
+                ("rejected", self.num_rejected),
+                ("amplification", self.amplification),
+            ],
+        )
+
+    def plot(self, axes: Axes | None = None) -> Axes:
+        """Draw the size of the drift impulse in the rounds in which it was measured.
+
+        Returns
+        -------
+        matplotlib Axes
+        """
+        axes = axes_or_new(axes)
+        axes.plot(self.impulse_rounds, np.linalg.norm(self.impulses, axis=1), "o-", markersize=3)
+        axes.set(xlabel="round", ylabel="‖I‖ (parameter norm)", yscale="log")
+        return axes
 
     def __repr__(self) -> str:
         reason = f": {self.outcome.reason}" if self.outcome.reason else ""
@@ -125,6 +155,10 @@ def predict_run(
         Where the prediction stops; the rejected ones count.
     check_chaos : bool
         Whether to follow a second path from a start moved by 1e-9 (C24 only).
+
+    Returns
+    -------
+    PredictedRun
 
     Raises
     ------

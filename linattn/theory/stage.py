@@ -5,14 +5,19 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from linattn._checks import positive_int
+from linattn._display import draw_gaps, facts_html
 from linattn._typing import Array
 from linattn.linalg import stack_heads
 from linattn.theory.bias import bias_bound, first_order_bias
 from linattn.theory.local_work import LocalWork
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +62,30 @@ class FrozenStage:
             f"FrozenStage({verdict}, rate {self.rate:.6g}, floor {self.floor:.3g}, "
             f"{len(self.weights)} clients, E = {self.local_work}, lr {self.local_lr:.3g})"
         )
+
+    def _repr_html_(self) -> str:
+        return facts_html(
+            "FrozenStage",
+            [
+                ("stable", self.stable),
+                ("rate ρ(M̂) per round", self.rate),
+                ("floor above P(B)", self.floor),
+                ("clients", len(self.weights)),
+                ("local steps E", self.local_work),
+                ("step η", self.local_lr),
+            ],
+        )
+
+    def plot(self, axes: Axes | None = None, *, rounds: int = 100) -> Axes:
+        """Draw F(B, V_t) − P(B) for t = 0..rounds, and the floor it ends at.
+
+        Returns
+        -------
+        matplotlib Axes
+        """
+        counts = range(positive_int("rounds", rounds) + 1)
+        gaps = [sum(self.drift_parts(t)) for t in counts]
+        return draw_gaps(axes, gaps, self.floor, "F(B, V_t) − P(B)")
 
     @property
     def local_work(self) -> LocalWork:

@@ -32,6 +32,11 @@ def euler_identity(problem: Problem, params: Params) -> EulerSides:
     problem : Problem
     params : Params
 
+    Raises
+    ------
+    ValueError
+        If the parameters do not fit the problem.
+
     Notes
     -----
     Source: C11. Full gradients, ridges inside. Not for FedAvg fixed points, whose gradients are not
@@ -78,7 +83,8 @@ def change_gauge(params: Params, change: Array) -> Params:
 
     Notes
     -----
-    Source: C12. Ridges and gradient methods keep only the orthogonal changes.
+    Source: C12. Ridges and gradient methods keep only the orthogonal changes. Cost: one inverse,
+    r³ or H³.
     """
     size = params["query"].shape[-1] if params.is_factored else params.num_heads
     matrix = as_float64("change", change, ndim=2)

@@ -105,7 +105,7 @@ def test_details_are_made_once_when_asked(answer):
 
 def test_it_can_be_drawn_and_shown_in_a_notebook(answer):
     axes = answer.plot()
-    assert {line.get_label() for line in axes.lines} == {"measured", "predicted", "T*"}
+    assert {line.get_label() for line in axes.lines} >= {"measured", "predicted", "T*"}
     assert answer._repr_html_().count("<tr>") == 5
 
 

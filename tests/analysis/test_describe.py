@@ -69,7 +69,7 @@ def test_clients_of_one_sequence_have_no_chance_level():
 
 
 def test_numbers_and_texts(small_problem, small_params):
-    found = la.describe(small_problem, small_params, 0.02, 11)
+    found = la.describe(small_problem, small_params, local_lr=0.02, local_steps=11)
     assert found.safe_step == la.safe_step(small_problem, small_params)
     assert found.drift_number == pytest.approx(0.1)
     hessian = la.ValueBlock(small_problem, small_params).hessian
@@ -179,7 +179,7 @@ def test_no_scale_of_the_tokens_is_an_error(scale):
 
 
 def test_the_prediction_looks_as_far_as_it_says(small_problem, small_params):
-    found = la.describe(small_problem, small_params, 0.02, 5)
+    found = la.describe(small_problem, small_params, local_lr=0.02, local_steps=5)
     rounds = found.trade_off.attrs["rounds"]
     assert 500 <= 0.02 * 5 * rounds / found.safe_step <= 500 + 0.02 * 5 / found.safe_step
     same = la.predict_trade_off(
@@ -187,7 +187,7 @@ def test_the_prediction_looks_as_far_as_it_says(small_problem, small_params):
     )
     assert found.trade_off.identical(same)
     assert f"{same.attrs['warmup_star']} of {rounds} rounds" in str(found)
-    assert la.describe(small_problem, small_params, 0.02).trade_off is None
+    assert la.describe(small_problem, small_params, local_lr=0.02).trade_off is None
     free = problem(kernel_ridge=0.0)
     assert la.describe(free, local_lr=0.02, local_steps=5).trade_off is None
 
@@ -197,7 +197,7 @@ def test_a_prediction_that_is_not_trusted_says_why(monkeypatch, small_problem, s
     table = SimpleNamespace(attrs=verdict)
     room = import_module("linattn.analysis.describe")
     monkeypatch.setattr(room, "predict_trade_off", lambda *args, **options: table)
-    found = la.describe(small_problem, small_params, 0.02, 5)
+    found = la.describe(small_problem, small_params, local_lr=0.02, local_steps=5)
     assert "none of 50 rounds, not to be trusted: no length is stable" in str(found)
 
 

@@ -135,7 +135,8 @@ def test_reproduce_goes_through_all_stages(repository, no_instances, capsys):
     for stage in ("simulations: ", "figures: ", "claims: ", "all: "):
         assert stage in shown
     last = "Results are in results, 1 files of figures in results/figures."
-    assert shown.splitlines()[-1] == last
+    assert shown.splitlines()[-2:] == [last, "Everything on one page: results/report.html"]
+    assert "2 stored runs" in (repository / "results" / "report.html").read_text(encoding="utf-8")
     assert list(read_manifest("results", "toy")) == ["few"]
 
 

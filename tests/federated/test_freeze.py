@@ -118,10 +118,64 @@ def test_the_probe_uses_the_applied_weights():
 
 
 def test_rules_are_named():
-    assert repr(la.freeze_rule("profile")) == "freeze_rule('profile')"
+    assert repr(la.freeze_rule("profile")) == "FreezeRule('profile')"
     assert isinstance(la.freeze_rule("observable"), FreezeRule)
     with pytest.raises(ValueError, match="one of 'profile', 'observable', 'certified', got 'prof"):
         la.freeze_rule("profil")
+
+
+def kernel_moves(path):
+    """How far the kernel moves in each round, relative to where it was."""
+    flats = np.array([params.kernels().ravel() for params in path])
+    return np.linalg.norm(np.diff(flats, axis=0), axis=1) / np.linalg.norm(flats[:-1], axis=1)
+
+
+def settles_below(share, seen=None):
+    """A rule of one's own: the kernel moves by less than a share of itself."""
+
+    def fires(context, proposal):
+        if seen is not None:
+            seen.append(context.round)
+        after = la.Params(context.params.layout, proposal.mean).kernels()
+        moved = np.linalg.norm(after - context.params.kernels())
+        return bool(moved < share * np.linalg.norm(context.params.kernels()))
+
+    return FreezeRule(f"settles below {share}", fires, uploads=lambda context: 5)
+
+
+def test_a_rule_of_ones_own():
+    plain = run(la.fed_avg(), "merged")
+    moves, seen = kernel_moves(plain.path), []
+    share = float(np.sort(moves)[10])
+    found = run(la.fed_frozen(warmup_rounds=settles_below(share, seen)), "merged")
+    fires = next(t for t in range(1, ROUNDS) if moves[t] < share)
+    assert found.freeze_round == fires > 1
+    assert seen == list(range(1, fires + 1))  # not asked at t = 0, nor after it fired
+    fixed = run(la.fed_frozen(warmup_rounds=fires), "merged")
+    assert all(same_bits(a, b) for a, b in zip(found.path, fixed.path, strict=True))
+    extra = (found.columns["floats_up"] - fixed.columns["floats_up"])[1:]
+    kernel = plain.params.layout.size - plain.params.value.size
+    rejected = 4 * (kernel + plain.params.value.size + 5)
+    assert extra.tolist() == [0] + [20] * (fires - 1) + [rejected] + [0] * (ROUNDS - fires - 1)
+
+
+def test_a_rule_of_ones_own_reads_local_steps_and_runs_on_deep_models():
+    seen = []
+
+    def fires(context, proposal):
+        seen.append(proposal.trace.gradients.shape)
+        return context.round == 2
+
+    rng = np.random.default_rng(0)
+    model = la.DeepAttention(num_layers=2, dim=2, inner_dim=2, num_outputs=1)
+    data = [(rng.normal(size=(2, 3, 2)), rng.normal(size=(2, 3, 1))) for _ in range(2)]
+    problem, params = la.deep_problem(model, data, ridge=0.1), model.initial_params(seed=1)
+    rule = FreezeRule("second", fires, records_steps=True)
+    found = la.run(
+        la.fed_frozen(warmup_rounds=rule), problem, params, rounds=4, local_steps=3, local_lr=0.01
+    )
+    assert found.freeze_round == 2
+    assert seen == [(3, 2, params.layout.size)] * 2
 
 
 def test_the_frozen_stage_of_a_rule_is_the_frozen_stage():

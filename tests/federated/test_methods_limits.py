@@ -10,6 +10,7 @@ from method_cases import KINDS, NOISY, RUN, case, deep_case, equal_runs, log_slo
 import linattn as la
 from linattn.federated.methods.hypernetwork import draw_embeddings, make_hypernetwork
 from linattn.federated.methods.scaffold import Variate
+from linattn.federated.methods.two_stage import OwnMemory, StageMemory
 from linattn.federated.rounds import Memory, RoundDriver, check_settings
 from linattn.oracles.statistics import StatisticsOracle
 
@@ -182,12 +183,12 @@ def test_frozen_scaffold_does_not_move_from_the_minimizer():
         zeros = np.zeros(params.layout.size)
         value = params.layout.mask(["value"])
         clients = {
-            i: Variate(np.where(value, oracle.gradient(i, exact.flat), 0.0), zeros)
+            i: OwnMemory(True, Variate(np.where(value, oracle.gradient(i, exact.flat), 0.0), zeros))
             for i in range(4)
         }
         fresh = frozen_scaffold(problem, exact, rounds=0, local_steps=steps, local_lr=step)
         driver_memory = Memory(
-            server=fresh.memory.server or stage_memory(params),
+            server=StageMemory(begun=True, second=np.zeros(params.layout.size)),
             clients=clients,
             traffic=fresh.memory.traffic,
             freeze_round=None,
@@ -196,12 +197,6 @@ def test_frozen_scaffold_does_not_move_from_the_minimizer():
             problem, exact, rounds=1, local_steps=steps, local_lr=step, memory=driver_memory
         )
         assert np.max(np.abs(result.params.value - exact.value)) < 1e-12
-
-
-def stage_memory(params):
-    from linattn.federated.methods.frozen import StageMemory
-
-    return StageMemory(control=np.zeros(params.layout.size))
 
 
 @pytest.mark.parametrize("steps", [1, 5, 20, 50])

@@ -37,7 +37,8 @@ def fed_avg(*, server_momentum: float = 0.0, server_lr: StepSize = 1.0) -> Metho
 
     Notes
     -----
-    Source: FedAvg (arXiv 1602.05629); server momentum as in FedAvgM (arXiv 1909.06335).
+    Source: FedAvg (arXiv 1602.05629); server momentum as in FedAvgM (arXiv 1909.06335). Cost: all
+    parameters down and up per participant and round, E client gradients.
     """
     beta = check_momentum(server_momentum)
     step = step_schedule("server_lr", server_lr)
@@ -77,7 +78,7 @@ def fed_prox(*, prox: float) -> Method:
     Notes
     -----
     Source: FedProx (arXiv 1812.06127). The anchor w^t are the parameters that the round sent down,
-    whatever the number of local steps. Keeps the compiled local steps.
+    whatever the number of local steps. Cost: that of FedAvg; keeps the compiled local steps.
     """
     weight = real("prox", prox, minimum=0.0)
     return Method(
@@ -108,7 +109,7 @@ def fed_nova(*, server_lr: StepSize = 1.0) -> Method:
     Notes
     -----
     Source: FedNova (arXiv 2007.07481) for plain local gradient steps; C21. E_i are those of the
-    round: a straggler counts with the steps that it took.
+    round: a straggler counts with the steps that it took. Cost: that of FedAvg.
     """
     step = step_schedule("server_lr", server_lr)
 

@@ -175,7 +175,7 @@ def fed_tp_newcomers(
 
     Notes
     -----
-    Source: FedTP (arXiv 2211.01572), new clients.
+    Source: FedTP (arXiv 2211.01572), new clients. Cost: generated blocks down, their change up.
     """
     trained = getattr(getattr(result, "memory", None), "server", None)
     if not isinstance(trained, TransformerMemory):

@@ -33,7 +33,7 @@ def fed_sq(*, structural: Params) -> Method:
     Source: FedSQ (known to us by its abstract), re-implemented; the rule of a layer is inferred
     from it. Given the gates a layer is linear in each of W_Q, W_K and W_V but not jointly, unlike
     the affine regime of a ReLU network. The structural copy is sent once to every client, which
-    runs it once over its sequences.
+    runs it once over its sequences. Cost: besides, that of FedAvg.
     """
     if not isinstance(structural, Params):
         raise TypeError(f"structural must be Params, got {type(structural).__name__}.")

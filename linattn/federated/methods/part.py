@@ -48,7 +48,8 @@ def fed_part(
     Notes
     -----
     Source: FedPart (arXiv 2410.11559). All participants train the same group. Groups share blocks
-    with nobody, so whatever a round does not train stays exactly.
+    with nobody, so whatever a round does not train stays exactly. Cost: a group's blocks up, what
+    has changed since the client's last round down.
     """
     if isinstance(groups, str):
         one_of("groups", groups, GROUPS)
@@ -149,6 +150,7 @@ def fed_part_cost(
     Notes
     -----
     Source: FedPart (arXiv 2410.11559), cost tables; c = 2/3 is inferred from their ratios.
+    Cost: none.
 
     Examples
     --------

@@ -1,0 +1,87 @@
+"""Fill in what the README takes from elsewhere: the example's answer and the table of claims.
+
+What stands between ``<!-- NAME -->`` and ``<!-- end of NAME -->`` is made here, from the output of
+the example and from ``docs/record``; a test compares it with what stands.
+
+    python scripts/write_readme.py
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import linattn as la
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+RECORD = ROOT / "docs" / "record"
+PART = r"(?<=<!-- {0} -->\n).*?(?=<!-- end of {0} -->)"
+HEADS = ("claim", "statement", "kind", "instances", "violated", "tightness")
+
+
+def recorded() -> dict[str, dict[str, str]]:
+    """Return the rows of every recorded table, by claim."""
+    found: dict[str, dict[str, str]] = {}
+    for path in sorted(RECORD.glob("*/claims.csv")):
+        rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
+        found.update((row["claim"], row) for row in rows)
+    return found
+
+
+def claims_part() -> str:
+    """Return what the record says about every claim that is judged."""
+    rows = recorded()
+    judged = [claim for claim in la.claims() if claim.kind != "report" and claim.id in rows]
+    ours = [claim for claim in judged if claim.provenance == "ours"]
+    fewest = min(int(rows[claim.id]["resolved"]) for claim in ours)
+    violated = sum(int(rows[claim.id]["violated"]) for claim in ours)
+    lines = [
+        f"{len(ours)} claims, each on at least {fewest:,} random instances on which all its "
+        f"conditions hold and there is something to measure: {violated} violations. *Tightness* is "
+        "the median of bound over measured, for lower bounds the inverse: 1 is attained.",
+        "",
+        *_table(_cells(claim, rows[claim.id]) for claim in ours),
+        "",
+        f"{len(judged) - len(ours)} published bounds that we could not compare with their papers "
+        "are marked *recalled*, shown beside them and never judge.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(claim: la.Claim, row: dict[str, str]) -> list[str]:
+    tightness = "" if claim.kind == "identity" else f"{float(row['tightness_median']):.3g}"
+    statement = claim.statement.replace("|", "\\|")
+    counts = [f"{int(row['resolved']):,}", row["violated"]]
+    return [claim.id, statement, claim.kind, *counts, tightness]
+
+
+def _table(rows: Iterable[list[str]]) -> list[str]:
+    return ["| " + " | ".join(cells) + " |" for cells in (HEADS, ["---"] * len(HEADS), *rows)]
+
+
+def example_part(text: str) -> str:
+    """Return what the first Python block of a page prints."""
+    block = re.search(r"^```python\n(.*?)^```$", text, re.M | re.S)
+    assert block is not None
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(compile(block.group(1), "README.md", "exec"), {})
+    return f"```text\n{out.getvalue()}```\n"
+
+
+def filled(text: str) -> str:
+    """Return the README with every part made anew."""
+    for name, part in (("example", example_part(text)), ("claims", claims_part())):
+        pattern = re.compile(PART.format(name), re.S)
+        assert pattern.search(text), f"README.md has no part {name}"
+        text = pattern.sub(lambda _, part=part: part, text)  # type: ignore[misc]
+    return text
+
+
+if __name__ == "__main__":
+    README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
