@@ -9,6 +9,7 @@ import numpy as np
 
 from linattn._threads import one_blas_thread
 from linattn._typing import Array
+from linattn.analysis.applicable import refuse_others
 from linattn.analysis.recorded import recorded_driver
 from linattn.federated.method import Method
 from linattn.federated.rounds import Round, check_settings
@@ -83,7 +84,7 @@ def descent_certificate(
     rounds, local_steps, local_lr, batch_size, participation, seed
         As in `run`.
     method : Method, optional
-        Default `fed_avg()`; must train the kernel with plain averaging.
+        Default `fed_avg()`; the certificate speaks of averaging of plain gradient steps only.
 
     Returns
     -------
@@ -96,12 +97,18 @@ def descent_certificate(
         ``curvature_kind`` ("exact", "cheap bound" or, factored, "remainder") and
         ``diverged_round`` (None if it did not).
 
+    Raises
+    ------
+    ValueError
+        If the certificate is not applicable to the method, or a setting is out of range.
+
     Notes
     -----
     Source: C4, C4f, additive identity of theory section 3. L_K is exact for Hd² ≤ 256 and the cheap
     bound of C3 above; the attribute says which. Cost: per local step one profile, two
     gradients and one 𝓚 on the population, besides the run itself.
     """
+    refuse_others("descent_certificate", method)
     settings = check_settings(
         rounds=rounds,
         local_steps=local_steps,

@@ -9,6 +9,7 @@ import numpy as np
 from linattn._typing import Array
 from linattn.analysis.certificate import Ledger, StepErrors
 from linattn.analysis.recorded import recorded_driver
+from linattn.federated.method import Method
 from linattn.federated.rounds import check_settings
 from linattn.types import Params, Problem
 
@@ -80,6 +81,7 @@ def descent_steps(
     batch_size: int | None = None,
     participation: float = 1.0,
     seed: int = 0,
+    method: Method | None = None,
 ) -> DescentSteps:
     """Return the local steps of a FedAvg warm-up as steps of inexact descent on P.
 
@@ -90,6 +92,9 @@ def descent_steps(
         Start.
     rounds, local_steps, local_lr, batch_size, participation, seed
         As in `run`.
+    method : Method, optional
+        Default `fed_avg()`. Whether the inequality speaks of it is for the caller to ask
+        (`linattn.analysis.applicable`).
 
     Notes
     -----
@@ -103,7 +108,7 @@ def descent_steps(
         participation=participation,
         seed=seed,
     )
-    driver = recorded_driver(problem, params, settings)
+    driver = recorded_driver(problem, params, settings, method)
     recorder = _Recorder(problem, params)
     completed = recorder.follow(driver)
     slopes, errors, curvatures = np.array(recorder.steps).reshape(-1, 3).T
