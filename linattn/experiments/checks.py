@@ -14,7 +14,7 @@ from linattn.experiments.store import load_results
 if TYPE_CHECKING:
     import xarray as xr
 
-    from linattn.claims.record import Verdict
+    from linattn.claims import Verdict
 
 SOURCE = "stored results"
 C9_PARTS = ("kernel_bias", "value_transient", "value_floor", "value_cross")
@@ -52,7 +52,7 @@ def worst(
 
     Entries that are not finite are left out: they are past a divergence, which is stored as such.
     """
-    from linattn.claims.record import Claim, Measurement, judge
+    from linattn.claims import Claim, Measurement, judge
 
     def flat(position: int) -> Array:
         return np.concatenate([np.ravel(np.broadcast_arrays(*c)[position]) for c in listed])
@@ -64,9 +64,9 @@ def worst(
     sign = {"upper": measured - bound, "lower": bound - measured}
     excess = sign.get(kind, np.abs(measured - bound)) / np.where(scale > 0.0, scale, 1.0)
     at = int(np.argmax(excess)) if len(excess) else -1
-    claim = Claim(name, statement, kind, SOURCE, lambda _: measurement)
     triple = [float(v[at]) if at >= 0 else 0.0 for v in (measured, bound, scale)]
-    measurement = Measurement(triple[0], triple[1], triple[2], budget=budget)
+    measurement = Measurement(triple[0], triple[1], triple[2])
+    claim = Claim(name, statement, kind, SOURCE, lambda _: measurement, budget=budget)
     return judge(claim, measurement)
 
 
@@ -108,7 +108,7 @@ def _additive(runs: Sequence[xr.Dataset]) -> Verdict:
 def _closed_form(runs: Sequence[xr.Dataset]) -> Verdict:
     def column(run: xr.Dataset) -> Column:
         error = run["relative_error"].where(_tame(run)).values
-        return error, np.zeros_like(error), np.ones_like(error)
+        return 1.0 + error, np.ones_like(error), np.ones_like(error)
 
     statement = "simulated V_t is the closed form"
     return worst("C7 stored", statement, "identity", map(column, runs), FORMULA_BUDGET)
@@ -133,7 +133,7 @@ def _bias_bound(runs: Sequence[xr.Dataset]) -> Verdict:
 def _nulls(runs: Sequence[xr.Dataset]) -> Verdict:
     def column(run: xr.Dataset) -> Column:
         stay = run["null_bias"].where(_tame(run)).values
-        return stay, np.zeros_like(stay), np.ones_like(stay)
+        return 1.0 + stay, np.ones_like(stay), np.ones_like(stay)
 
     return worst("C8 null stored", "no bias in the controls", "identity", map(column, runs), 1e-11)
 

@@ -8,20 +8,19 @@ import numpy as np
 
 import linattn as la
 from linattn.claims.instances import random_instance
+from linattn.claims.judge import STATUSES
 from linattn.claims.table import check_all
 from linattn.experiments.claim_specs import TightnessSpec
 
 if TYPE_CHECKING:
     import xarray as xr
 
-STATUSES = ("holds", "refused", "violated", "reported")
-
 
 def run(spec: TightnessSpec) -> xr.Dataset:
     """Return the tightness of every bound on every instance.
 
     Dimensions: `claim`, bounds that take a moment to check; `instance`. ``tightness`` is at least 1
-    where the bound holds, NaN where it is refused or measures next to nothing; ``status`` is an
+    where the bound holds, NaN where it is not judged or measures next to nothing; ``status`` is an
     index into `STATUSES`; ``recalled`` is 1 for bounds whose paper could not be compared.
     """
     import xarray as xr
@@ -29,8 +28,7 @@ def run(spec: TightnessSpec) -> xr.Dataset:
     chosen = [c for c in la.claims() if c.kind in ("upper", "lower") and c.share == 1.0]
     places = range(spec.first, spec.first + spec.count)
     verdicts = [check_all(chosen, random_instance(spec.seed, k)) for k in places]
-    tightness = [[v.tightness if v.status != "refused" else np.nan for v in row]
-                 for row in verdicts]  # fmt: skip
+    tightness = [[v.tightness for v in row] for row in verdicts]
     status = [[STATUSES.index(v.status) for v in row] for row in verdicts]
     recalled = [float(claim.provenance == "recalled") for claim in chosen]
     both = ("claim", "instance")

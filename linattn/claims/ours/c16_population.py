@@ -35,8 +35,7 @@ CLAIMS = (
         "C16",
         "Ψ(P, Q) = E[GPGQG] of n Gaussian tokens: closed formula against all 15 pairings",
         "identity",
-        "theory section 7",
+        "Population limit",
         _measure,
-        assumptions=("tokens N(0, S)",),
     ),
 )

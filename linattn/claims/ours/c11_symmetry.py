@@ -41,14 +41,14 @@ CLAIMS = (
         "C11",
         "⟨∂_{B_h}F,B_k⟩ − μ⟨B_h,B_k⟩ = ⟨∂_{V_k}F,V_h⟩ − λ⟨V_k,V_h⟩; factored: Qᵀ∂Q, ∂KᵀK",
         "identity",
-        "theory section 2",
+        "Objectives",
         _euler,
     ),
     Claim(
         "C12",
         "the data term is invariant to (Q, K) → (QM, KM⁻ᵀ) and to mixing heads",
         "identity",
-        "theory section 2",
+        "Objectives",
         _gauge,
     ),
 )

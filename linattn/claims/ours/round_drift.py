@@ -7,18 +7,26 @@ from typing import NamedTuple
 import numpy as np
 
 from linattn._typing import Array
+from linattn.analysis.applicable import FULL_BATCHES, PLAIN
 from linattn.analysis.trajectory import LocalPath, client_gradients
-from linattn.claims.along import finite, frozen_rounds, shown, warmup_rounds
+from linattn.claims.along import frozen_rounds, shown, warmup_rounds
+from linattn.claims.conditions import (
+    CLOSED_FORM,
+    FINITE_FROZEN,
+    FINITE_WARMUP,
+    FINITE_WARMUP_ROUND,
+    client_steps,
+)
+from linattn.claims.frozen_runs import stage_of
 from linattn.claims.record import (
     LONG_BUDGET,
     Claim,
-    Condition,
     Constant,
     Instance,
     Measurement,
-    refused,
+    Requirement,
 )
-from linattn.claims.value_descent import stage_of
+from linattn.claims.sizes import gradient_terms, path_size, rounded
 from linattn.linalg import spectral_norms
 from linattn.objectives.forms import SequenceForm
 from linattn.theory.drift import (
@@ -30,10 +38,15 @@ from linattn.theory.drift import (
 from linattn.types import Params
 
 
-def _drift(path: LocalPath) -> float:
-    """‖Σw_i(1/E)Σ_k(ĝ_i^k − ∇F_i(w))‖."""
+def _drift(path: LocalPath, block: slice = slice(None)) -> float:
+    """‖Σw_i(1/E)Σ_k(ĝ_i^k − ∇F_i(w))‖ in some entries."""
     change = path.gradients.mean(axis=0) - path.full_gradients[0]
-    return float(np.linalg.norm(path.weights @ change))
+    return float(np.linalg.norm(path.weights @ change[:, block]))
+
+
+def _noise(instance: Instance, path: LocalPath, largest: float) -> float:
+    """Rounding of gradients, and of the places they are taken at; `largest` is a curvature."""
+    return rounded(gradient_terms(instance) + largest * path_size(path), LONG_BUDGET)
 
 
 def _norms(rows: Array) -> Array:
@@ -49,18 +62,9 @@ def _largest_ratio(numerators: Array, denominators: Array) -> Array:
     return np.asarray(ratios.max(axis=0))
 
 
-def _conditions(instance: Instance, paths: list[LocalPath]) -> tuple[Condition, Condition]:
-    full = Condition("full batches", 0.0 if instance.batch_size is None else -1.0)
-    return full, finite(paths, instance.rounds)
-
-
 def _general(instance: Instance) -> Measurement:
-    paths = warmup_rounds(instance)
-    conditions = _conditions(instance, paths)
-    if conditions[1].slack < 0:
-        return refused(*conditions)
     rows, largest = [], 0.0
-    for path in paths:
+    for path in warmup_rounds(instance):
         changes = _norms(np.diff(path.full_gradients, axis=0))
         moves = _norms(np.diff(path.places[:-1], axis=0))
         secants = _largest_ratio(changes, moves)
@@ -69,35 +73,27 @@ def _general(instance: Instance) -> Measurement:
         starts = _norms(path.full_gradients[0])
         bound = float(path.weights @ (np.array(factors) * starts))
         measured = _drift(path)
-        rows.append((measured, bound, float(path.weights @ starts) + measured))
+        noise = _noise(instance, path, float(secants.max()))
+        rows.append((measured, bound, float(path.weights @ starts) + measured + noise))
     return Measurement(
         *shown(rows, LONG_BUDGET),
-        conditions=conditions,
         constants=(Constant("max L_i", largest, "secant along the local path"),),
-        budget=LONG_BUDGET,
     )
 
 
 def _quadratic(instance: Instance) -> Measurement:
     stage = stage_of(instance)
-    paths = frozen_rounds(instance)
-    small = Condition("ηλ_max(A_i) ≤ 1", 1.0 - stage.largest_step_curvature)
-    conditions = (small, finite(paths, instance.rounds))
-    if conditions[1].slack < 0:
-        return refused(*conditions)
     steps = stage.local_lr * spectral_norms(stage.hessians)
     factors = np.array([quadratic_drift_factor(float(x), stage.local_steps) for x in steps])
     value, rows = instance.params.layout.slices["value"], []
-    for path in paths:
+    for path in frozen_rounds(instance):
         starts = _norms(path.full_gradients[0][:, value])
-        measured = _drift(path)
         bound = float(path.weights @ (factors * starts))
-        rows.append((measured, bound, float(path.weights @ starts)))
+        noise = _noise(instance, path, float(steps.max()) / stage.local_lr)
+        rows.append((_drift(path, value), bound, float(path.weights @ starts) + noise))
     return Measurement(
         *shown(rows, LONG_BUDGET),
-        conditions=conditions,
         constants=(Constant("max ψ_q", float(factors.max()), "exact eigenvalues of A_i"),),
-        budget=LONG_BUDGET,
     )
 
 
@@ -133,8 +129,9 @@ def _block_secants(instance: Instance, path: LocalPath) -> _Secants:
     )
 
 
-def _largest_value_curvature(instance: Instance, path: LocalPath) -> float:
-    """max λ_max(A_i) at the kernels of all local steps."""
+def _path_slack(instance: Instance) -> float:
+    """2 − η max λ_max(A_i) at the kernels of all local steps of the first round."""
+    path = warmup_rounds(instance)[0]
     problem, layout, largest = instance.problem, instance.params.layout, 0.0
     for k, i in enumerate(path.participants):
         held = problem.statistics.take(problem.client(int(i)))
@@ -142,17 +139,12 @@ def _largest_value_curvature(instance: Instance, path: LocalPath) -> float:
         kernels = (Params(layout, flat).kernels() for flat in path.places[:-1, k])
         hessians = np.stack([form.normal_equations(kernel).hessian for kernel in kernels])
         largest = max(largest, float(spectral_norms(hessians).max()))
-    return largest + problem.value_ridge
+    return 2.0 - path.step_size * (largest + problem.value_ridge)
 
 
 def _blocks(instance: Instance) -> Measurement:
     """The first round, kernel block general and value block convex-quadratic."""
-    paths = warmup_rounds(instance)[:1]
-    conditions = _conditions(instance._replace(rounds=1), paths)
-    if conditions[1].slack < 0:
-        return refused(*conditions)
-    (path,) = paths
-    curvature = path.step_size * _largest_value_curvature(instance, path)
+    path = warmup_rounds(instance)[0]
     secants = _block_secants(instance, path)
     split = instance.params.layout.slices["value"].start
     starts = path.full_gradients[0]
@@ -168,44 +160,51 @@ def _blocks(instance: Instance) -> Measurement:
             for k in range(len(norms))
         ]
     )
-    measured = _drift(path)
+    measured, largest = _drift(path), float(np.max(secants))
+    noise = _noise(instance, path, largest)
     return Measurement(
         measured,
         float(np.linalg.norm(path.weights @ bounds)),
-        float(path.weights @ norms.sum(axis=1)) + measured,
-        conditions=(*conditions, Condition("ηλ_max(A_i) ≤ 2 on the path", 2.0 - curvature)),
+        float(path.weights @ norms.sum(axis=1)) + measured + noise,
         constants=(
             Constant("max L_θθ", float(secants.kernel.max()), "secant along the local path"),
             Constant("max L_VV", float(secants.value.max()), "secant along the local path"),
         ),
-        budget=LONG_BUDGET,
     )
 
 
-SOURCE = "literature: FedAvg round as inexact gradient descent"
 CLAIMS = (
     Claim(
         "drift general",
         "‖e‖ ≤ Σp ψ(ηL_i)‖∇F_i(w)‖, ψ = ((1 + x)^E − 1)/(xE) − 1, all blocks",
         "upper",
-        SOURCE,
+        "Inexact gradient descent",
         _general,
-        assumptions=("full batches", "finite trajectory"),
+        needs=(PLAIN, FULL_BATCHES),
+        conditions=(FINITE_WARMUP,),
+        budget=LONG_BUDGET,
     ),
     Claim(
         "drift quadratic",
         "‖e‖ ≤ Σp ψ_q(ηL_i)‖∇F_i(V)‖, ψ_q = 1 − (1 − (1 − x)^E)/(xE), value block",
         "upper",
-        SOURCE,
+        "Inexact gradient descent",
         _quadratic,
-        assumptions=("full batches", "full participation", "ηλ_max(A_i) ≤ 1"),
+        needs=CLOSED_FORM,
+        conditions=(client_steps(1.0), FINITE_FROZEN),
+        budget=LONG_BUDGET,
     ),
     Claim(
         "drift blocks",
         "‖e‖ block by block: ψ-like growth for the kernel, none for the value block",
         "upper",
-        SOURCE,
+        "Inexact gradient descent",
         _blocks,
-        assumptions=("full batches", "finite trajectory", "ηλ_max(A_i) ≤ 2 on the path"),
+        needs=(PLAIN, FULL_BATCHES),
+        conditions=(
+            FINITE_WARMUP_ROUND,
+            Requirement("ηλ_max(A_i) ≤ 2 on the path", _path_slack),
+        ),
+        budget=LONG_BUDGET,
     ),
 )

@@ -1,20 +1,20 @@
 """C14: the descent certificate as a chain of contractions with measured PL moduli."""
 
-from __future__ import annotations
-
 import numpy as np
 
+from linattn.analysis.applicable import PLAIN
 from linattn.analysis.descent_steps import DescentSteps
 from linattn.claims.along import shown, warmup_descent
+from linattn.claims.conditions import FINITE_DESCENT
 from linattn.claims.record import (
     LONG_BUDGET,
     Claim,
-    Condition,
     Constant,
     Instance,
     Measurement,
-    refused,
+    Requirement,
 )
+from linattn.claims.sizes import loss_terms
 from linattn.objectives.population import population
 from linattn.objectives.reference import dual_lower_bound
 from linattn.theory.inexact import descent_chain, measured_moduli
@@ -32,25 +32,20 @@ def _reference(instance: Instance, steps: DescentSteps) -> float:
 
 def _measure(instance: Instance) -> Measurement:
     steps = warmup_descent(instance)
-    finite = Condition("finite trajectory", 0.0 if steps.completed else -1.0)
-    if finite.slack < 0:
-        return refused(finite)
-    small = Condition("ηL ≤ 1 at every step", 1.0 - float(steps.eta_L.max()))
     reference, eta = _reference(instance, steps), instance.local_lr
     excess = steps.profile - reference
     moduli = measured_moduli(excess[:-1], steps.slopes_sq, eta)
     chain = descent_chain(float(excess[0]), eta, moduli, steps.errors_sq)
-    scale = abs(steps.profile[0]) + reference + 0.5 * eta * float(steps.errors_sq.sum())
+    paid = 0.5 * eta * float(steps.errors_sq.sum())
+    scale = abs(steps.profile[0]) + reference + paid + loss_terms(instance)
     rows = [(float(m), float(b), scale) for m, b in zip(excess[1:], chain, strict=True)]
     how = "zero" if reference == 0.0 else "C15 at the last iterate"
     return Measurement(
         *shown(rows, LONG_BUDGET),
-        conditions=(finite, small),
         constants=(
             Constant("P_ref", reference, how),
             Constant("median m_k", float(np.median(moduli)), "measured along the path"),
         ),
-        budget=LONG_BUDGET,
     )
 
 
@@ -59,8 +54,16 @@ CLAIMS = (
         "C14",
         "P(B_T) − P_ref ≤ Π(1 − ηm_k)Δ_0 + (η/2)Σ_kΠ_{j>k}(1 − ηm_j)‖ε_k‖², measured m_k",
         "upper",
-        "theory section 3",
+        "Warm-up",
         _measure,
-        assumptions=("finite trajectory", "ηL ≤ 1 at every step"),
+        needs=(PLAIN,),
+        conditions=(
+            FINITE_DESCENT,
+            Requirement(
+                "ηL ≤ 1 at every step",
+                lambda at: 1.0 - float(warmup_descent(at).eta_L.max()),
+            ),
+        ),
+        budget=LONG_BUDGET,
     ),
 )

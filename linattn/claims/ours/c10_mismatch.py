@@ -3,17 +3,14 @@
 import numpy as np
 
 from linattn.analysis.mismatch import aggregation_mismatch
-from linattn.claims.along import finite, warmup_rounds
-from linattn.claims.record import Claim, Instance, Measurement, refused
+from linattn.claims.along import warmup_rounds
+from linattn.claims.conditions import FINITE_WARMUP_ROUND
+from linattn.claims.record import Claim, Instance, Measurement
 from linattn.types import Params
 
 
 def _measure(instance: Instance) -> Measurement:
-    paths = warmup_rounds(instance)[:1]
-    condition = finite(paths, 1)
-    if condition.slack < 0:
-        return refused(condition)
-    (path,) = paths
+    path = warmup_rounds(instance)[0]
     models = [Params(instance.params.layout, flat) for flat in path.places[-1]]
     found = aggregation_mismatch(instance.problem, models, path.weights)
     predicted = found.kernel_value + found.query_key
@@ -22,7 +19,6 @@ def _measure(instance: Instance) -> Measurement:
         float(np.linalg.norm(predicted)),
         2.0 * found.scale,
         residual=float(np.linalg.norm(found.measured - predicted)),
-        conditions=(condition,),
     )
 
 
@@ -31,8 +27,8 @@ CLAIMS = (
         "C10",
         "Σp Ŷ(θ_i) − Ŷ(θ̄) = the covariance of kernel and value (and of query and key)",
         "identity",
-        "theory section 3",
+        "Warm-up",
         _measure,
-        assumptions=("finite local steps",),
+        conditions=(FINITE_WARMUP_ROUND,),
     ),
 )
