@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
 from linattn.federated.method import Method, train_everything
@@ -10,7 +10,8 @@ from linattn.federated.settings import choose_participants
 from linattn.types import Params, Problem
 
 MERGED, FACTORED = "merged kernel", "factored kernel"
-PLAIN = "averaging of plain gradient steps"
+PLAIN_STEPS = "plain gradient steps from the server's parameters"
+AVERAGING = "averaging of client parameters"
 FULL_BATCHES = "full batches"
 FULL_PARTICIPATION = "full participation"
 
@@ -49,15 +50,44 @@ def unmet_needs(needs: Iterable[str], setting: Setting) -> tuple[Unmet, ...]:
     Parameters
     ----------
     needs : iterable of str
-        Among `MERGED`, `FACTORED`, `PLAIN`, `FULL_BATCHES`, `FULL_PARTICIPATION`.
+        Among the keys of `INSTEAD`.
     setting : Setting
     """
     found = ((need, INSTEAD[need](setting)) for need in needs)
     return tuple(Unmet(need, instead) for need, instead in found if instead)
 
 
-def _other_method(setting: Setting) -> str:
-    return "" if setting.method is None else "; ".join(deviations(setting.method))
+def other_steps(method: Method | None) -> str:
+    """Say why the local steps of a method are not plain; empty if they are, as FedAvg's.
+
+    Judged by slots: one that happens to do nothing (a proximal weight of zero) counts.
+    """
+    if method is None:
+        return ""
+    slots = {
+        "exchanges the objective of the clients": method.oracle is not None,
+        "does not train every block in every round": method.plan is not train_everything,
+        "starts clients elsewhere": method.start is not None,
+        "adds to the gradients": method.direction is not None,
+        "adds a penalty to the loss": method.penalty_gradient is not None,
+    }
+    return _listed(method, slots)
+
+
+def other_server(method: Method | None) -> str:
+    """Say why the server of a method does not go to the weighted mean; empty if it does."""
+    if method is None:
+        return ""
+    slots = {
+        "does not step to the weighted mean": method.aggregate is not None,
+        "may discard a round": method.review is not None,
+    }
+    return _listed(method, slots)
+
+
+def _listed(method: Method, slots: dict[str, bool]) -> str:
+    found = [words for words, filled in slots.items() if filled]
+    return f"{method.name} {' and '.join(found)}" if found else ""
 
 
 def _minibatches(setting: Setting) -> str:
@@ -75,34 +105,12 @@ def _sampling(setting: Setting) -> str:
 INSTEAD: dict[str, Callable[[Setting], str]] = {
     MERGED: lambda setting: "this one is factored" if setting.params.is_factored else "",
     FACTORED: lambda setting: "" if setting.params.is_factored else "this one is merged",
-    PLAIN: _other_method,
+    PLAIN_STEPS: lambda setting: other_steps(setting.method),
+    AVERAGING: lambda setting: other_server(setting.method),
     FULL_BATCHES: _minibatches,
     FULL_PARTICIPATION: _sampling,
 }
 """Every need, and what a setting has instead in words; empty where it is met."""
-
-
-def deviations(method: Method) -> tuple[str, ...]:
-    """Return in words where a method leaves averaging of plain gradient steps; empty for FedAvg.
-
-    Judged by its slots: one that happens to do nothing (a proximal weight of zero) counts.
-    """
-    return tuple(f"{method.name} {words}" for words in _deviations(method))
-
-
-def _deviations(method: Method) -> Iterator[str]:
-    if method.oracle is not None:
-        yield "exchanges the objective of the clients"
-    if method.plan is not train_everything:
-        yield "does not train every block in every round"
-    if method.start is not None:
-        yield "starts clients elsewhere than at the server's parameters"
-    if method.direction is not None or method.penalty_gradient is not None:
-        yield "adds to the gradients"
-    if method.review is not None:
-        yield "may discard a round"
-    if method.aggregate is not None:
-        yield "does not step to the weighted mean"
 
 
 def refuse_others(what: str, method: Method | None) -> None:
@@ -113,6 +121,9 @@ def refuse_others(what: str, method: Method | None) -> None:
     ValueError
         Saying that `what` is not applicable, and why.
     """
-    found = () if method is None else deviations(method)
+    found = [words for words in (other_steps(method), other_server(method)) if words]
     if found:
-        raise ValueError(f"{what} is not applicable: it needs {PLAIN}, but {'; '.join(found)}.")
+        raise ValueError(
+            f"{what} is not applicable to this method: it is about averaging of plain gradient "
+            f"steps, and {'; '.join(found)}."
+        )

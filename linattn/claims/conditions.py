@@ -6,14 +6,20 @@ from collections.abc import Callable
 
 import numpy as np
 
-from linattn.analysis.applicable import FULL_BATCHES, FULL_PARTICIPATION, PLAIN
+from linattn.analysis.applicable import (
+    AVERAGING,
+    FULL_BATCHES,
+    FULL_PARTICIPATION,
+    PLAIN_STEPS,
+)
 from linattn.analysis.trajectory import LocalPath
 from linattn.claims.along import frozen_rounds, warmup_descent, warmup_rounds
 from linattn.claims.frozen_runs import curvatures, stage_of
 from linattn.claims.judge import VANISHING
 from linattn.claims.record import Instance, Requirement
 
-CLOSED_FORM = (PLAIN, FULL_BATCHES, FULL_PARTICIPATION)
+FED_AVG = (PLAIN_STEPS, AVERAGING)
+CLOSED_FORM = (*FED_AVG, FULL_BATCHES, FULL_PARTICIPATION)
 """What the closed form of the frozen stage needs of a run."""
 DIVERGED = "the run leaves the floating-point numbers"
 

@@ -1,9 +1,9 @@
 """C4 and C4f: the warm-up is inexact descent on the profile."""
 
-from linattn.analysis.applicable import FACTORED, MERGED, PLAIN
+from linattn.analysis.applicable import FACTORED, MERGED
 from linattn.analysis.certificate import IDENTITY, LEDGER
 from linattn.claims.along import warmup_descent
-from linattn.claims.conditions import FINITE_DESCENT
+from linattn.claims.conditions import FED_AVG, FINITE_DESCENT
 from linattn.claims.record import Claim, Constant, Instance, Measurement
 from linattn.claims.sizes import loss_terms
 
@@ -41,7 +41,7 @@ CLAIMS = (
         "upper",
         "Warm-up",
         _certificate,
-        needs=(MERGED, PLAIN),
+        needs=(MERGED, *FED_AVG),
         conditions=(FINITE_DESCENT,),
     ),
     Claim(
@@ -50,7 +50,7 @@ CLAIMS = (
         "upper",
         "Warm-up",
         _certificate,
-        needs=(FACTORED, PLAIN),
+        needs=(FACTORED, *FED_AVG),
         conditions=(FINITE_DESCENT,),
     ),
     Claim(
@@ -59,7 +59,7 @@ CLAIMS = (
         "identity",
         "Warm-up",
         _additive,
-        needs=(PLAIN,),
+        needs=FED_AVG,
         conditions=(FINITE_DESCENT,),
     ),
 )

@@ -7,9 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from linattn._typing import Array
-from linattn.analysis.applicable import PLAIN
 from linattn.claims.along import Row, shown, warmup_rounds
-from linattn.claims.conditions import FINITE_WARMUP, FINITE_WARMUP_ROUND
+from linattn.claims.conditions import FED_AVG, FINITE_WARMUP, FINITE_WARMUP_ROUND
 from linattn.claims.record import (
     LONG_BUDGET,
     ROUNDING_BUDGET,
@@ -169,7 +168,7 @@ CLAIMS = (
         "identity",
         "Warm-up",
         _recursion,
-        needs=(PLAIN,),
+        needs=FED_AVG,
         conditions=(FINITE_WARMUP, SOLVABLE),
         budget=LONG_BUDGET,
     ),
@@ -179,7 +178,7 @@ CLAIMS = (
         "upper",
         "Warm-up",
         _contraction,
-        needs=(PLAIN,),
+        needs=FED_AVG,
         conditions=(FINITE_WARMUP, SOLVABLE),
         budget=LONG_BUDGET,
     ),

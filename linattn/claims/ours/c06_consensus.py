@@ -8,15 +8,10 @@ from functools import partial
 import numpy as np
 
 from linattn._typing import Array
-from linattn.analysis.applicable import FULL_BATCHES, MERGED, PLAIN
+from linattn.analysis.applicable import FULL_BATCHES, MERGED, PLAIN_STEPS
 from linattn.analysis.trajectory import LocalPath, client_gradients
 from linattn.claims.along import frozen_rounds, shown, warmup_rounds
-from linattn.claims.conditions import (
-    CLOSED_FORM,
-    FINITE_FROZEN_ROUND,
-    FINITE_WARMUP_ROUND,
-    client_steps,
-)
+from linattn.claims.conditions import FINITE_FROZEN_ROUND, FINITE_WARMUP_ROUND, client_steps
 from linattn.claims.frozen_runs import stage_of
 from linattn.claims.record import LONG_BUDGET, Claim, Constant, Instance, Measurement
 from linattn.claims.sizes import gradient_terms, path_size, rounded
@@ -113,7 +108,7 @@ CLAIMS = (
         "upper",
         "Warm-up",
         _secant,
-        needs=(PLAIN, FULL_BATCHES),
+        needs=(PLAIN_STEPS, FULL_BATCHES),
         conditions=(FINITE_WARMUP_ROUND,),
         budget=LONG_BUDGET,
     ),
@@ -123,7 +118,7 @@ CLAIMS = (
         "upper",
         "Warm-up",
         _segment,
-        needs=(MERGED, PLAIN, FULL_BATCHES),
+        needs=(MERGED, PLAIN_STEPS, FULL_BATCHES),
         conditions=(FINITE_WARMUP_ROUND,),
         budget=LONG_BUDGET,
         share=0.25,
@@ -134,7 +129,7 @@ CLAIMS = (
         "upper",
         "Warm-up",
         partial(_frozen, bound_of=frozen_consensus_bound),
-        needs=CLOSED_FORM,
+        needs=(PLAIN_STEPS, FULL_BATCHES),
         conditions=(client_steps(2.0), FINITE_FROZEN_ROUND),
         budget=LONG_BUDGET,
     ),
@@ -144,7 +139,7 @@ CLAIMS = (
         "upper",
         "Warm-up",
         partial(_frozen, bound_of=frozen_contraction_bound),
-        needs=CLOSED_FORM,
+        needs=(PLAIN_STEPS, FULL_BATCHES),
         conditions=(client_steps(1.0), FINITE_FROZEN_ROUND),
         budget=LONG_BUDGET,
     ),

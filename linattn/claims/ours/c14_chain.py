@@ -2,10 +2,9 @@
 
 import numpy as np
 
-from linattn.analysis.applicable import PLAIN
 from linattn.analysis.descent_steps import DescentSteps
 from linattn.claims.along import shown, warmup_descent
-from linattn.claims.conditions import FINITE_DESCENT
+from linattn.claims.conditions import FED_AVG, FINITE_DESCENT
 from linattn.claims.record import (
     LONG_BUDGET,
     Claim,
@@ -56,7 +55,7 @@ CLAIMS = (
         "upper",
         "Warm-up",
         _measure,
-        needs=(PLAIN,),
+        needs=FED_AVG,
         conditions=(
             FINITE_DESCENT,
             Requirement(

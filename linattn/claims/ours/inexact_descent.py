@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from linattn.analysis.applicable import PLAIN
 from linattn.claims.along import Row, shown
-from linattn.claims.conditions import CLOSED_FORM, FINITE_FROZEN, client_steps, mean_steps
+from linattn.claims.conditions import CLOSED_FORM, FED_AVG, FINITE_FROZEN, client_steps, mean_steps
 from linattn.claims.frozen_runs import curvatures, local_descent, stage_of, value_descent
 from linattn.claims.record import (
     LONG_BUDGET,
@@ -109,7 +108,7 @@ CLAIMS = (
         "upper",
         "Inexact gradient descent",
         _absolute,
-        needs=(PLAIN,),
+        needs=FED_AVG,
         conditions=(FINITE_FROZEN, mean_steps(1.0)),
         budget=LONG_BUDGET,
     ),
@@ -119,7 +118,7 @@ CLAIMS = (
         "upper",
         "Inexact gradient descent",
         _relative,
-        needs=(PLAIN,),
+        needs=FED_AVG,
         conditions=(
             FINITE_FROZEN,
             Requirement(

@@ -7,11 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from linattn._typing import Array
-from linattn.analysis.applicable import FULL_BATCHES, PLAIN
+from linattn.analysis.applicable import FULL_BATCHES, PLAIN_STEPS
 from linattn.analysis.trajectory import LocalPath, client_gradients
 from linattn.claims.along import frozen_rounds, shown, warmup_rounds
 from linattn.claims.conditions import (
-    CLOSED_FORM,
     FINITE_FROZEN,
     FINITE_WARMUP,
     FINITE_WARMUP_ROUND,
@@ -88,7 +87,7 @@ def _quadratic(instance: Instance) -> Measurement:
     value, rows = instance.params.layout.slices["value"], []
     for path in frozen_rounds(instance):
         starts = _norms(path.full_gradients[0][:, value])
-        bound = float(path.weights @ (factors * starts))
+        bound = float(path.weights @ (factors[path.participants] * starts))
         noise = _noise(instance, path, float(steps.max()) / stage.local_lr)
         rows.append((_drift(path, value), bound, float(path.weights @ starts) + noise))
     return Measurement(
@@ -180,7 +179,7 @@ CLAIMS = (
         "upper",
         "Inexact gradient descent",
         _general,
-        needs=(PLAIN, FULL_BATCHES),
+        needs=(PLAIN_STEPS, FULL_BATCHES),
         conditions=(FINITE_WARMUP,),
         budget=LONG_BUDGET,
     ),
@@ -190,7 +189,7 @@ CLAIMS = (
         "upper",
         "Inexact gradient descent",
         _quadratic,
-        needs=CLOSED_FORM,
+        needs=(PLAIN_STEPS, FULL_BATCHES),
         conditions=(client_steps(1.0), FINITE_FROZEN),
         budget=LONG_BUDGET,
     ),
@@ -200,7 +199,7 @@ CLAIMS = (
         "upper",
         "Inexact gradient descent",
         _blocks,
-        needs=(PLAIN, FULL_BATCHES),
+        needs=(PLAIN_STEPS, FULL_BATCHES),
         conditions=(
             FINITE_WARMUP_ROUND,
             Requirement("ηλ_max(A_i) ≤ 2 on the path", _path_slack),

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from linattn.analysis.applicable import PLAIN
-from linattn.claims.conditions import FINITE_FROZEN, client_steps
+from linattn.claims.conditions import FED_AVG, FINITE_FROZEN, client_steps
 from linattn.claims.frozen_runs import curvatures, local_descent, stage_of
 from linattn.claims.record import LONG_BUDGET, Claim, Constant, Instance, Measurement
 from linattn.theory.published import biased_descent_bound
@@ -41,7 +40,7 @@ CLAIMS = (
         "upper",
         "Ajalloeian and Stich 2020",
         _measure,
-        needs=(PLAIN,),
+        needs=FED_AVG,
         conditions=(FINITE_FROZEN, client_steps(1.0)),
         provenance="recalled",
         budget=LONG_BUDGET,

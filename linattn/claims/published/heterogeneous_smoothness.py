@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from linattn.analysis.applicable import FULL_PARTICIPATION
 from linattn.claims.along import shown
-from linattn.claims.conditions import CLOSED_FORM, FINITE_FROZEN
+from linattn.claims.conditions import FINITE_FROZEN
 from linattn.claims.frozen_runs import frozen_places, smoothness
 from linattn.claims.record import LONG_BUDGET, Claim, Constant, Instance, Measurement
 from linattn.theory.published import heterogeneous_smoothness
@@ -28,7 +29,7 @@ CLAIMS = (
         "upper",
         "heterogeneity-driven Lipschitz constant, ICLR 2024 submission",
         _measure,
-        needs=CLOSED_FORM,
+        needs=(FULL_PARTICIPATION,),
         conditions=(FINITE_FROZEN,),
         budget=LONG_BUDGET,
     ),
