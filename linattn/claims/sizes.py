@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from linattn._typing import Array
 from linattn.analysis.trajectory import LocalPath
 from linattn.claims.record import Instance, shared
 from linattn.objectives.population import population
@@ -48,9 +49,9 @@ def gradient_terms(instance: Instance) -> float:
 
 
 def path_size(path: LocalPath) -> float:
-    """The largest ‖w_i‖ of a round."""
-    return float(_norms(path.places.reshape(-1, path.places.shape[-1])).max())
+    """The largest ‖w_i‖ at which a gradient of a round is taken."""
+    return float(np.linalg.norm(path.places[:-1], axis=-1).max())
 
 
-def _norms(rows: np.ndarray) -> np.ndarray:
+def _norms(rows: Array) -> Array:
     return np.asarray(np.linalg.norm(rows.reshape(len(rows), -1), axis=1))

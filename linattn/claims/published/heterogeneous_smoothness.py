@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from linattn.analysis.applicable import FULL_PARTICIPATION
+from linattn.analysis.applicable import FULL_PARTICIPATION, PLAIN_STEPS
 from linattn.claims.along import shown
 from linattn.claims.conditions import FINITE_FROZEN
 from linattn.claims.frozen_runs import frozen_places, smoothness
@@ -29,7 +29,7 @@ CLAIMS = (
         "upper",
         "heterogeneity-driven Lipschitz constant, ICLR 2024 submission",
         _measure,
-        needs=(FULL_PARTICIPATION,),
+        needs=(PLAIN_STEPS, FULL_PARTICIPATION),
         conditions=(FINITE_FROZEN,),
         budget=LONG_BUDGET,
     ),

@@ -4,10 +4,18 @@ import numpy as np
 import reference as ref
 from reference import norm_sq, stack
 
-from claim_numbers.cases import Numbers, energy, norm, norm_2, one, warmup
-from claim_numbers.frozen import Frozen
-from linattn.federated.rounds import draw_batches
-from linattn.streams import stream
+from claim_cases.build import (
+    Numbers,
+    batches,
+    gradient_terms,
+    loss_terms,
+    norm,
+    norm_2,
+    one,
+    rounded,
+    warmup,
+)
+from claim_cases.frozen import Frozen
 
 
 def ledger(case, upper):
@@ -16,10 +24,10 @@ def ledger(case, upper):
     start, end = table["profile"][[0, -1]]
     if not upper:
         terms = [abs(start), abs(end), *(abs(table[name][-1]) for name in ref.SIGNED)]
-        return one(end, table["additive"][-1], sum(terms) + energy(case))
+        return one(end, table["additive"][-1], sum(terms) + loss_terms(case))
     terms = [abs(table[name][-1]) for name in (*ref.COSTS, "descent_paid", "step_term")]
     return Numbers(
-        [(end, table["certificate"][-1], abs(start) + sum(terms))],
+        [(end, table["certificate"][-1], abs(start) + sum(terms) + loss_terms(case))],
         {"max ηL_K": max(step_curvature(case, s) for s in run.steps), "violated local steps": 0},
     )
 
@@ -52,7 +60,7 @@ def tracking_row(case, theta, value):
     here, there = ref.gradient(inst, theta, value)[0], ref.profile_gradient(inst, theta)
     return Numbers(
         [(norm(ref.add(here, there, -1)), factor * (coupling * delta + kappa * delta**2),
-          norm(here) + norm(there))],
+          norm(here) + norm(there) + rounded(gradient_terms(case), 1e-12))],
         {"‖J‖₂": coupling, "κ": kappa, "factor": factor, "‖Δ‖": delta},
     )  # fmt: skip
 
@@ -99,7 +107,9 @@ def consensus(case):
         here = dict.fromkeys(step.local, (step.theta, step.value))
         gradients = ref.joint_models(ref.local_gradients(case.inst, here))
         zetas.append(ref.client_spread(step.weights, gradients))
-    scale = max(side["left"] for side in sides) + eta * max(zetas)
+    largest = max(norm(model) for step in steps for model in ref.joint_models(step.local).values())
+    moved = eta * len(steps) * gradient_terms(case)
+    scale = max(side["left"] for side in sides) + eta * max(zetas) + rounded(largest + moved)
     return steps, sides, zetas, scale
 
 
@@ -152,12 +162,9 @@ def value_maps(case, theta, value):
 def mismatch(case):
     """At the end of the first round, before averaging, over all sequences."""
     last = warmup(case).steps[case.instance.local_steps - 1]
-    batches = None
     at = case.instance
-    if at.batch_size is not None:
-        batches = {i: draw_batches(len(case.inst.clients[i]), at.batch_size, at.local_steps,
-                                   stream(at.seed, "batch", i, 0)) for i in last.local}  # fmt: skip
-    gradients = ref.local_gradients(case.inst, last.local, batches, at.local_steps - 1)
+    drawn = batches(case, 0, last.local)
+    gradients = ref.local_gradients(case.inst, last.local, drawn, at.local_steps - 1)
     ends = ref.take_step(last.local, gradients, case.eta, case.eta)
     mean = sum(last.weights[i] * value_maps(case, *ends[i]) for i in ends)
     apart = norm(mean - value_maps(case, *ref.average(last.weights, ends)))
@@ -178,7 +185,7 @@ def chain(case):
         bound = (1 - eta * moduli[-1]) * bound + error
         errors += error
         rows.append((ref.profile(inst, step.theta_next) - reference, bound))
-    scale = start + reference + errors
+    scale = start + reference + errors + loss_terms(case)
     return Numbers(
         [(*row, scale) for row in rows], {"P_ref": reference, "median m_k": np.median(moduli)}
     )

@@ -4,7 +4,7 @@ import numpy as np
 import reference as ref
 from reference import matrix_mean, norm_sq
 
-from claim_numbers.cases import energy, norm, norm_2, one
+from claim_cases.build import energy, loss_terms, norm, norm_2, one
 from linattn.streams import stream
 
 
@@ -14,7 +14,8 @@ def gap(case):
     away = stream(case.instance.seed, "distance").normal(size=star.shape)
     there = star + away * 0.5 * (1.0 + norm(star)) / norm(away)
     value, lowest = ref.objective(inst, theta, there), ref.profile(inst, theta)
-    return one(value - lowest, ref.gap(inst, theta, there), abs(value) + abs(lowest))
+    scale = abs(value) + abs(lowest) + loss_terms(case)
+    return one(value - lowest, ref.gap(inst, theta, there), scale)
 
 
 def kernel_direction(case, name, share):
@@ -35,6 +36,11 @@ def moved(case):
     return kernel_direction(case, "move", 1 / 3)
 
 
+def both_terms(case):
+    """The sizes of the terms of P before and after the move."""
+    return loss_terms(case) + loss_terms(case, ref.add(case.theta, moved(case)))
+
+
 def increment(case):
     (kernel,), (move,) = case.theta, moved(case)
     sides = ref.increment(case.inst, kernel, move)
@@ -44,7 +50,7 @@ def increment(case):
     )
     gain = ref.resolve_gain(case.inst, kernel, kernel + move)
     terms = (sides["left"], ref.profile(case.inst, kernel), slope, bend, gain)
-    return one(sides["left"], sides["right"], sum(map(abs, terms)))
+    return one(sides["left"], sides["right"], sum(map(abs, terms)) + both_terms(case))
 
 
 def increment_bound(case):
@@ -53,14 +59,15 @@ def increment_bound(case):
     slope = ref.dot(ref.profile_gradient(case.inst, kernel), move)
     largest = ref.curvature(case.inst, kernel)
     terms = (sides["left"], ref.profile(case.inst, kernel), slope, 0.5 * largest * norm_sq(move))
-    return one(sides["left"], sides["upper"], sum(map(abs, terms)), L_K=largest)
+    scale = sum(map(abs, terms)) + both_terms(case)
+    return one(sides["left"], sides["upper"], scale, L_K=largest)
 
 
 def stale(case, bound):
     there = ref.add(case.theta, moved(case))
     sides = ref.increment_free(case.inst, case.theta, there)
     gain = ref.resolve_gain(case.inst, case.theta, there) if bound == "right" else 0.0
-    scale = abs(sides["left"]) + abs(sides["upper"]) + gain
+    scale = abs(sides["left"]) + abs(sides["upper"]) + gain + both_terms(case)
     return one(sides["left"], sides[bound], scale)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import reference as ref
 from reference import matrix_mean, norm_sq, stack
 
-from claim_numbers.cases import Numbers, energy, norm, one
+from claim_cases.build import Numbers, loss_terms, norm, one
 
 
 class Frozen:
@@ -120,20 +120,20 @@ PARTS = ("kernel_bias", "value_transient", "value_floor", "value_cross")
 
 def trade_off(case):
     at = case.instance
-    rounds = max(2, at.rounds)
+    rounds = at.rounds
     table = ref.bias_drift(
         case.inst, case.theta, case.value, rounds=rounds, warmup_rounds=rounds // 2,
         local_steps=at.local_steps, local_lr=case.eta,
     )  # fmt: skip
     parts = [table[name] for name in PARTS]
     measured = table["objective"]
-    return one(measured, sum(parts), measured + sum(map(abs, parts)) + energy(case))
+    return one(measured, sum(parts), measured + sum(map(abs, parts)) + loss_terms(case))
 
 
 def freezing(case, rule):
-    """The best length here is the longest, and four rounds are the fewest."""
+    """The best length here is the longest."""
     options = {"local_steps": case.instance.local_steps, "local_lr": case.eta, "trace": False}
-    options["rounds"] = max(4, case.instance.rounds)
+    options["rounds"] = case.instance.rounds
     run = ref.fedavg(case.inst, case.theta, case.value, **options)
     ends = [
         ref.objective(case.inst, *ref.fedavg(case.inst, case.theta, case.value,

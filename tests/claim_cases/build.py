@@ -88,21 +88,58 @@ def energy(case):
     return 2.0 * ref.data_loss(case.inst, tuple(0 * b for b in case.theta), 0 * case.value)
 
 
+def loss_terms(case, theta=None):
+    """c̄ + ‖A‖₂‖V*‖²: the sizes of the terms of P."""
+    theta = case.theta if theta is None else theta
+    largest = norm_2(ref.value_matrix(case.inst, theta))
+    return energy(case) + largest * norm_sq(ref.minimizer(case.inst, theta))
+
+
+def gradient_terms(case):
+    """The largest (‖M‖‖Z‖ + ‖K‖)(‖GV‖ + ‖GBᵀ‖) of a sequence, and the ridges."""
+    inst, heads, largest = case.inst, ref.kernels(case.theta), 0.0
+    for X, Y in (sequence for client in inst.clients for sequence in client):
+        U, gram = ref.queries(X, inst.readout), X.T @ X / len(X)
+        mapped, turned = gram @ case.value, [gram @ kernel.T for kernel in heads]
+        predicted = norm(sum(b @ v for b, v in zip(heads, mapped, strict=True)))
+        residual = norm(U.T @ U) * predicted + norm(U.T @ Y)
+        largest = max(largest, residual / len(U) * (norm(mapped) + norm(np.array(turned))))
+    factor = 1.0
+    if ref.is_factored(case.theta):
+        pairs = zip(*case.theta, strict=True)
+        factor = max(1.0, *(np.sqrt(norm_2(q) ** 2 + norm_2(k) ** 2) for q, k in pairs))
+    ridge = max(inst.kernel_ridge, inst.value_ridge)
+    return factor * largest + ridge * np.sqrt(norm_sq(case.theta) + norm_sq(case.value))
+
+
+def rounded(size, budget=1e-10):
+    """A few roundings of numbers of a size, in the units of a scale."""
+    return 1e-15 * size / budget
+
+
+def participants(case):
+    """Those of every round, as the library draws them."""
+    at, count = case.instance, len(case.inst.clients)
+    return [choose_participants(count, at.participation, at.seed, t).tolist()
+            for t in range(at.rounds)]  # fmt: skip
+
+
+def batches(case, t, chosen):
+    """Sequences of every participant and local step of round t, None for all."""
+    at, sizes = case.instance, [len(client) for client in case.inst.clients]
+    if at.batch_size is None:
+        return None
+    return {i: draw_batches(sizes[i], at.batch_size, at.local_steps,
+                            stream(at.seed, "batch", i, t)) for i in chosen}  # fmt: skip
+
+
 def warmup(case):
     """The twin's run with the participants and minibatches of the library."""
-    at, count = case.instance, len(case.inst.clients)
-    chosen = [choose_participants(count, at.participation, at.seed, t).tolist()
-              for t in range(at.rounds)]  # fmt: skip
-    batches = None
-    if at.batch_size is not None:
-        batches = [
-            {i: draw_batches(len(case.inst.clients[i]), at.batch_size, at.local_steps,
-                             stream(at.seed, "batch", i, t)) for i in chosen[t]}
-            for t in range(at.rounds)
-        ]  # fmt: skip
+    at, chosen = case.instance, participants(case)
+    drawn = [batches(case, t, chosen[t]) for t in range(at.rounds)]
     return ref.fedavg(
         case.inst, case.theta, case.value, rounds=at.rounds, local_steps=at.local_steps,
-        local_lr=case.eta, participants=chosen, batches=batches,
+        local_lr=case.eta, participants=chosen, batches=None if drawn[0] is None else drawn,
     )  # fmt: skip
 
 

@@ -2,10 +2,18 @@
 
 import numpy as np
 import reference as ref
-from reference import norm_sq
+from reference import norm_sq, stack
 
-from claim_numbers.cases import Numbers, norm, warmup
-from claim_numbers.frozen import Frozen
+from claim_cases.build import (
+    Numbers,
+    batches,
+    gradient_terms,
+    norm,
+    participants,
+    rounded,
+    warmup,
+)
+from claim_cases.frozen import Frozen
 
 
 def curved(held):
@@ -15,12 +23,33 @@ def curved(held):
 def descent_scale(held, steps, eta):
     places = [x for x, _, _ in steps] + [steps[-1][2]]
     largest = max(norm_sq(e) for _, e, _ in steps)
-    return max(map(held.excess, places)) + 0.5 * eta * largest
+    along = max(norm(held.slope(x)) for x in places[:-1]) * norm(held.start)
+    return max(map(held.excess, places)) + 0.5 * eta * largest + rounded(along)
+
+
+def sampled_steps(held, case):
+    """(x, e, x⁺) of local steps on minibatches of some clients, by the gradients of tokens."""
+    server, found = case.value, []
+    for t, chosen in enumerate(participants(case)):
+        weights, drawn = ref.applied_weights(case.inst, chosen), batches(case, t, chosen)
+        models = dict.fromkeys(chosen, server)
+        for e in range(held.count):
+            centre = sum(weights[i] * models[i] for i in chosen)
+            slopes = {i: ref.client_gradient(case.inst, i, case.theta, models[i], drawn[i][e])[1]
+                      for i in chosen}  # fmt: skip
+            applied = sum(weights[i] * slopes[i] for i in chosen)
+            places = [stack(v) for v in (centre, applied, centre - held.eta * applied)]
+            found.append((places[0], places[1] - held.slope(places[0]), places[2]))
+            models = {i: models[i] - held.eta * slopes[i] for i in chosen}
+        server = sum(weights[i] * models[i] for i in chosen)
+    return found
 
 
 def absolute(case):
     held = Frozen(case)
-    steps, bound, rows = held.steps(False), held.excess(held.start), []
+    noisy = case.instance.batch_size is not None
+    steps = sampled_steps(held, case) if noisy else held.steps(False)
+    bound, rows = held.excess(held.start), []
     scale = descent_scale(held, steps, case.eta)
     for _, error, after in steps:
         bound = (1 - case.eta * held.values[0]) * bound + 0.5 * case.eta * norm_sq(error)
@@ -114,6 +143,12 @@ def round_error(weights, slopes):
     return norm(sum(w * means[i] for i, w in weights.items()))
 
 
+def path_noise(case, places, largest):
+    """Rounding of gradients and of the places at which they are taken; `largest` is a curvature."""
+    size = max(norm(place) for row in places for place in row.values())
+    return rounded(gradient_terms(case) + largest * size)
+
+
 def growth(x, count):
     return sum((1 + x) ** k - 1 for k in range(count)) / count
 
@@ -129,7 +164,8 @@ def general_drift(case):
             bound += w * growth(case.eta * secants[-1], len(places)) * norm(slopes[0][i])
             starts += w * norm(slopes[0][i])
         measured = round_error(weights, slopes)
-        rows.append((measured, bound, starts + measured))
+        noise = path_noise(case, places, max(secants[-len(weights) :]))
+        rows.append((measured, bound, starts + measured + noise))
     return Numbers(rows, {"max L_i": max(secants)})
 
 
@@ -142,7 +178,10 @@ def quadratic_drift(case):
         error = sum(held.mean(row) for row in slopes) / len(slopes) - held.mean(slopes[0])
         starts = [norm(g) for g in slopes[0]]
         bound = held.mean([f * s for f, s in zip(factors, starts, strict=True)])
-        rows.append((norm(error), bound, held.mean(starts)))
+        kernel = sum(norm_sq(part) for part in case.theta)
+        size = max(np.sqrt(kernel + norm_sq(v)) for row in places[:-1] for v in row)
+        noise = rounded(gradient_terms(case) + held.largest * size)
+        rows.append((norm(error), bound, held.mean(starts) + noise))
     return Numbers(rows, {"max ψ_q": max(factors)})
 
 
@@ -180,8 +219,9 @@ def block_drift(case):
         bounds = bounds + w * block_bound(eta, len(places), secants[i], start)
         starts += w * sum(start)
     measured = round_error(weights, slopes)
+    noise = path_noise(case, places, max(np.max(s) for s in secants.values()))
     return Numbers(
-        [(measured, norm(bounds), starts + measured)],
+        [(measured, norm(bounds), starts + measured + noise)],
         {"max L_θθ": max(s[0] for s in secants.values()),
          "max L_VV": max(s[3] for s in secants.values())},
     )  # fmt: skip

@@ -4,8 +4,9 @@ import numpy as np
 import reference as ref
 from reference import norm_sq
 
-from claim_numbers.cases import Numbers, norm, norm_2, one
-from claim_numbers.frozen import Frozen, stage
+from claim_cases.build import Numbers, norm, norm_2, one
+from claim_cases.descent import descent_scale
+from claim_cases.frozen import Frozen, stage
 
 
 def operator(case):
@@ -50,8 +51,8 @@ def biased(case):
         found.append(fall + max(0.0, *left) / (2 * kept))
     assert np.argmin(found) > 0
     bound = min(found)
-    largest = max(map(held.excess, [held.start, *(after for _, _, after in steps)]))
-    return one(held.excess(steps[-1][2]), bound, largest + bound, μ=mu)
+    scale = bound + descent_scale(held, steps, case.eta)
+    return one(held.excess(steps[-1][2]), bound, scale, μ=mu)
 
 
 def average_drift(case):
