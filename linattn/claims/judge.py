@@ -59,9 +59,9 @@ class Verdict:
         """Why there is no judgement, as a sentence; empty where there is one."""
         lacking = "; ".join(condition.failure for condition in self.unmet)
         if self.status == "not applicable":
-            return f"It does not speak of this setting, as it needs {lacking}."
+            return f"It does not speak of this setting; it needs: {lacking}."
         if self.status == "refused":
-            return f"It was not judged, as it needs {lacking}."
+            return f"It was not judged; it needs: {lacking}."
         if self.status != "vacuous":
             return ""
         if np.isinf(self.bound):

@@ -275,7 +275,7 @@ def test_the_claim_is_refused_just_beyond_its_limit(claim, name):
     assert below.status == "holds" or (below.status, options) == ("vacuous", ONCE)
     assert above.status == "refused"
     assert [c.name for c in above.unmet] == [name]
-    assert f"needs {name} (missed by " in above.reason
+    assert f"needs: {name} (missed by " in above.reason
 
 
 def test_a_client_may_be_too_steep_though_the_mean_is_not():
