@@ -952,7 +952,6 @@ def segment_constant(inst, step):
     """C6 (merged): max over clients of a Hessian bound on the segment from w̄ to w_i."""
     worst = 0.0
     for i, (theta, value) in step.local.items():
-        middle = add(add(step.theta, theta), step.theta, -0.5)
         middle = tuple(0.5 * (a + b) for a, b in zip(step.theta, theta, strict=True))
         start = joint_hessian(inst, step.theta, step.value, i)
         half = joint_hessian(inst, middle, 0.5 * (step.value + value), i)

@@ -12,7 +12,8 @@ import scipy.optimize
 
 from linattn._checks import positive_int, real
 from linattn._typing import Array
-from linattn.claims.record import Claim, Instance, Verdict
+from linattn.claims.judge import Verdict
+from linattn.claims.record import Claim, Instance
 from linattn.claims.table import check_instance
 from linattn.data.tokens import problem_from_tokens
 from linattn.objectives.steps import safe_step
@@ -59,9 +60,6 @@ def decode(vector: Array, shape: Shape) -> Instance:
     vector : array, shape (N,)
     shape : Shape
 
-    Notes
-    -----
-    Source: none; a service. Cost: one problem.
     """
     ends = np.cumsum(shape.sizes)
     tokens, targets, kernel, value, scalars = np.split(vector, ends[:-1])
@@ -104,7 +102,9 @@ class Found:
     Attributes
     ----------
     claim : str
-    instance : Instance
+    factored : bool
+    vector : tuple of float
+        The point of the box that `decode` makes the instance of.
     tightness : float
         bound/measured (upper) or measured/bound (lower), 1 is tight.
     random_quantile : float
@@ -115,11 +115,17 @@ class Found:
     """
 
     claim: str
-    instance: Instance
+    factored: bool
+    vector: tuple[float, ...]
     tightness: float
     random_quantile: float
     evaluations: int
     optimizer: str
+
+    @property
+    def instance(self) -> Instance:
+        """The instance."""
+        return decode(np.array(self.vector), Shape(self.factored))
 
     def __repr__(self) -> str:
         return (
@@ -201,7 +207,7 @@ def search(
 
     Notes
     -----
-    Source: contract (tightness). Cost: that of the evaluations.
+    Cost: that of the evaluations.
     """
     if claim.kind not in ("upper", "lower"):
         raise ValueError(f"claim must be an upper or lower bound, got {claim.id} ({claim.kind}).")
@@ -223,7 +229,8 @@ def search(
     rare = float(np.exp(np.quantile(usable, 0.001))) if len(usable) else float("inf")
     return Found(
         claim.id,
-        decode(objective.best, shape),
+        factored,
+        tuple(objective.best.tolist()),
         float(np.exp(objective.best_value)),
         rare,
         objective.count,

@@ -14,11 +14,11 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from bridge import average_stale_absentees
+from linattn.claims.published_runs import FrozenRounds
 
 import linattn as la
 from linattn.claims import Instance, get_claim
 from linattn.claims.instances import random_instance
-from linattn.claims.published_runs import FrozenRounds
 from linattn.claims.table import check_instance
 from linattn.objectives.population import population
 from linattn.objectives.reference import dual_lower_bound
