@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 from collections.abc import Iterable
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
@@ -26,14 +27,20 @@ MAX_CONDITION = 1e8
 
 
 @lru_cache(maxsize=1)
-def claims() -> tuple[Claim, ...]:
-    """Return every claim: ours by the names of their files, then those of papers."""
-    found: list[Claim] = []
+def families() -> dict[Path, tuple[Claim, ...]]:
+    """Return the claims of every file: ours by the names of their files, then those of papers."""
+    found: dict[Path, tuple[Claim, ...]] = {}
     for folder in FOLDERS:
         package = importlib.import_module(f"linattn.claims.{folder}")
         for name in sorted(module.name for module in pkgutil.iter_modules(package.__path__)):
-            found.extend(importlib.import_module(f"{package.__name__}.{name}").CLAIMS)
-    return tuple(found)
+            module = importlib.import_module(f"{package.__name__}.{name}")
+            found[Path(str(module.__file__))] = module.CLAIMS
+    return found
+
+
+def claims() -> tuple[Claim, ...]:
+    """Return every claim, in the order of `families`."""
+    return tuple(claim for family in families().values() for claim in family)
 
 
 def get_claim(name: str) -> Claim:

@@ -5,10 +5,82 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from linattn.claims.adversary import Found
+import numpy as np
+
+from linattn.claims.adversary import FORBIDDEN, Part, Shape, decode
+from linattn.claims.record import Instance
+
+RARE = 1e-3
+"""Share of random instances that a search must beat."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The tightest instance that searches found.
+
+    Attributes
+    ----------
+    claim : str
+    factored : bool
+    vector : tuple of float
+        The point of the box that `linattn.claims.adversary.decode` makes the instance of.
+    tightness : float
+        bound/measured (upper) or measured/bound (lower), 1 is tight.
+    random_quantile : float
+        The tightness that one in a thousand random instances reaches.
+    evaluations : int
+    optimizer : str
+        Which one found it, or "random search".
+    """
+
+    claim: str
+    factored: bool
+    vector: tuple[float, ...]
+    tightness: float
+    random_quantile: float
+    evaluations: int
+    optimizer: str
+
+    @property
+    def instance(self) -> Instance:
+        """The instance."""
+        return decode(np.array(self.vector), Shape(self.factored))
+
+    def __repr__(self) -> str:
+        return (
+            f"Found({self.claim}: tightness {self.tightness:.6g} by {self.optimizer} in "
+            f"{self.evaluations} evaluations; random search {self.random_quantile:.6g} at 99.9 %)"
+        )
+
+
+def joined(claim: str, factored: bool, parts: Mapping[str, Sequence[Part]]) -> Found:
+    """Return the best of all parts, by optimizer.
+
+    Raises
+    ------
+    ValueError
+        If nothing usable was found.
+    """
+    every = [(name, part) for name, found in parts.items() for part in found]
+    count = sum(part.evaluations for _, part in every)
+    name, best = min(every, key=lambda pair: pair[1].value)
+    if best.value >= FORBIDDEN:
+        raise ValueError(f"claim {claim} was not judged on any of {count} instances tried.")
+    random = np.concatenate([part.random for _, part in every])
+    rare = float(np.exp(np.quantile(random, RARE))) if random.size else float("inf")
+    return Found(
+        claim,
+        factored,
+        tuple(best.vector.tolist()),
+        float(np.exp(best.value)),
+        rare,
+        count,
+        "random search" if best.at_random else name,
+    )
 
 
 def file_name(claim: str) -> str:
