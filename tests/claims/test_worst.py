@@ -6,17 +6,14 @@ import numpy as np
 import pytest
 
 import linattn as la
-from linattn.claims import Instance, get_claim
+from linattn.claims import get_claim
 from linattn.claims.adversary import BOX, Found, Shape, decode, search
 from linattn.claims.table import check_instance
 from linattn.claims.worst import file_name, read_found, write_found
 
 STORED = sorted((Path(__file__).parent / "worst").glob("*.json"))
-WORSE_BY = 1.01
 # Recalled bounds that the search refuted, as recalled.
 REFUTED = {"Charles–Konečný alignment"}
-# Evaluations within fifteen minutes, where a search was ended by its time.
-FEWEST = {"C15": 9_000}
 
 
 def test_every_bound_has_a_stored_instance():
@@ -26,12 +23,12 @@ def test_every_bound_has_a_stored_instance():
 
 @pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
 def test_the_tightest_instance_is_replayed(path):
-    """The claim still holds there, and the bound has not become looser."""
+    """The point decodes to the same instance, on which the claim still holds."""
     found = read_found(path)
     claim = get_claim(found.claim)
     verdict = check_instance(claim, found.instance)
     assert path.name == file_name(found.claim)
-    assert verdict.tightness <= found.tightness * WORSE_BY
+    assert verdict.tightness == pytest.approx(found.tightness, rel=1e-6)
     if claim.id in REFUTED:
         assert claim.provenance == "recalled"
         assert verdict.status == "violated"
@@ -43,7 +40,7 @@ def test_the_tightest_instance_is_replayed(path):
 @pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
 def test_the_search_was_long_enough_and_beat_random_search(path):
     found = read_found(path)
-    assert found.evaluations >= FEWEST.get(found.claim, 20_000)
+    assert found.evaluations >= 20_000
     assert found.tightness < found.random_quantile
     assert found.optimizer in ("differential evolution", "dual annealing", "Nelder–Mead")
 
@@ -85,15 +82,10 @@ def test_search_refuses_what_has_no_tightness():
         search(get_claim("C3 bound"), evaluations=20, factored=True)
 
 
-def test_an_instance_survives_its_file(tmp_path, small_problem, small_factored):
-    instance = Instance(small_problem, small_factored, 2, 3, 0.1, None, 1.0, 4)
-    path = write_found(tmp_path, Found("C8 bound", instance, 1.5, 2.0, 10, "Nelder–Mead"))
-    read = read_found(path)
-    assert read.tightness == 1.5
-    assert read.instance[2:] == instance[2:]
-    assert (read.instance.params.flat == small_factored.flat).all()
-    pairs = zip(read.instance.problem.statistics, small_problem.statistics, strict=True)
-    assert all((a is None and b is None) or (a == b).all() for a, b in pairs)
+def test_a_point_survives_its_file(tmp_path):
+    vector = tuple(np.random.default_rng(0).normal(size=Shape(factored=True).size).tolist())
+    found = Found("C8 bound", True, vector, 1.5, 2.0, 10, "Nelder–Mead")
+    assert read_found(write_found(tmp_path, found)) == found
 
 
 def test_tightness_command_stores_what_it_found(tmp_path, capsys):
