@@ -97,7 +97,8 @@ def descent_steps(
     -----
     Source: C14, C4. Cost: that of `descent_certificate`.
     """
-    driver = recorded_driver(problem, params, check_settings(**settings), method)
+    checked = check_settings(**settings)
+    driver = recorded_driver(problem, params, checked, method)
     recorder = _Recorder(problem, params)
     completed = recorder.follow(driver)
     slopes, errors, curvatures = np.array(recorder.steps).reshape(-1, 3).T

@@ -39,10 +39,12 @@ def small():
     return problem, la.initial_params(problem, num_heads=2, scale=0.7, value="normal", seed=5)
 
 
-def same_curvatures(weights="equal"):
-    """Clients with the same tokens, so A_i = A, and other targets."""
-    return la.synthetic_problem(**BASE | {"num_clients": 3}, value_heterogeneity=1.0,
-                                shared_tokens=True, weights=weights)  # fmt: skip
+def factored(scale=1.0):
+    """The same with factors of rank 2, queries and keys scaled against each other."""
+    problem, _ = small()
+    start = la.initial_params(problem, num_heads=2, kernel="factored", rank=2, scale=0.7,
+                              value="normal", seed=5)  # fmt: skip
+    return problem, start.replace(query=scale * start.query, key=start.key / scale)
 
 
 def along_eigenvector(steps, *, position=-1, **settings):
@@ -58,8 +60,9 @@ def along_eigenvector(steps, *, position=-1, **settings):
 
 
 def same_tokens(steps, **settings):
-    """Each client ascends from its own minimizer."""
-    held = same_curvatures()
+    """Clients with A_i = A and other targets: each ascends from its own minimizer."""
+    held = la.synthetic_problem(**BASE | {"num_clients": 3}, value_heterogeneity=1.0,
+                                shared_tokens=True, weights="equal")  # fmt: skip
     start = Instance(held, la.initial_params(held, value="zeros"), **settings)
     return Pair(*(with_step(start, multiple) for multiple in steps))
 
