@@ -104,7 +104,7 @@ def descent_certificate(
 
     Notes
     -----
-    Source: C4, C4f, additive identity of theory section 3; unequal work, C21. L_K is exact for
+    Source: C4, C4f, additive identity (Warm-up); unequal work, C21. L_K is exact for
     Hd² ≤ 256 and the cheap bound of C3 above; the attribute says which. Cost: per local step one
     profile, two gradients and one 𝓚 on the population, besides the run itself.
     """

@@ -179,7 +179,7 @@ def search(
 
     Notes
     -----
-    Cost: that of the evaluations.
+    Source: Where everything is. Cost: that of the evaluations.
     """
     one_of("optimizer", optimizer, OPTIMIZERS)
     if claim.kind not in ("upper", "lower"):

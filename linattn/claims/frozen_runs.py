@@ -13,7 +13,7 @@ from linattn.claims.sizes import rounded
 from linattn.theory.frozen import FrozenStage, frozen_stage
 
 GAP_ROUNDING = 1e-29
-"""Square of a few hundred roundings, relative to ‖A‖‖V*‖²cond(A)."""
+"""Square of some fifteen roundings, relative to ‖A‖‖V*‖²cond(A)."""
 
 
 @shared
@@ -71,7 +71,7 @@ def rounding(stage: FrozenStage, budget: float) -> float:
 
 
 def squared_rounding(stage: FrozenStage) -> float:
-    """Square of the error with which V* is known: a few hundred roundings times cond(A)."""
+    """Square of the error with which V* is known: some fifteen roundings times cond(A)."""
     return GAP_ROUNDING * float(np.linalg.cond(stage.hessian)) ** 2 * _size(stage)
 
 

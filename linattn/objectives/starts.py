@@ -69,7 +69,7 @@ def initial_params(
 
     Notes
     -----
-    Source: theory section 1. Small factored starts are trapped at the origin (theory section 2).
+    Source: Model. Small factored starts are trapped at the origin (Objectives).
     """
     positive_int("num_heads", num_heads)
     positive_int("seed", seed, minimum=0)

@@ -43,7 +43,7 @@ def _scale(instance: Instance, path: LocalPath, distances: Array, zetas: Array) 
 
 
 def _secant(instance: Instance) -> Measurement:
-    """Every step of the recursion from the measured D_e; shown is the bound unrolled from 0."""
+    """Every step of the recursion from the measured D_e, and as the last row the unrolled bound."""
     path = warmup_rounds(instance)[0]
     distances, zetas, changes = _spreads(instance, path)
     constants = secant_constants(path.weights, changes, distances[:-1])
