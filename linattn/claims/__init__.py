@@ -1,14 +1,7 @@
 """The claim table: two stated numbers per claim, what it needs, tightness, verdict."""
 
 from linattn.claims.judge import Verdict, judge
-from linattn.claims.record import (
-    Claim,
-    Condition,
-    Constant,
-    Instance,
-    Measurement,
-    Requirement,
-)
+from linattn.claims.record import Claim, Condition, Constant, Instance, Measurement, Requirement
 from linattn.claims.table import check, claims, get_claim
 
 __all__ = [

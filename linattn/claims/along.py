@@ -22,11 +22,6 @@ def settings(instance: Instance) -> dict[str, Any]:
     return {name: getattr(instance, name) for name in names}
 
 
-def warmup_method(instance: Instance) -> Method:
-    """The method of an instance, FedAvg by default."""
-    return instance.method or fed_avg()
-
-
 def frozen_method(instance: Instance, warmup_rounds: int = 0) -> Method:
     """The method of an instance with the kernel frozen after some rounds.
 
@@ -52,24 +47,22 @@ def frozen_method(instance: Instance, warmup_rounds: int = 0) -> Method:
 @shared
 def warmup_rounds(instance: Instance) -> list[LocalPath]:
     """The rounds of the warm-up, as far as they are finite."""
-    method = warmup_method(instance)
-    found = local_paths(instance.problem, instance.params, method=method, **settings(instance))
-    return list(found)
+    method, how = instance.method or fed_avg(), settings(instance)
+    return list(local_paths(instance.problem, instance.params, method=method, **how))
 
 
 @shared
 def warmup_descent(instance: Instance) -> DescentSteps:
     """The same warm-up as inexact descent on P, with its certificate."""
-    method = warmup_method(instance)
-    return descent_steps(instance.problem, instance.params, method=method, **settings(instance))
+    method, how = instance.method or fed_avg(), settings(instance)
+    return descent_steps(instance.problem, instance.params, method=method, **how)
 
 
 @shared
 def frozen_rounds(instance: Instance) -> list[LocalPath]:
     """Rounds with the kernel frozen, as far as they are finite."""
-    method = frozen_method(instance)
-    found = local_paths(instance.problem, instance.params, method=method, **settings(instance))
-    return list(found)
+    method, how = frozen_method(instance), settings(instance)
+    return list(local_paths(instance.problem, instance.params, method=method, **how))
 
 
 def shown(rows: Iterable[Row], budget: float) -> Row:

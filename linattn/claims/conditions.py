@@ -6,12 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from linattn.analysis.applicable import (
-    AVERAGING,
-    FULL_BATCHES,
-    FULL_PARTICIPATION,
-    PLAIN_STEPS,
-)
+from linattn.analysis.applicable import AVERAGING, FULL_BATCHES, FULL_PARTICIPATION, PLAIN_STEPS
 from linattn.analysis.trajectory import LocalPath
 from linattn.claims.along import frozen_rounds, warmup_descent, warmup_rounds
 from linattn.claims.frozen_runs import curvatures, stage_of

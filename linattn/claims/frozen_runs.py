@@ -28,11 +28,10 @@ def stage_of(instance: Instance) -> FrozenStage:
 
 
 class Curvatures(NamedTuple):
-    """Exact extreme eigenvalues of A, and the largest of all A_i."""
+    """Exact extreme eigenvalues of A."""
 
     smallest: float
     largest: float
-    clients: float
 
     @property
     def constants(self) -> tuple[Constant, Constant]:
@@ -45,15 +44,14 @@ class Curvatures(NamedTuple):
 
 @shared
 def curvatures(instance: Instance) -> Curvatures:
-    """λ_min(A), λ_max(A), max_i λ_max(A_i)."""
+    """λ_min(A) and λ_max(A)."""
     return curvatures_of(stage_of(instance))
 
 
 def curvatures_of(stage: FrozenStage) -> Curvatures:
     """As `curvatures`."""
     values = np.linalg.eigvalsh(stage.hessian)
-    clients = float(np.linalg.eigvalsh(stage.hessians).max())
-    return Curvatures(float(values[0]), float(values[-1]), clients)
+    return Curvatures(float(values[0]), float(values[-1]))
 
 
 def smoothness(stage: FrozenStage) -> float:

@@ -4,15 +4,7 @@ import numpy as np
 import reference as ref
 from reference import norm_sq, stack
 
-from claim_cases.build import (
-    Numbers,
-    batches,
-    gradient_terms,
-    norm,
-    participants,
-    rounded,
-    warmup,
-)
+from claim_cases.build import Numbers, batches, gradient_terms, norm, participants, rounded, warmup
 from claim_cases.frozen import Frozen
 
 

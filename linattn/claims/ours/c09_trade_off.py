@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from linattn.analysis.bias_drift import bias_drift
+from linattn.analysis.bias_drift import PARTS, bias_drift
 from linattn.claims.along import frozen_method, settings
 from linattn.claims.conditions import CLOSED_FORM, DIVERGED, strict, yes_or_no
 from linattn.claims.record import Claim, Instance, Measurement, Requirement, shared
@@ -15,8 +15,6 @@ from linattn.federated import run
 
 if TYPE_CHECKING:
     import xarray as xr
-
-PARTS = ("kernel_bias", "value_transient", "value_floor", "value_cross")
 
 
 @shared

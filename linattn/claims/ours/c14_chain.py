@@ -5,14 +5,7 @@ import numpy as np
 from linattn.analysis.descent_steps import DescentSteps
 from linattn.claims.along import shown, warmup_descent
 from linattn.claims.conditions import FED_AVG, FINITE_DESCENT
-from linattn.claims.record import (
-    LONG_BUDGET,
-    Claim,
-    Constant,
-    Instance,
-    Measurement,
-    Requirement,
-)
+from linattn.claims.record import LONG_BUDGET, Claim, Constant, Instance, Measurement, Requirement
 from linattn.claims.sizes import loss_terms
 from linattn.objectives.population import population
 from linattn.objectives.reference import dual_lower_bound

@@ -9,14 +9,7 @@ import numpy as np
 from linattn.claims.along import Row, shown
 from linattn.claims.conditions import CLOSED_FORM, FED_AVG, FINITE_FROZEN, client_steps, mean_steps
 from linattn.claims.frozen_runs import curvatures, local_descent, stage_of, value_descent
-from linattn.claims.record import (
-    LONG_BUDGET,
-    Claim,
-    Constant,
-    Instance,
-    Measurement,
-    Requirement,
-)
+from linattn.claims.record import LONG_BUDGET, Claim, Constant, Instance, Measurement, Requirement
 from linattn.theory.drift import dissimilarity, quadratic_drift_factor
 from linattn.theory.inexact import CompositeBound, composite_bound, descent_chain, relative_decrease
 
@@ -73,7 +66,7 @@ def _composite(instance: Instance) -> Measurement:
     """
     stage, curved = stage_of(instance), curvatures(instance)
     descent = value_descent(instance, stage.local_steps)
-    factor = quadratic_drift_factor(min(1.0, stage.local_lr * curved.clients), stage.local_steps)
+    factor = quadratic_drift_factor(min(1.0, stage.largest_step_curvature), stage.local_steps)
     means, found = descent.client_norms @ stage.weights, list[_Composite]()
     for slope in SLOPES:
         offset = dissimilarity(means, descent.slope_norms, slope)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from linattn._typing import Array
@@ -17,14 +15,7 @@ from linattn.claims.conditions import (
     client_steps,
 )
 from linattn.claims.frozen_runs import stage_of
-from linattn.claims.record import (
-    LONG_BUDGET,
-    Claim,
-    Constant,
-    Instance,
-    Measurement,
-    Requirement,
-)
+from linattn.claims.record import LONG_BUDGET, Claim, Constant, Instance, Measurement, Requirement
 from linattn.claims.sizes import gradient_terms, path_size, rounded
 from linattn.linalg import spectral_norms
 from linattn.objectives.forms import SequenceForm
@@ -96,20 +87,8 @@ def _quadratic(instance: Instance) -> Measurement:
     )
 
 
-class _Secants(NamedTuple):
-    """Constants of every client's blocks along its path, each (P,)."""
-
-    kernel: Array
-    kernel_value: Array
-    value_kernel: Array
-    value: Array
-
-    def of(self, client: int) -> BlockConstants:
-        return BlockConstants(*(float(column[client]) for column in self))
-
-
-def _block_secants(instance: Instance, path: LocalPath) -> _Secants:
-    """Secants of each move of one block alone: first the kernel, then the value block."""
+def _block_secants(instance: Instance, path: LocalPath) -> list[BlockConstants]:
+    """Secants of every client's moves of one block alone: first the kernel, then the value."""
     value = instance.params.layout.slices["value"]
     kernel = slice(0, value.start)
     before, after = path.places[:-2], path.places[1:-1]
@@ -118,14 +97,13 @@ def _block_secants(instance: Instance, path: LocalPath) -> _Secants:
     if len(between):
         half = client_gradients(instance.problem, instance.params, path.participants, between)
     first, second = half - path.full_gradients[:-1], path.full_gradients[1:] - half
-    moves = after - before
-    kernel_moves, value_moves = _norms(moves[..., kernel]), _norms(moves[..., value])
-    return _Secants(
-        _largest_ratio(_norms(first[..., kernel]), kernel_moves),
-        _largest_ratio(_norms(second[..., kernel]), value_moves),
-        _largest_ratio(_norms(first[..., value]), kernel_moves),
-        _largest_ratio(_norms(second[..., value]), value_moves),
-    )
+    moved = [(first, kernel), (second, value)]  # what changes, and the block that moves
+    columns = [
+        _largest_ratio(_norms(change[..., of]), _norms((after - before)[..., block]))
+        for of in (kernel, value)
+        for change, block in moved
+    ]
+    return [BlockConstants(*map(float, row)) for row in zip(*columns, strict=True)]
 
 
 def _path_slack(instance: Instance) -> float:
@@ -148,17 +126,10 @@ def _blocks(instance: Instance) -> Measurement:
     split = instance.params.layout.slices["value"].start
     starts = path.full_gradients[0]
     norms = np.stack([_norms(starts[:, :split]), _norms(starts[:, split:])], axis=1)
-    bounds = np.array(
-        [
-            block_drift(
-                path.step_size,
-                len(path.gradients),
-                constants=secants.of(k),
-                start=(float(norms[k, 0]), float(norms[k, 1])),
-            )
-            for k in range(len(norms))
-        ]
-    )
+    eta, count, pairs = path.step_size, len(path.gradients), zip(secants, norms, strict=True)
+    bounds = [
+        block_drift(eta, count, constants=c, start=(float(b), float(v))) for c, (b, v) in pairs
+    ]
     measured, largest = _drift(path), float(np.max(secants))
     noise = _noise(instance, path, largest)
     return Measurement(
@@ -166,8 +137,8 @@ def _blocks(instance: Instance) -> Measurement:
         float(np.linalg.norm(path.weights @ bounds)),
         float(path.weights @ norms.sum(axis=1)) + measured + noise,
         constants=(
-            Constant("max L_θθ", float(secants.kernel.max()), "secant along the local path"),
-            Constant("max L_VV", float(secants.value.max()), "secant along the local path"),
+            Constant("max L_θθ", max(c.kernel for c in secants), "secant along the local path"),
+            Constant("max L_VV", max(c.value for c in secants), "secant along the local path"),
         ),
     )
 

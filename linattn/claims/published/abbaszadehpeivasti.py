@@ -5,14 +5,7 @@ import numpy as np
 from linattn.claims.along import Row, shown
 from linattn.claims.conditions import mean_steps
 from linattn.claims.frozen_runs import curvatures, stage_of
-from linattn.claims.record import (
-    LONG_BUDGET,
-    Claim,
-    Constant,
-    Instance,
-    Measurement,
-    Requirement,
-)
+from linattn.claims.record import LONG_BUDGET, Claim, Constant, Instance, Measurement, Requirement
 from linattn.objectives import Joint, ValueBlock
 from linattn.theory.inexact import pl_rate
 

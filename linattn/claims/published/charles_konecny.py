@@ -4,14 +4,7 @@ import numpy as np
 
 from linattn.claims.conditions import CLOSED_FORM, client_steps
 from linattn.claims.frozen_runs import stage_of
-from linattn.claims.record import (
-    LONG_BUDGET,
-    Claim,
-    Constant,
-    Instance,
-    Measurement,
-    Requirement,
-)
+from linattn.claims.record import LONG_BUDGET, Claim, Constant, Instance, Measurement, Requirement
 from linattn.theory.published import alignment_bound, surrogate_condition_bound
 
 MAX_CONDITION = 1e6
