@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from linattn._typing import Array
+from linattn.claims.judge import STATUSES
 from linattn.experiments.store import Result
 from linattn.report.marks import caption, name_rows, panel
 from linattn.report.style import Look, PageLook, legend, sheet
 from linattn.report.words import QUANTILES, number
 
 NAME = "tightness"
-SIMULATION = "tightness"
-REFUSED, VIOLATED = 1, 2
+SIMULATION = "claims"
 OURS = Look("proved here", "#0072B2", "", "o")
 RECALLED = Look("recalled from a paper", "#D55E00", "", "s")
 EXTREMES = Look("tightest, loosest", "#7F7F7F", "", "|")
@@ -43,11 +43,11 @@ def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
     found = rows(results)
     with sheet(NAME, 1, 1, height=0.9 + 0.17 * len(found), look=look) as drawn:
         axes = drawn.axes[0, 0]
-        count = found[0].instances if found else 0
+        count = max((row.instances for row in found), default=0)
         panel(
             drawn,
             axes,
-            f"bound / measured, {count} random instances each",
+            f"bound / measured, up to {count} random instances",
             x="tightness (1)",
             y="",
             wrap=60,
@@ -79,22 +79,30 @@ def summary(results: Sequence[Result]) -> str:
 
 def rows(results: Sequence[Result]) -> list[Row]:
     """Return every bound over the instances of all runs, the tightest first."""
-    sets = [result.dataset for result in results]
-    tightness = np.concatenate([s["tightness"].values for s in sets], axis=1)
-    status = np.concatenate([s["status"].values for s in sets], axis=1)
-    found = [
-        Row(
-            str(claim),
-            bool(sets[0]["recalled"].values[k]),
-            tightness[k][np.isfinite(tightness[k])],
-            int((status[k] == REFUSED).sum()),
-            int((status[k] == VIOLATED).sum()),
-            status.shape[1],
-        )
-        for k, claim in enumerate(sets[0]["claim"].values)
-    ]
+    names = dict.fromkeys(
+        (str(claim), place)
+        for result in results
+        for place, claim in enumerate(result.dataset["claim"].values)
+        if result.dataset["bound_kind"].values[place]
+    )
+    found = [_row_of(name, results) for name in dict.fromkeys(name for name, _ in names)]
     return sorted(
         found, key=lambda r: float(np.median(r.tightness)) if r.tightness.size else np.inf
+    )
+
+
+def _row_of(name: str, results: Sequence[Result]) -> Row:
+    parts = [r.dataset.sel(claim=name) for r in results if name in r.dataset["claim"].values]
+    tightness = np.concatenate([part["tightness"].values for part in parts])
+    status = np.concatenate([part["status"].values for part in parts]).astype(int)
+    unjudged = [STATUSES.index(state) for state in ("refused", "not applicable", "vacuous")]
+    return Row(
+        name,
+        bool(parts[0]["recalled"]),
+        tightness[np.isfinite(tightness)],
+        int(np.isin(status, unjudged).sum()),
+        int((status == STATUSES.index("violated")).sum()),
+        status.size,
     )
 
 

@@ -1,6 +1,6 @@
 """The model: single-layer linear attention, its sequence statistics and its predictions.
 
-    Ŷ = Σ_h U B_h G V_h,   G = XᵀX/n      (theory section 1)
+    Ŷ = Σ_h U B_h G V_h,   G = XᵀX/n      (notes, Model)
 
 A sequence has tokens X (n, d); the readout chooses the queries U: every token, the mean token, the
 last one, or queries that the data bring themselves.
@@ -81,7 +81,7 @@ def sequence_statistics(
 
     Notes
     -----
-    Source: theory section 1. Cost: O(S n d (d + m)); nothing after it depends on n.
+    Source: Model. Cost: O(S n d (d + m)); nothing after it depends on n.
     """
     gram = gram_matrices(tokens)
     energy = np.einsum("sqm,sqm->s", targets, targets) / targets.shape[1]
@@ -187,7 +187,7 @@ def predict(
 
     Notes
     -----
-    Source: theory section 1. Cost: O(S (n d² + H d² m)). BLAS runs on one thread, so that bits do
+    Source: Model. Cost: O(S (n d² + H d² m)). BLAS runs on one thread, so that bits do
     not depend on how many there are.
     """
     readout = check_readout(readout, queries is not None)
@@ -256,7 +256,7 @@ def loss(
 
     Notes
     -----
-    Source: theory section 1. Cost: that of `predict`.
+    Source: Model. Cost: that of `predict`.
     """
     return mean_loss(predict(params, tokens, readout=readout, queries=queries), targets)
 
@@ -317,7 +317,7 @@ def accuracy(
 
     Notes
     -----
-    Source: theory section 1 (prediction). Cost: that of `predict`.
+    Source: Model (prediction). Cost: that of `predict`.
     """
     chosen = check_readout(readout, queries is not None, usual="mean")
     return share_right(predict(params, tokens, readout=chosen, queries=queries), labels)

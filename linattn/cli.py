@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 import typer
 
 if TYPE_CHECKING:
-    from linattn.experiments import Simulation
+    from linattn.experiments import Report, Simulation
     from linattn.experiments.engine import MakeBackend
     from linattn.experiments.stages import Drawn
 
@@ -38,15 +38,15 @@ SchedulerOption = Annotated[
     str | None,
     typer.Option(help="A Dask scheduler: tcp://HOST:PORT, local:N, or a TOML file of a cluster."),
 ]
+Own = Annotated[
+    Path | None, typer.Option("--from", help="A file with CLAIMS of your own, instead of ours.")
+]
 Style = Annotated[str, typer.Option(help="A matplotlib style, or a file of one.")]
 Width = Annotated[float, typer.Option(help="Width of figures in inches, as 3.5 or 7.2.")]
 RESULTS = Path("results")
-WORST = RESULTS / "worst"
 WIDTH = 7.2
-INSTANCES = {"tiny": 2, "quick": 4, "paper": 20}
+INSTANCES = {"tiny": 2, "quick": 12, "paper": 200}
 """Random instances per claim that `reproduce` checks at each preset."""
-QUIET_INSTANCES = 100
-"""Up to this many instances `verify` says nothing before the table."""
 
 app = typer.Typer(
     help="Validate theory for two-stage federated training of linear attention.",
@@ -146,27 +146,29 @@ def verify_command(
     claim: Annotated[
         list[str] | None, typer.Option(help="Check only this claim; repeatable.")
     ] = None,
+    own: Own = None,
     seed: Annotated[int, typer.Option(help="Seed of the instances.")] = 0,
     workers: Workers = None,
 ) -> None:
-    """Compare the two numbers of every claim; exit status 1 if a claim is violated.
+    """Compare the two numbers of every claim; exit status 1 if a claim is
+    violated or nothing was checked.
 
-    Instances are checked in chunks that are stored below the output folder:
-    a long run that was stopped continues. The table is written there as CSV
-    and Markdown, too, with its provenance.
+    Instances are checked in chunks that are stored in the output folder: a long
+    run that was stopped continues. The table is written to its folder verify as
+    CSV and Markdown, too, with its provenance.
     """
     if instances is None:
         instances = 10 if resolved is None else 10 * resolved
-    raise typer.Exit(
-        _verify(
-            output,
-            instances=instances,
-            seed=seed,
-            workers=workers,
-            resolved=resolved,
-            chosen=claim,
-        )
+    code = _verify(
+        output,
+        instances=instances,
+        seed=seed,
+        workers=workers,
+        resolved=resolved,
+        chosen=claim,
+        own=own or "",
     )
+    raise typer.Exit(code)
 
 
 @app.command("tightness")
@@ -175,25 +177,27 @@ def tightness_command(
     evaluations: Annotated[int, typer.Option(help="Instances to try.")] = 20_000,
     minutes: Annotated[float, typer.Option(help="Time to try them in.")] = 10.0,
     factored: Annotated[bool, typer.Option(help="Use factored kernels.")] = False,
+    own: Own = None,
     seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
-    output: Annotated[Path, typer.Option(help="Folder of the instance found.")] = WORST,
+    workers: Workers = None,
+    output: Output = RESULTS,
 ) -> None:
     """Search for the instance on which a bound is tightest, and store it."""
-    from linattn._threads import one_blas_thread
-    from linattn.claims import get_claim
-    from linattn.claims.adversary import search
     from linattn.claims.worst import write_found
+    from linattn.experiments.verification import tightest
 
-    with one_blas_thread():
-        found = search(
-            get_claim(claim),
-            evaluations=evaluations,
-            seconds=60.0 * minutes,
-            factored=factored,
-            seed=seed,
-        )
+    found = tightest(
+        output,
+        claim,
+        evaluations=evaluations,
+        minutes=minutes,
+        factored=factored,
+        seed=seed,
+        workers=workers,
+        own=own or "",
+    )
     print(found)
-    print(write_found(output, found))
+    print(write_found(output / "worst", found))
 
 
 @app.command("reproduce")
@@ -384,12 +388,7 @@ def _simulate(
         shard=part,
         backend=backend,
     )
-    for sentence in report.damaged:
-        print(sentence, file=sys.stderr)
-    for failure in report.failures:
-        print(failure.sentence, file=sys.stderr)
-        if failure.trace and _debugging():
-            print(failure.trace, file=sys.stderr)
+    _complain(report)
     print(report)
     if report.interrupted:
         raise typer.Exit(130)
@@ -427,14 +426,10 @@ def _verify(
     workers: int | None = None,
     resolved: int | None = None,
     chosen: Sequence[str] | None = None,
+    own: str | Path = "",
 ) -> int:
     """Print the table of claims; return the exit status."""
     from linattn.experiments.stages import Row, verify
-
-    def observe(done: int, claims: list[str]) -> None:
-        of = f"of {instances}" if resolved is None else f"(at most {instances})"
-        left = "" if resolved is None else f", {len(claims)} claims not done"
-        print(f"checked {done} {of} instances{left}", file=sys.stderr, flush=True)
 
     verified = verify(
         output,
@@ -443,12 +438,29 @@ def _verify(
         workers=workers,
         resolved=resolved,
         chosen=chosen,
-        observe=observe if instances > QUIET_INSTANCES else None,
+        own=own,
     )
+    _complain(verified.report)
     print(table([Row._fields, *verified.rows]))
+    print(", ".join(f"{count} {state}" for state, count in sorted(verified.counts.items())))
+    if verified.report.interrupted:
+        print("interrupted; the same command checks the rest", file=sys.stderr)
+        return 130
     if verified.violated:
         print(f"violated: {', '.join(verified.violated)}", file=sys.stderr)
-    return int(bool(verified.violated))
+    elif not verified.holds:
+        print("nothing was checked and held", file=sys.stderr)
+    return int(not verified.holds)
+
+
+def _complain(report: Report) -> None:
+    """Say which files were damaged and which runs crashed."""
+    for sentence in report.damaged:
+        print(sentence, file=sys.stderr)
+    for failure in report.failures:
+        print(failure.sentence, file=sys.stderr)
+        if failure.trace and _debugging():
+            print(failure.trace, file=sys.stderr)
 
 
 def _timed(stage: str, action: Callable[[], T]) -> T:

@@ -25,7 +25,7 @@ WEIGHT_SUM_TOLERANCE = 1e-9
 
 
 class Statistics(NamedTuple):
-    """Per-sequence statistics of S sequences: all that objectives and gradients need (theory 1).
+    """Statistics of S sequences: all that objectives and gradients need (notes, Model).
 
     For the ``token`` readout M = G, so only `gram` and `cross` are kept. With one query u per
     sequence (``mean``, ``last``, or one of its own) M = u uᵀ and K = u yᵀ have rank one, and u and
@@ -85,7 +85,7 @@ class Problem:
 
     Make one with `problem_from_tokens` or `synthetic_problem`. The objective of client i is the
     mean of the sequence losses plus both ridges, F_i = mean ℓ + (λ/2)‖V‖² + (μ/2)‖kernel
-    parameters‖², and F = Σ p_i F_i (theory section 1).
+    parameters‖², and F = Σ p_i F_i (notes, Model).
 
     Attributes
     ----------
@@ -347,7 +347,7 @@ def pool(problem: Held) -> Held:
 
     Notes
     -----
-    Source: the null control of C9 (theory section 5). Cost: memory and work of a round grow C-fold.
+    Source: the null control of C9 (Trade-off). Cost: memory and work of a round grow C-fold.
     Identical clients move identically, so ``pool(problem).subset([0])`` runs the same trajectory at
     the cost of one client.
     """

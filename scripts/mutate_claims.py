@@ -33,16 +33,13 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("theory", "analysis", "claims")
-# Searches, storage and drawing of instances are no bounds.
+# Searches, tallies, storage, drawing of instances, and answers made of checked parts are
+# no bounds.
 LEFT_OUT = {
-    "claims/instances.py",
-    "claims/adversary.py",
-    "claims/worst.py",
-    "claims/table.py",
-    "claims/tally.py",
-    "analysis/assess.py",
-    "theory/certify.py",
-    "theory/balls.py",
+    *(f"claims/{name}.py" for name in ("instances", "adversary", "worst", "table", "tally")),
+    *(f"analysis/{name}.py" for name in ("assess", "budget", "describe", "outputs", "suspicions")),
+    *(f"analysis/{name}.py" for name in ("study", "study_cell")),
+    *(f"theory/{name}.py" for name in ("certify", "balls")),
 }
 ALLOWED = 0.05
 SECONDS = 240.0
@@ -50,43 +47,49 @@ FLIPPED = {
     ast.Lt: ast.GtE, ast.GtE: ast.Lt, ast.Gt: ast.LtE, ast.LtE: ast.Gt, ast.Eq: ast.NotEq,
     ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
 }  # fmt: skip
+# Every number of a claim against the twin: seconds, and most mutants end here.
+NUMBERS = "tests/claims/test_cases.py::test_the_numbers_are_the_twins"
 FIRST = {
-    "theory/tracking.py": ("tests/theory/test_tracking.py", "tests/claims/test_warmup_claims.py"),
-    "theory/consensus.py": ("tests/theory/test_consensus.py", "tests/claims/test_warmup_claims.py"),
-    "theory/inexact.py": ("tests/theory/test_inexact.py", "tests/claims/test_inexact_claims.py"),
-    "theory/drift.py": ("tests/theory/test_drift.py", "tests/claims/test_inexact_claims.py"),
+    "theory/tracking.py": ("tests/theory/test_tracking.py",),
+    "theory/consensus.py": ("tests/theory/test_consensus.py",),
+    "theory/inexact.py": ("tests/theory/test_inexact.py",),
+    "theory/drift.py": ("tests/theory/test_drift.py",),
     "theory/published.py": ("tests/theory/test_published.py",),
     "theory/population.py": ("tests/theory/test_population.py",),
-    "theory/symmetry.py": ("tests/claims/test_numbers.py",),
+    "theory/symmetry.py": (NUMBERS,),
     "theory/scaffold.py": ("tests/theory/test_scaffold.py",),
     "theory/wick.py": ("tests/theory/test_population.py",),
     "theory/frozen.py": ("tests/theory/test_frozen.py",),
+    "theory/stage.py": ("tests/theory/test_frozen.py", "tests/theory/test_unequal_work.py"),
+    "theory/bias.py": ("tests/theory/test_frozen.py", "tests/theory/test_unequal_work.py"),
+    "theory/local_work.py": ("tests/theory/test_unequal_work.py",),
+    "theory/moments.py": ("tests/theory/test_moments.py",),
+    "theory/congruence.py": ("tests/theory/test_moments.py",),
+    "theory/local_noise.py": ("tests/theory/test_moments.py",),
+    "theory/weights.py": ("tests/theory/test_moments.py",),
+    "theory/impulse.py": ("tests/theory/test_impulse.py",),
+    "theory/interpolation.py": ("tests/theory/test_prediction.py",),
+    "theory/prediction.py": ("tests/theory/test_prediction.py",),
+    "theory/in_context.py": ("tests/theory/test_in_context.py",),
+    "theory/in_context_law.py": ("tests/theory/test_in_context.py",),
     "theory/polynomials.py": ("tests/theory/test_polynomials.py", "tests/theory/test_frozen.py"),
     "analysis/certificate.py": ("tests/analysis/test_certificate.py",),
-    "analysis/descent_steps.py": ("tests/claims/test_numbers.py",),
-    "analysis/mismatch.py": ("tests/claims/test_numbers.py",),
-    "analysis/trajectory.py": ("tests/claims/test_numbers.py",),
+    "analysis/descent_steps.py": (NUMBERS,),
+    "analysis/mismatch.py": (NUMBERS,),
+    "analysis/trajectory.py": (NUMBERS,),
     "analysis/centralized.py": ("tests/analysis/test_centralized.py",),
     "analysis/bias_drift.py": ("tests/analysis/test_bias_drift.py",),
-    "claims/record.py": ("tests/claims/test_claims.py",),
-    "claims/c19_published.py": ("tests/theory/test_published.py",),
-    "claims/c20_averages.py": ("tests/theory/test_published.py",),
+    "analysis/applicable.py": ("tests/claims/test_guards.py",),
 }
-# Every number of a claim against the twin: seconds, and most mutants of claims end here.
-NUMBERS = tuple(f"tests/claims/test_{name}.py" for name in ("numbers", "claim_parts", "conditions"))
-CLAIM_TESTS = (
-    *NUMBERS,
-    "tests/claims/test_broken_assumptions.py",
-    "tests/claims/test_warmup_claims.py",
-    "tests/claims/test_inexact_claims.py",
+CLAIM_TESTS = tuple(
+    f"tests/claims/test_{name}.py" for name in ("parts", "judge", "conditions", "broken", "guards")
 )
-RANDOM = "tests/claims/test_claims.py::test_claim_holds_on_random_instances"
 REPLAY = "tests/claims/test_worst.py::test_the_tightest_instance_is_replayed"
 # What is left of the tests above the room of a mutant; those below cannot see it.
 REST = {
-    "theory": ("tests/claims/test_claims.py", *CLAIM_TESTS, REPLAY, "tests/analysis"),
-    "analysis": ("tests/claims/test_claims.py", *CLAIM_TESTS, REPLAY),
-    "claims": ("tests/claims/test_claims.py", REPLAY, "--deselect", RANDOM),
+    "theory": (*CLAIM_TESTS, "tests/claims/test_cases.py", REPLAY, "tests/analysis"),
+    "analysis": (*CLAIM_TESTS, "tests/claims/test_cases.py", REPLAY),
+    "claims": ("tests/claims/test_cases.py", REPLAY, "tests/theory/test_published.py"),
 }
 _ALLOWANCE = "the rounding of a singular value, 1e-12 of it, no more than rounding itself"
 _MARGIN = "a margin of 1e-9 in log s; every split gives a valid bound, and the best one is searched"
@@ -108,7 +111,7 @@ EQUIVALENT: dict[str, str] = {
         "descends zero steps from what is known to what is known"
     ),
     "theory/published.py heterogeneous_smoothness 1.0 + SPECTRAL_SLACK -> 1.0": _ALLOWANCE,
-    "theory/frozen.py first_order_bias self.hessians - self.hessian -> self.hessians": (
+    "theory/bias.py first_order_bias stage.hessians - stage.hessian -> stage.hessians": (
         "Σp A g* = A Σp g* = 0, so subtracting A from every A_i changes rounding only"
     ),
     "theory/inexact.py composite_bound np.log(max(": _MARGIN,
@@ -330,15 +333,9 @@ def warm() -> None:
 
 def first_tests(path: str) -> tuple[str, ...]:
     """The tests that most likely notice a mutant of a module."""
-    listed = FIRST.get(path, ())
     if path.startswith("claims/"):
-        stem = path.removeprefix("claims/").removesuffix(".py")
-        module = importlib.import_module(f"linattn.claims.{stem}")
-        fast = [c for c in getattr(module, "CLAIMS", ()) if c.share == 1.0]
-        ids = (claim.id.encode("unicode_escape").decode() for claim in fast)  # as pytest has them
-        slow = (path for path in CLAIM_TESTS if path not in NUMBERS)
-        return (*NUMBERS, *(f"{RANDOM}[{name}]" for name in ids), *listed, *slow)
-    return listed or (f"tests/{path.split('/')[0]}",)
+        return (NUMBERS, *CLAIM_TESTS)
+    return FIRST.get(path, (f"tests/{path.split('/')[0]}",))
 
 
 class Record:
@@ -385,7 +382,7 @@ def reason(mutant: Mutant) -> str | None:
 
 def modules() -> list[str]:
     """Modules that state bounds, as paths below linattn/."""
-    found = [p for room in ROOMS for p in sorted((ROOT / "linattn" / room).glob("*.py"))]
+    found = [p for room in ROOMS for p in sorted((ROOT / "linattn" / room).rglob("*.py"))]
     paths = [p.relative_to(ROOT / "linattn").as_posix() for p in found]
     return [p for p in paths if p not in LEFT_OUT and not p.endswith("__init__.py")]
 

@@ -204,7 +204,7 @@ HETEROGENEOUS = ProblemSpec(value_heterogeneity=1.5, covariate_heterogeneity=0.3
 def _closed_form(runs: Sequence[xr.Dataset]) -> Verdict:
     def column(run: xr.Dataset) -> Column:
         error = run["relative_error"].where(_tame(run)).values
-        return error, np.zeros_like(error), np.ones_like(error)
+        return 1.0 + error, np.ones_like(error), np.ones_like(error)
 
     statement = "simulated V_t is the closed form"
     return worst("C7 stored", statement, "identity", map(column, runs), FORMULA_BUDGET)
@@ -229,7 +229,7 @@ def _bias_bound(runs: Sequence[xr.Dataset]) -> Verdict:
 def _nulls(runs: Sequence[xr.Dataset]) -> Verdict:
     def column(run: xr.Dataset) -> Column:
         stay = run["null_bias"].where(_tame(run)).values
-        return stay, np.zeros_like(stay), np.ones_like(stay)
+        return 1.0 + stay, np.ones_like(stay), np.ones_like(stay)
 
     return worst("C8 null stored", "no bias in the controls", "identity", map(column, runs), 1e-11)
 

@@ -23,7 +23,7 @@ READOUTS = ("token", "mean", "last")
 
 
 class Instance(NamedTuple):
-    """Data, readout, weights p and ridges λ, μ (theory section 1)."""
+    """Data, readout, weights p and ridges λ, μ (notes, section 1)."""
 
     clients: list
     readout: str
@@ -46,7 +46,7 @@ def is_factored(theta):
 
 
 def kernels(theta):
-    """B (H, d, d); B_h = Q_h K_hᵀ for factored kernels (theory section 1)."""
+    """B (H, d, d); B_h = Q_h K_hᵀ for factored kernels (notes, section 1)."""
     parts = blocks(theta)
     if len(parts) == 1:
         return parts[0]
@@ -107,7 +107,7 @@ def own_queries(X):
 
 
 def queries(X, readout):
-    """U (q, d): all tokens, the mean token, the last token, or readout(X) (theory section 1)."""
+    """U (q, d): all tokens, the mean token, the last token, or readout(X) (notes, section 1)."""
     if callable(readout):
         return readout(X)
     if readout == "token":
@@ -129,18 +129,18 @@ def scores(X, theta, readout):
 
 
 def predict(X, theta, V, readout):
-    """Ŷ = Σ_h scores_h · (X V_h) = Σ_h U B_h G V_h (theory section 1)."""
+    """Ŷ = Σ_h scores_h · (X V_h) = Σ_h U B_h G V_h (notes, section 1)."""
     return sum(s @ (X @ v) for s, v in zip(scores(X, theta, readout), V, strict=True))
 
 
 def sequence_loss(X, Y, theta, V, readout):
-    """ℓ = ‖Ŷ − Y‖²/(2q) (theory section 1)."""
+    """ℓ = ‖Ŷ − Y‖²/(2q) (notes, section 1)."""
     residual = predict(X, theta, V, readout) - Y
     return float(np.sum(residual**2)) / (2 * len(Y))
 
 
 def ridge(inst, theta, V):
-    """(λ/2)‖V‖² + (μ/2)‖kernel parameters‖² (theory section 1)."""
+    """(λ/2)‖V‖² + (μ/2)‖kernel parameters‖² (notes, section 1)."""
     return 0.5 * inst.value_ridge * norm_sq(V) + 0.5 * inst.kernel_ridge * norm_sq(theta)
 
 
@@ -152,7 +152,7 @@ def client_data_loss(inst, i, theta, V, batch=None):
 
 
 def client_objective(inst, i, theta, V, batch=None):
-    """F_i(B, V) (theory section 1)."""
+    """F_i(B, V) (notes, section 1)."""
     return client_data_loss(inst, i, theta, V, batch) + ridge(inst, theta, V)
 
 
@@ -162,7 +162,7 @@ def data_loss(inst, theta, V):
 
 
 def objective(inst, theta, V):
-    """F = Σ p_i F_i (theory section 1)."""
+    """F = Σ p_i F_i (notes, section 1)."""
     return sum(p * client_objective(inst, i, theta, V) for i, p in enumerate(inst.weights))
 
 
@@ -226,7 +226,7 @@ def line_derivative(function, step=1.0):
 
 
 def joint_hvp(inst, theta, V, d_theta, d_value, client=None, step=0.5):
-    """Hessian-vector product of F (or F_i) by differences of gradients (theory section 8).
+    """Hessian-vector product of F (or F_i) by differences of gradients (notes, Second derivatives).
 
     Gradients are polynomials of degree ≤ 5 in the parameters, so the stencil is exact.
     """
@@ -251,46 +251,46 @@ def joint_hessian(inst, theta, V, client=None):
 
 
 def features(X, theta, readout):
-    """Φ = [U B_1 G … U B_H G] (q, H·d), so that Ŷ = Φ V (theory section 1)."""
+    """Φ = [U B_1 G … U B_H G] (q, H·d), so that Ŷ = Φ V (notes, section 1)."""
     return np.concatenate([s @ X for s in scores(X, theta, readout)], axis=1)
 
 
 def client_hessian(inst, i, theta):
-    """H_i(B) = mean ΦᵀΦ/q over client i (theory section 1)."""
+    """H_i(B) = mean ΦᵀΦ/q over client i (notes, section 1)."""
     phis = [features(X, theta, inst.readout) for X, _ in inst.clients[i]]
     return np.mean([phi.T @ phi / len(phi) for phi in phis], axis=0)
 
 
 def client_linear(inst, i, theta):
-    """C_i(B) = mean ΦᵀY/q, stacked (H·d, m) (theory section 1)."""
+    """C_i(B) = mean ΦᵀY/q, stacked (H·d, m) (notes, section 1)."""
     terms = [features(X, theta, inst.readout).T @ Y / len(Y) for X, Y in inst.clients[i]]
     return np.mean(terms, axis=0)
 
 
 def client_matrix(inst, i, theta):
-    """A_i = H_i + λI (theory section 1)."""
+    """A_i = H_i + λI (notes, section 1)."""
     hessian = client_hessian(inst, i, theta)
     return hessian + inst.value_ridge * np.eye(len(hessian))
 
 
 def value_matrix(inst, theta):
-    """A = Σ p_i A_i (theory section 1)."""
+    """A = Σ p_i A_i (notes, section 1)."""
     return sum(p * client_matrix(inst, i, theta) for i, p in enumerate(inst.weights))
 
 
 def value_linear(inst, theta):
-    """C = Σ p_i C_i, stacked (H·d, m) (theory section 1)."""
+    """C = Σ p_i C_i, stacked (H·d, m) (notes, section 1)."""
     return sum(p * client_linear(inst, i, theta) for i, p in enumerate(inst.weights))
 
 
 def minimizer(inst, theta):
-    """V*(B) = A⁻¹C as (H, d, m) (theory section 2)."""
+    """V*(B) = A⁻¹C as (H, d, m) (notes, section 2)."""
     solution = np.linalg.solve(value_matrix(inst, theta), value_linear(inst, theta))
     return unstack(solution, len(kernels(theta)))
 
 
 def client_minimizer(inst, i, theta):
-    """V_i* = A_i⁻¹C_i as (H, d, m) (theory section 4)."""
+    """V_i* = A_i⁻¹C_i as (H, d, m) (notes, section 4)."""
     solution = np.linalg.solve(client_matrix(inst, i, theta), client_linear(inst, i, theta))
     return unstack(solution, len(kernels(theta)))
 
@@ -305,12 +305,12 @@ def weighted_norm_sq(matrix, V):
 
 
 def profile(inst, theta):
-    """P(B) = F(B, V*(B)) (theory section 2)."""
+    """P(B) = F(B, V*(B)) (notes, section 2)."""
     return objective(inst, theta, minimizer(inst, theta))
 
 
 def profile_closed_form(inst, theta):
-    """P(B) = ½c̄ − ½⟨C, A⁻¹C⟩ + (μ/2)‖·‖² (theory section 2)."""
+    """P(B) = ½c̄ − ½⟨C, A⁻¹C⟩ + (μ/2)‖·‖² (notes, section 2)."""
     targets = 0.0
     for p, client in zip(inst.weights, inst.clients, strict=True):
         targets += p * np.mean([np.sum(Y**2) / len(Y) for _, Y in client])
@@ -320,7 +320,7 @@ def profile_closed_form(inst, theta):
 
 
 def profile_gradient(inst, theta):
-    """∇P(B) = ∂_B F(B, V*(B)), a tuple of blocks (theory section 2, C2)."""
+    """∇P(B) = ∂_B F(B, V*(B)), a tuple of blocks (notes, section 2, C2)."""
     return gradient(inst, theta, minimizer(inst, theta))[0]
 
 
@@ -337,7 +337,7 @@ def profile_gradient_differences(inst, theta, step=1e-5):
 
 
 def profile_hvp(inst, theta, d_theta, step=1e-3):
-    """∇²P[D] by differences of the envelope gradient (theory section 8)."""
+    """∇²P[D] by differences of the envelope gradient (notes, Second derivatives)."""
 
     def moved_gradient(t):
         return np.concatenate([g.ravel() for g in profile_gradient(inst, add(theta, d_theta, t))])
@@ -347,7 +347,7 @@ def profile_hvp(inst, theta, d_theta, step=1e-3):
 
 
 def gap(inst, theta, V):
-    """F − P = ½⟨V − V*, A(V − V*)⟩ (theory section 2, C1)."""
+    """F − P = ½⟨V − V*, A(V − V*)⟩ (notes, section 2, C1)."""
     return 0.5 * weighted_norm_sq(value_matrix(inst, theta), V - minimizer(inst, theta))
 
 
@@ -365,7 +365,7 @@ def sequence_jacobian(X, V, readout):
 
 
 def curvature_matrix(inst, V, with_ridge=True):
-    """𝓚(V) as a dense (H·d², H·d²) matrix; 𝓚₀ without the ridge (theory section 2, C3)."""
+    """𝓚(V) as a dense (H·d², H·d²) matrix; 𝓚₀ without the ridge (notes, section 2, C3)."""
     num_heads, dim, _ = V.shape
     total = np.zeros((num_heads * dim**2,) * 2)
     for p, client in zip(inst.weights, inst.clients, strict=True):
@@ -376,12 +376,12 @@ def curvature_matrix(inst, V, with_ridge=True):
 
 
 def curvature_apply(inst, V, D, with_ridge=True):
-    """𝓚(V)[D] (H, d, d), from the dense matrix (theory section 2, C3)."""
+    """𝓚(V)[D] (H, d, d), from the dense matrix (notes, section 2, C3)."""
     return (curvature_matrix(inst, V, with_ridge) @ D.ravel()).reshape(D.shape)
 
 
 def curvature(inst, theta):
-    """L_K = λ_max 𝓚(V*(B)) (theory section 2, C3)."""
+    """L_K = λ_max 𝓚(V*(B)) (notes, section 2, C3)."""
     return float(np.linalg.eigvalsh(curvature_matrix(inst, minimizer(inst, theta)))[-1])
 
 
@@ -392,7 +392,7 @@ def head_curvature(inst, theta):
 
 
 def curvature_safe_bound(inst, theta):
-    """μ + ‖Σp mean ‖M‖₂ ΓΓᵀ‖₂ ≥ L_K, Γ the stack of G V_h (theory section 2, C3)."""
+    """μ + ‖Σp mean ‖M‖₂ ΓΓᵀ‖₂ ≥ L_K, Γ the stack of G V_h (notes, section 2, C3)."""
     V, total = minimizer(inst, theta), 0.0
     for p, client in zip(inst.weights, inst.clients, strict=True):
         for X, _ in client:
@@ -404,7 +404,7 @@ def curvature_safe_bound(inst, theta):
 
 
 def resolve_gain(inst, theta, theta_next):
-    """½‖V*(B⁺) − V*(B)‖²_{A(B⁺)} (theory section 2, C3)."""
+    """½‖V*(B⁺) − V*(B)‖²_{A(B⁺)} (notes, section 2, C3)."""
     move = minimizer(inst, theta_next) - minimizer(inst, theta)
     return 0.5 * weighted_norm_sq(value_matrix(inst, theta_next), move)
 
@@ -458,7 +458,7 @@ def euler_profile(inst, B):
 
 
 def gram(heads):
-    """H×H Gram matrix of a list of blocks (theory section 2, C11)."""
+    """H×H Gram matrix of a list of blocks (notes, section 2, C11)."""
     return np.array([[dot(a, b) for b in heads] for a in heads])
 
 
@@ -471,7 +471,7 @@ def euler_factored(inst, Q, K, V):
 
 
 def imbalance(Q, K):
-    """W_h = Q_hᵀQ_h − K_hᵀK_h (theory section 2, C11)."""
+    """W_h = Q_hᵀQ_h − K_hᵀK_h (notes, section 2, C11)."""
     return np.array([q.T @ q - k.T @ k for q, k in zip(Q, K, strict=True)])
 
 
@@ -511,7 +511,7 @@ def function_matrix(theta, V):
 
 
 def residual_matrix(inst, theta, V):
-    """𝒢 = Σp mean R ⊗ G, entry ((i,j),(k,o)) = R_io G_jk (theory section 2, C15)."""
+    """𝒢 = Σp mean R ⊗ G, entry ((i,j),(k,o)) = R_io G_jk (notes, section 2, C15)."""
     total = 0.0
     for p, client in zip(inst.weights, inst.clients, strict=True):
         for X, Y in client:
@@ -524,12 +524,12 @@ def residual_matrix(inst, theta, V):
 
 
 def threshold(inst):
-    """τ = √(λμ) (theory section 2, C15)."""
+    """τ = √(λμ) (notes, section 2, C15)."""
     return float(np.sqrt(inst.value_ridge * inst.kernel_ridge))
 
 
 def residual_products(inst, theta, V):
-    """rr = Σp mean ‖Ŷ − Y‖²/q and ry = Σp mean ⟨Ŷ − Y, Y⟩/q (theory section 2, C15)."""
+    """rr = Σp mean ‖Ŷ − Y‖²/q and ry = Σp mean ⟨Ŷ − Y, Y⟩/q (notes, section 2, C15)."""
     rr = ry = 0.0
     for p, client in zip(inst.weights, inst.clients, strict=True):
         for X, Y in client:
@@ -550,7 +550,7 @@ def lower_bound(inst, theta, V, tau=None):
 
 
 def cubic_features(X, readout):
-    """Rows u_i G_jk (q, d³): Ŷ is linear in them (theory section 2, C15; section 8)."""
+    """Rows u_i G_jk (q, d³): Ŷ is linear in them (C15; notes, Moments)."""
     G = X.T @ X / len(X)
     return np.array([np.outer(u, G.ravel()).ravel() for u in queries(X, readout)])
 
@@ -564,7 +564,7 @@ def cubic_coefficients(theta, V):
 
 
 def moments(inst):
-    """Moments (d³, d³), (d³, m) and c̄ of the cubic features (theory section 8)."""
+    """Moments (d³, d³), (d³, m) and c̄ of the cubic features (notes, Moments)."""
     square = linear = energy = 0.0
     for p, client in zip(inst.weights, inst.clients, strict=True):
         for X, Y in client:
@@ -576,7 +576,7 @@ def moments(inst):
 
 
 def least_squares(inst):
-    """min_W data(W) by least squares over the cubic features (theory section 2, C15)."""
+    """min_W data(W) by least squares over the cubic features (notes, section 2, C15)."""
     rows, targets = [], []
     for p, client in zip(inst.weights, inst.clients, strict=True):
         for X, Y in client:
@@ -657,7 +657,7 @@ def local_gradients(inst, models, batches=None, local_step=0):
 
 
 def trace_step(inst, place, weights, models, gradients, step_sizes):
-    """All errors of one local step at the virtual iterate (theory section 3).
+    """All errors of one local step at the virtual iterate (notes, section 3).
 
     `gradients` are those of the clients that still work; the others only stay in the mean.
     """
@@ -744,7 +744,7 @@ def split(models):
 
 
 def centralized(inst, theta, V, *, steps, step_size, train_kernel=True):
-    """Gradient descent on F: the synchronized control (theory section 5)."""
+    """Gradient descent on F: the synchronized control (notes, section 5)."""
     theta = blocks(theta)
     for _ in range(steps):
         d_theta, d_value = gradient(inst, theta, V)
@@ -764,7 +764,7 @@ def client_spread(weights, items):
 
 
 def total_error(step):
-    """ε = g − ∇P (theory section 3)."""
+    """ε = g − ∇P (notes, section 3)."""
     return add(step.update, step.profile_gradient, -1)
 
 
@@ -786,7 +786,7 @@ def step_remainder(inst, step, step_size):
 
 
 def step_remainder_by_subtraction(inst, step, step_size):
-    """ρ = F(θ⁺, V*) − F(θ̄, V*) + η⟨∇P, g⟩: the definition (theory section 3, C4f)."""
+    """ρ = F(θ⁺, V*) − F(θ̄, V*) + η⟨∇P, g⟩: the definition (notes, section 3, C4f)."""
     V = minimizer(inst, step.theta)
     moved = objective(inst, add(step.theta, step.update, -step_size), V)
     slope = dot(step.profile_gradient, step.update)
@@ -843,7 +843,7 @@ def descent_step(inst, step, step_size):
 
 
 def certificate(inst, run, step_size):
-    """Cumulative ledger by round, entry 0 the start: dict of arrays (theory section 3, C4)."""
+    """Cumulative ledger by round, entry 0 the start: dict of arrays (notes, section 3, C4)."""
     rows = [ledger_terms(inst, step, step_size) for step in run.steps]
     num_rounds = 1 + max(step.round for step in run.steps)
     table = {}
@@ -889,7 +889,7 @@ def coupling_matrix(inst, theta):
 
 
 def coupling_constant(inst, theta):
-    """κ = (Σp mean ‖M‖₂‖G‖₂²)·‖[B_1 … B_H]‖₂, heads side by side (theory section 3, C5)."""
+    """κ = (Σp mean ‖M‖₂‖G‖₂²)·‖[B_1 … B_H]‖₂, heads side by side (notes, section 3, C5)."""
     total = 0.0
     for p, client in zip(inst.weights, inst.clients, strict=True):
         for X, _ in client:
@@ -952,7 +952,6 @@ def segment_constant(inst, step):
     """C6 (merged): max over clients of a Hessian bound on the segment from w̄ to w_i."""
     worst = 0.0
     for i, (theta, value) in step.local.items():
-        middle = add(add(step.theta, theta), step.theta, -0.5)
         middle = tuple(0.5 * (a + b) for a, b in zip(step.theta, theta, strict=True))
         start = joint_hessian(inst, step.theta, step.value, i)
         half = joint_hessian(inst, middle, 0.5 * (step.value + value), i)
@@ -1025,7 +1024,7 @@ class Frozen(NamedTuple):
 
 
 def frozen_quantities(inst, theta, *, local_steps, step_size):
-    """C7 and C8 by dense sums of matrix powers (theory section 4)."""
+    """C7 and C8 by dense sums of matrix powers (notes, section 4)."""
     p, eta, count = inst.weights, step_size, local_steps
     A_i = [client_matrix(inst, i, theta) for i in range(len(p))]
     C_i = [client_linear(inst, i, theta) for i in range(len(p))]
@@ -1065,7 +1064,7 @@ def matrix_mean(weights, items):
 
 
 def averaging_slope(matrices, step_size, local_steps):
-    """|s'(a)| at a = min λ_min(A_i), s(x) = (1/E) Σ_k (1 − ηx)^k (theory section 4, C8)."""
+    """|s'(a)| at a = min λ_min(A_i), s(x) = (1/E) Σ_k (1 − ηx)^k (notes, section 4, C8)."""
     a = min(float(np.linalg.eigvalsh(matrix)[0]) for matrix in matrices)
     terms = [k * (1 - step_size * a) ** (k - 1) for k in range(1, local_steps)]
     return step_size * sum(terms) / local_steps
@@ -1124,7 +1123,7 @@ def scaffold_local(inst, theta, V, controls, *, local_steps, step_size):
 def bias_drift(
     inst, theta, V, *, warmup_rounds, rounds, local_steps, local_lr, frozen_lr=None, reference=0.0
 ):
-    """C9 at one warm-up length: simulated objective and the exact parts (theory section 5)."""
+    """C9 at one warm-up length: simulated objective and the exact parts (notes, section 5)."""
     frozen_lr = local_lr if frozen_lr is None else frozen_lr
     options = {"local_steps": local_steps, "local_lr": local_lr, "trace": False}
     run = fedavg(
@@ -1149,7 +1148,7 @@ def bias_drift(
 
 
 def freeze_signals(inst, theta, V, theta_next):
-    """C13 at one round: freeze before the update when a signal is ≤ 0 (theory section 6).
+    """C13 at one round: freeze before the update when a signal is ≤ 0 (notes, section 6).
 
     profile ⟨∇P, −ΔB⟩; observable ⟨Σp g_i⁰, −ΔB⟩ (full participation, full batch);
     certified P(θ_t) − F(θ_{t+1}, V*(θ_t)).
@@ -1175,7 +1174,7 @@ def freeze_round(inst, path, rule):
 
 
 def psi(S, P, Q, n):
-    """Ψ(P, Q) = E[G P G Q G] for n tokens N(0, S), the closed formula (theory section 7)."""
+    """Ψ(P, Q) = E[G P G Q G] for n tokens N(0, S), the closed formula (notes, section 7)."""
     tr = np.trace
     first = (
         S @ P @ S @ Q.T @ S + tr(Q @ S) * S @ P @ S

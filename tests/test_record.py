@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from claim_cases.table import CASES
 
 import linattn as la
 
@@ -31,11 +32,14 @@ JUDGED = [claim for claim in la.claims() if claim.kind != "report"]
 
 @pytest.mark.parametrize("claim", JUDGED, ids=lambda claim: claim.id)
 def test_claim_was_checked_on_many_instances(claim):
+    if not CASES[claim.id].recorded:
+        assert claim.id not in stored(), "recorded after all: say so in its case"
+        pytest.skip("not yet recorded")
     row = stored()[claim.id]
     assert (row["statement"], row["kind"]) == (claim.statement, claim.kind)
     counts = {name: int(row[name]) for name in ("instances", "holds", "refused", "violated")}
     assert counts["instances"] == counts["holds"] + counts["refused"] + counts["violated"]
-    if claim.provenance == "ours":
+    if claim.provenance != "recalled":
         assert int(row["resolved"]) >= FEWER.get(claim.id, WANTED)
         assert counts["violated"] == 0
 

@@ -658,7 +658,7 @@ def test_c8_null_controls():
 
 
 def test_sampled_frozen_rounds_follow_the_mean_weights_not_p():
-    """The mean of w_i = p_i / Σ_S p_j is p_i only for equal weights (theory section 4)."""
+    """The mean of w_i = p_i / Σ_S p_j is p_i only for equal weights (notes, Frozen stage)."""
     _, inst, theta, V = make(2, num_clients=4)
     equal = inst._replace(weights=np.full(4, 0.25))
     options = {"rounds": 1, "local_steps": 3, "local_lr": gentle_step(inst, theta)}

@@ -1,6 +1,6 @@
 """Compiled gradients on the moments of a client, at a cost without the number of sequences.
 
-The data loss is a quadratic in W = Σ_h B_h ⊗ V_h (theory section 8). With several heads W is
+The data loss is a quadratic in W = Σ_h B_h ⊗ V_h (notes, Moments). With several heads W is
 formed, folded because G is symmetric; with one head the moments are contracted with V Vᵀ and with
 B ⊗ B instead.
 """

@@ -73,7 +73,7 @@ class TwoStageCost:
 
     Notes
     -----
-    Source: the accountant of `linattn.run`, against which the tests compare it.
+    Source: The other methods in the same test-bed (what the accountant of `linattn.run` counts).
     """
 
     def __init__(

@@ -25,7 +25,7 @@ class CentralizedDescent:
 
     Notes
     -----
-    Source: the synchronized control of C9 (theory section 5). Cost: as many gradients as the
+    Source: the synchronized control of C9 (Trade-off). Cost: as many gradients as the
     largest step count ever asked for, when marks are asked for in one call or in rising order; each
     on moments or one pass over all sequences, compiled.
     """

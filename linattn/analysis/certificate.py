@@ -10,6 +10,7 @@ import numpy as np
 from linattn._settings import LocalSteps, StepSize
 from linattn._threads import one_blas_thread
 from linattn._typing import Array
+from linattn.analysis.applicable import refuse_others
 from linattn.analysis.recorded import recorded_driver
 from linattn.analysis.step_errors import ErrorSplit, StepErrors
 from linattn.federated.method import Method
@@ -97,8 +98,7 @@ def descent_certificate(
     method : Method, optional
         Default `fed_avg()`.
     force : bool
-        Judge a method that does not average plain gradient steps all the same, to show that the
-        certificate does not cover it.
+        Judge a method that the certificate does not speak of all the same.
 
     Returns
     -------
@@ -114,15 +114,17 @@ def descent_certificate(
     Raises
     ------
     ValueError
-        If an argument is out of range; if the method does not average plain gradient steps, or has
-        rounds in which not everybody trains the kernel.
+        If an argument is out of range; if the certificate is not applicable to the method, or a
+        round is met in which not everybody trains the kernel.
 
     Notes
     -----
-    Source: C4, C4f, additive identity of theory section 3; unequal work, C21. L_K is exact for
+    Source: C4, C4f, additive identity (Warm-up); unequal work, C21. L_K is exact for
     Hd² ≤ 256 and the cheap bound of C3 above; the attribute says which. Cost: per local step one
     profile, two gradients and one 𝓚 on the population, besides the run itself.
     """
+    if not force:
+        refuse_others("descent_certificate", method)
     settings = check_settings(
         rounds=rounds,
         local_steps=local_steps,
@@ -133,23 +135,10 @@ def descent_certificate(
         stragglers=stragglers,
         seed=seed,
     )
-    if method is not None and not force:
-        _check_averages_plain_steps(method)
     driver = recorded_driver(problem, params, settings, method)
     ledger = Ledger(problem, params)
     ledger.follow(driver)
     return ledger.finish(settings.rounds)
-
-
-def _check_averages_plain_steps(method: Method) -> None:
-    """Refuse methods whose virtual iterate does not move along the averaged gradient."""
-    allowed = {"masked", "sampled", "memory"}  # round by round, and bookkeeping
-    apart = [name for name in method.nature.deviations if name not in allowed]
-    if apart:
-        raise ValueError(
-            "method must average plain gradient steps for the descent certificate, got "
-            f"{method.name}: {', '.join(apart)}."
-        )
 
 
 class Ledger:

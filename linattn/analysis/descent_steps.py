@@ -10,6 +10,7 @@ from linattn._typing import Array
 from linattn.analysis.certificate import Ledger
 from linattn.analysis.recorded import recorded_driver
 from linattn.analysis.step_errors import StepErrors
+from linattn.federated.method import Method
 from linattn.federated.rounds import RunSettings, check_settings
 from linattn.types import Params, Problem
 
@@ -72,7 +73,11 @@ class _Recorder(Ledger):
 
 
 def descent_steps(
-    problem: Problem, params: Params, **settings: Unpack[RunSettings]
+    problem: Problem,
+    params: Params,
+    *,
+    method: Method | None = None,
+    **settings: Unpack[RunSettings],
 ) -> DescentSteps:
     """Return the local steps of a FedAvg warm-up as steps of inexact descent on P.
 
@@ -81,6 +86,9 @@ def descent_steps(
     problem : Problem
     params : Params
         Start.
+    method : Method, optional
+        Default `fed_avg()`. Whether the inequality speaks of it is for the caller to ask
+        (`linattn.analysis.applicable`).
     **settings
         rounds, local_steps, local_lr, batch_size, participation, sampling, stragglers and seed as
         in `run`.
@@ -90,7 +98,7 @@ def descent_steps(
     Source: C14, C4. Cost: that of `descent_certificate`.
     """
     checked = check_settings(**settings)
-    driver = recorded_driver(problem, params, checked)
+    driver = recorded_driver(problem, params, checked, method)
     recorder = _Recorder(problem, params)
     completed = recorder.follow(driver)
     slopes, errors, curvatures = np.array(recorder.steps).reshape(-1, 3).T

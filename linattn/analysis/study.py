@@ -158,8 +158,8 @@ class Study:
 
         Notes
         -----
-        Source: median of paired differences with its bootstrap, 1,000 draws from the stream
-        (0, "bootstrap", number of seeds).
+        Source: Seeds (median of paired differences, bootstrap of the stream (0, "bootstrap",
+        number of seeds)).
         """
         one, two = self.best(first), self.best(second)
         apart = one.objective - two.objective

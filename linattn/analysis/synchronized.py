@@ -149,7 +149,7 @@ def synchronized_control(
 
     Notes
     -----
-    Source: theory section 5. Cost: E·R centralized steps once, and E·(R − T) steps of (Hd)² m per
+    Source: Trade-off. Cost: E·R centralized steps once, and E·(R − T) steps of (Hd)² m per
     length.
     """
     check_fits(problem, params)

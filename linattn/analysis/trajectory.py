@@ -75,7 +75,7 @@ def local_paths(
 
     Notes
     -----
-    Source: theory section 3 (virtual iterate). Cost: the run itself, 3 E P D numbers of memory.
+    Source: Warm-up (virtual iterate). Cost: the run itself, 3 E P D numbers of memory.
     """
     driver = recorded_driver(problem, params, check_settings(**settings), method)
     with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
@@ -112,7 +112,7 @@ def client_gradients(problem: Problem, layout_of: Params, clients: IntArray, at:
 
     Notes
     -----
-    Source: theory section 1. Cost: N P client gradients in one compiled call.
+    Source: Model. Cost: N P client gradients in one compiled call.
     """
     count, size = len(clients), layout_of.layout.size
     places = at if at.ndim == 3 else np.repeat(at[:, None], count, axis=1)

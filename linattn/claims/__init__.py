@@ -1,7 +1,8 @@
-"""The claim table: two stated numbers per claim, conditions, tightness, verdict."""
+"""The claim table: two stated numbers per claim, what it needs, tightness, verdict."""
 
-from linattn.claims.record import Claim, Condition, Constant, Instance, Measurement, Verdict
-from linattn.claims.table import Summary, check, claims, get_claim, summarize
+from linattn.claims.judge import Verdict, judge
+from linattn.claims.record import Claim, Condition, Constant, Instance, Measurement, Requirement
+from linattn.claims.table import check, claims, get_claim
 
 __all__ = [
     "Claim",
@@ -9,10 +10,10 @@ __all__ = [
     "Constant",
     "Instance",
     "Measurement",
-    "Summary",
+    "Requirement",
     "Verdict",
     "check",
     "claims",
     "get_claim",
-    "summarize",
+    "judge",
 ]

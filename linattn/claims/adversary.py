@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from time import perf_counter
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
 import scipy.optimize
 
-from linattn._checks import positive_int, real
+from linattn._checks import one_of, positive_int
 from linattn._typing import Array
-from linattn.claims.record import Claim, Instance, Verdict
+from linattn.claims.judge import Verdict
+from linattn.claims.record import Claim, Instance
 from linattn.claims.table import check_instance
 from linattn.data.tokens import problem_from_tokens
 from linattn.objectives.steps import safe_step
@@ -26,7 +26,6 @@ BOX = 3.0
 SMALLEST = 1e-6
 FORBIDDEN = 1e3
 RANDOM_SHARE = 0.25
-OPTIMIZERS = ("differential evolution", "dual annealing", "Nelder–Mead")
 
 
 class Shape(NamedTuple):
@@ -59,9 +58,6 @@ def decode(vector: Array, shape: Shape) -> Instance:
     vector : array, shape (N,)
     shape : Shape
 
-    Notes
-    -----
-    Source: none; a service. Cost: one problem.
     """
     ends = np.cumsum(shape.sizes)
     tokens, targets, kernel, value, scalars = np.split(vector, ends[:-1])
@@ -97,70 +93,57 @@ def _params(scale: float, kernel: Array, value: Array, shape: Shape) -> Params:
     return Params.factored(query.reshape(1, DIM, RANK), key.reshape(1, DIM, RANK), block)
 
 
-@dataclass(frozen=True)
-class Found:
-    """What a search found.
+class Part(NamedTuple):
+    """What one optimizer found from random points of its own.
 
     Attributes
     ----------
-    claim : str
-    instance : Instance
-    tightness : float
-        bound/measured (upper) or measured/bound (lower), 1 is tight.
-    random_quantile : float
-        The tightness that one in a thousand random instances reaches.
+    vector : array, shape (N,)
+        The best point of the box, which `decode` makes an instance of.
+    value : float
+        log(tightness) there; at least `FORBIDDEN` if nothing was usable.
+    at_random : bool
+        Whether a random point was never improved on.
+    random : array
+        log(tightness) of the random points where it is defined.
     evaluations : int
-    optimizer : str
-        Which of the three found it, or "random search".
     """
 
-    claim: str
-    instance: Instance
-    tightness: float
-    random_quantile: float
+    vector: Array
+    value: float
+    at_random: bool
+    random: Array
     evaluations: int
-    optimizer: str
-
-    def __repr__(self) -> str:
-        return (
-            f"Found({self.claim}: tightness {self.tightness:.6g} by {self.optimizer} in "
-            f"{self.evaluations} evaluations; random search {self.random_quantile:.6g} at 99.9 %)"
-        )
 
 
-class _Exhausted(Exception):
-    """The evaluations or the time of a search are used up."""
+class _ExhaustedError(Exception):
+    """The evaluations of a search are used up."""
 
 
 class _Objective:
-    """log(tightness) at a point, with a count, a clock and the best point so far."""
+    """log(tightness) at a point, with a count and the best point so far."""
 
-    def __init__(self, claim: Claim, shape: Shape, seconds: float) -> None:
+    def __init__(self, claim: Claim, shape: Shape) -> None:
         self.claim, self.shape = claim, shape
-        self.deadline = perf_counter() + seconds
         self.count, self.limit = 0, 0
-        self.best, self.best_value, self.found_by = np.zeros(shape.size), FORBIDDEN, ""
-        self.name = "random search"
+        self.best, self.best_value = np.zeros(shape.size), np.inf
 
     def __call__(self, vector: Array) -> float:
-        if self.count >= self.limit or perf_counter() > self.deadline:
-            raise _Exhausted
+        if self.count >= self.limit:
+            raise _ExhaustedError
         self.count += 1
         point = np.clip(vector, -BOX, BOX)
         value = _log_tightness(self.claim, decode(point, self.shape))
         if value < self.best_value:
-            self.best, self.best_value, self.found_by = point.copy(), value, self.name
+            self.best, self.best_value = point.copy(), value
         return value
 
 
 def _log_tightness(claim: Claim, instance: Instance) -> float:
     """Penalized where the claim is refused or measures next to nothing."""
-    try:
-        verdict = check_instance(claim, instance)
-    except (ValueError, np.linalg.LinAlgError):
-        return FORBIDDEN
+    verdict = check_instance(claim, instance)
     if not _usable(verdict):
-        return FORBIDDEN + min(1e3, -sum(c.slack for c in verdict.unmet))
+        return FORBIDDEN + min(1e3, -sum(c.slack for c in verdict.unmet if c.slack < 0.0))
     return float(np.log(verdict.tightness))
 
 
@@ -171,79 +154,51 @@ def _usable(verdict: Verdict) -> bool:
 
 
 def search(
-    claim: Claim,
-    *,
-    evaluations: int = 20_000,
-    seconds: float = 600.0,
-    factored: bool = False,
-    seed: int = 0,
-) -> Found:
+    claim: Claim, optimizer: str, *, evaluations: int, factored: bool = False, seed: int = 0
+) -> Part:
     """Search small problems for the one on which a bound is tightest.
 
-    A quarter of the evaluations is random search; three optimizers share the rest, each from the
-    best random points.
+    A quarter of the evaluations are random points, the rest belongs to the optimizer, which starts
+    from the best of them.
 
     Parameters
     ----------
     claim : Claim
         An upper or lower bound.
+    optimizer : {"differential evolution", "dual annealing", "Nelder–Mead"}
     evaluations : int
-    seconds : float
-        The search ends at whichever limit comes first.
     factored : bool
         Whether kernels are factored.
     seed : int
+        Of the random points and the optimizer.
 
     Raises
     ------
     ValueError
-        For identities and reports, which have no tightness, and if nothing usable was found.
+        For identities and reports, which have no tightness.
 
     Notes
     -----
-    Source: contract (tightness). Cost: that of the evaluations.
+    Source: Where everything is. Cost: that of the evaluations.
     """
+    one_of("optimizer", optimizer, OPTIMIZERS)
     if claim.kind not in ("upper", "lower"):
         raise ValueError(f"claim must be an upper or lower bound, got {claim.id} ({claim.kind}).")
-    positive_int("evaluations", evaluations)
-    real("seconds", seconds, above=0.0)
-    shape = Shape(factored)
-    objective = _Objective(claim, shape, seconds)
-    points, values = _random_search(objective, round(RANDOM_SHARE * evaluations), seed)
-    share = (evaluations - objective.count) // len(OPTIMIZERS)
-    for name, optimize in zip(OPTIMIZERS, (_evolve, _anneal, _descend), strict=True):
-        objective.name, objective.limit = name, objective.count + share
-        try:
-            optimize(objective, points[np.argsort(values)], seed)
-        except _Exhausted:
-            continue
-    if objective.best_value >= FORBIDDEN:
-        raise ValueError(f"claim {claim.id} was refused on all {objective.count} instances tried.")
-    usable = values[values < FORBIDDEN]
-    rare = float(np.exp(np.quantile(usable, 0.001))) if len(usable) else float("inf")
-    return Found(
-        claim.id,
-        decode(objective.best, shape),
-        float(np.exp(objective.best_value)),
-        rare,
-        objective.count,
-        objective.found_by,
-    )
-
-
-def _random_search(objective: _Objective, count: int, seed: int) -> tuple[Array, Array]:
-    """Standard normal points and their values."""
-    objective.limit = count
+    objective = _Objective(claim, Shape(factored))
+    objective.limit = max(1, round(RANDOM_SHARE * positive_int("evaluations", evaluations)))
     draw = stream(seed, "adversary")
-    points, values = [], []
-    for _ in range(count):
-        point = np.clip(draw.normal(size=objective.shape.size), -BOX, BOX)
-        try:
-            values.append(objective(point))
-        except _Exhausted:
-            break
-        points.append(point)
-    return np.array(points).reshape(-1, objective.shape.size), np.array(values)
+    points = np.clip(draw.normal(size=(objective.limit, objective.shape.size)), -BOX, BOX)
+    values = np.array([objective(point) for point in points])
+    best, objective.limit = objective.best_value, evaluations
+    with suppress(_ExhaustedError):
+        OPTIMIZERS[optimizer](objective, points[np.argsort(values)], seed)
+    return Part(
+        objective.best,
+        objective.best_value,
+        objective.best_value == best,
+        values[values < FORBIDDEN],
+        objective.count,
+    )
 
 
 Search = Callable[[_Objective, Array, int], object]
@@ -272,3 +227,10 @@ def _descend(objective: _Objective, ranked: Array, seed: int) -> object:
         scipy.optimize.minimize(objective, objective.best, method="Nelder-Mead", options=options)
         if objective.best_value > before - 1e-9:
             return None
+
+
+OPTIMIZERS: dict[str, Search] = {
+    "differential evolution": _evolve,
+    "dual annealing": _anneal,
+    "Nelder–Mead": _descend,
+}

@@ -1,68 +1,68 @@
-"""What claims about trajectories share: the trajectory of an instance, and which step to show."""
+"""The runs that claims are measured on, each simulated once per instance."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
 
 from linattn.analysis.descent_steps import DescentSteps, descent_steps
 from linattn.analysis.trajectory import LocalPath, local_paths
-from linattn.claims.record import Condition, Instance, shared
-from linattn.federated.methods import fed_frozen
+from linattn.claims.record import Instance, shared
+from linattn.federated.method import Method, Plan, RoundContext, train_everything
+from linattn.federated.methods import fed_avg, fed_frozen
 
 Row = tuple[float, float, float]
 """Measured, bound and the sum of |terms| of one step."""
 
 
+def settings(instance: Instance) -> dict[str, Any]:
+    """How the rounds of an instance are run, as arguments of `run`."""
+    names = ("rounds", "local_steps", "local_lr", "batch_size", "participation", "seed")
+    return {name: getattr(instance, name) for name in names}
+
+
+def frozen_method(instance: Instance, warmup_rounds: int = 0) -> Method:
+    """The method of an instance with the kernel frozen after some rounds.
+
+    Raises
+    ------
+    ValueError
+        If the method plans itself what is trained.
+    """
+    method = instance.method
+    if method is None:
+        return fed_frozen(warmup_rounds=warmup_rounds)
+    if method.plan is not train_everything:
+        raise ValueError(f"method must leave to the claim what is frozen, got {method}.")
+
+    def plan(context: RoundContext, memory: object) -> Plan:
+        layout = context.params.layout
+        frozen = context.round >= warmup_rounds
+        return Plan(layout.value_blocks if frozen else frozenset(layout.names), context.local_lr)
+
+    return replace(method, plan=plan)
+
+
 @shared
 def warmup_rounds(instance: Instance) -> list[LocalPath]:
-    """The rounds of a FedAvg warm-up with minibatches and sampling as the instance has them."""
-    return list(
-        local_paths(
-            instance.problem,
-            instance.params,
-            rounds=instance.rounds,
-            local_steps=instance.local_steps,
-            local_lr=instance.local_lr,
-            batch_size=instance.batch_size,
-            participation=instance.participation,
-            seed=instance.seed,
-        )
-    )
+    """The rounds of the warm-up, as far as they are finite."""
+    method, how = instance.method or fed_avg(), settings(instance)
+    return list(local_paths(instance.problem, instance.params, method=method, **how))
 
 
 @shared
 def warmup_descent(instance: Instance) -> DescentSteps:
     """The same warm-up as inexact descent on P, with its certificate."""
-    return descent_steps(
-        instance.problem,
-        instance.params,
-        rounds=instance.rounds,
-        local_steps=instance.local_steps,
-        local_lr=instance.local_lr,
-        batch_size=instance.batch_size,
-        participation=instance.participation,
-        seed=instance.seed,
-    )
+    method, how = instance.method or fed_avg(), settings(instance)
+    return descent_steps(instance.problem, instance.params, method=method, **how)
 
 
 @shared
 def frozen_rounds(instance: Instance) -> list[LocalPath]:
-    """Frozen rounds with full batches and full participation."""
-    return list(
-        local_paths(
-            instance.problem,
-            instance.params,
-            rounds=instance.rounds,
-            local_steps=instance.local_steps,
-            local_lr=instance.local_lr,
-            method=fed_frozen(warmup_rounds=0),
-        )
-    )
-
-
-def finite(paths: list[LocalPath], rounds: int) -> Condition:
-    """Whether the first rounds stayed finite: as many as are needed."""
-    return Condition("finite trajectory", 0.0 if len(paths) >= rounds else -1.0)
+    """Rounds with the kernel frozen, as far as they are finite."""
+    method, how = frozen_method(instance), settings(instance)
+    return list(local_paths(instance.problem, instance.params, method=method, **how))
 
 
 def shown(rows: Iterable[Row], budget: float) -> Row:

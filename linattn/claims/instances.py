@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 
 from linattn._typing import Array
+from linattn.analysis.applicable import FULL_BATCHES, FULL_PARTICIPATION
 from linattn.claims.record import Instance
 from linattn.data.tokens import problem_from_tokens
 from linattn.objectives.starts import initial_params
@@ -46,6 +50,23 @@ def random_instance(seed: int, index: int) -> Instance:
         participation=float(draw.uniform(0.3, 0.9)) if draw.random() < 1 / 3 else 1.0,
         seed=int(draw.integers(2**31)),
     )
+
+
+def suited(instance: Instance, needs: Iterable[str]) -> Instance:
+    """Return the instance, without minibatches and sampling where a claim does not speak of them.
+
+    Parameters
+    ----------
+    instance : Instance
+    needs : iterable of str
+        Of the claim.
+    """
+    changes: dict[str, Any] = {}
+    if FULL_BATCHES in needs:
+        changes["batch_size"] = None
+    if FULL_PARTICIPATION in needs:
+        changes["participation"] = 1.0
+    return instance._replace(**changes)
 
 
 def _log_uniform(draw: np.random.Generator, low: float, high: float) -> float:

@@ -1,9 +1,8 @@
-"""What a claim is, and how a measurement becomes a verdict.
+"""What a claim is: a statement, what it needs, and two numbers measured by different routes.
 
-To add a claim, write one file ``linattn/claims/cXX_name.py`` that ends in
-``CLAIMS = (Claim(...),)`` and measures two numbers by different routes
-(`linattn/claims/c01_gap.py` is the shortest example).
-The registry finds it by its name.
+To add a claim, write one file in ``linattn/claims/ours`` (or, for a bound of a paper, in
+``linattn/claims/published``) that ends in ``CLAIMS = (Claim(...),)``;
+`linattn/claims/ours/c01_gap.py` is the shortest example. The table finds it by itself.
 """
 
 from __future__ import annotations
@@ -17,15 +16,16 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from linattn._display import facts_html, table_html
+from linattn._checks import one_of, real
+from linattn.federated.method import Method
 from linattn.types import Params, Problem
 
-KINDS = ("identity", "upper", "lower", "report")
+KINDS = ("identity", "upper", "lower", "report", "statistical")
+PROVENANCES = ("ours", "paper", "recalled")
 # Fixed before any run. Identities that hold by algebra get the first, statements that compare two
-# long computations (many rounds, differences) the second.
+# long computations (many rounds, differences) the second, which is also the most there is.
 ROUNDING_BUDGET = 1e-12
 LONG_BUDGET = 1e-10
-UNDEFINED_BELOW = 1e-12
 
 T = TypeVar("T")
 _kept: ContextVar[dict[Any, Any] | None] = ContextVar("kept", default=None)
@@ -43,6 +43,8 @@ class Instance(NamedTuple):
     batch_size : int or None
     participation : float
     seed : int
+    method : Method or None
+        None is averaging of plain gradient steps, which most claims need.
     """
 
     problem: Problem
@@ -53,16 +55,18 @@ class Instance(NamedTuple):
     batch_size: int | None = None
     participation: float = 1.0
     seed: int = 0
+    method: Method | None = None
 
 
 @contextmanager
 def shared_runs() -> Iterator[None]:
-    """Let claims that are checked in this block, on one and the same instance, share its runs."""
-    token = _kept.set({})
+    """Let what is checked in this block, on one and the same instance, share its runs."""
+    token = _kept.set({}) if _kept.get() is None else None
     try:
         yield
     finally:
-        _kept.reset(token)
+        if token is not None:
+            _kept.reset(token)
 
 
 def shared(function: Callable[[Instance], T]) -> Callable[[Instance], T]:
@@ -92,10 +96,58 @@ class Constant(NamedTuple):
 
 
 class Condition(NamedTuple):
-    """An assumption and its slack: met where the slack is ≥ 0."""
+    """An assumption as it was found on an instance.
+
+    Attributes
+    ----------
+    name : str
+    slack : float
+        Met where it is ≥ 0.
+    instead : str
+        What is the case where it is unmet, for those that are no matter of more or less.
+    """
 
     name: str
     slack: float
+    instead: str = ""
+
+    @property
+    def met(self) -> bool:
+        """Whether the assumption holds; NaN does not."""
+        return bool(self.slack >= 0.0)
+
+    @property
+    def failure(self) -> str:
+        """Why it is unmet, for people."""
+        missed = f"missed by {-self.slack:.2g}" if np.isfinite(self.slack) else "beyond any number"
+        return f"{self.name} ({self.instead or missed})"
+
+
+class Requirement(NamedTuple):
+    """An assumption of a claim, judged on an instance before anything is measured.
+
+    Attributes
+    ----------
+    name : str
+        As it is printed: "ηλ_max(A_i) ≤ 2".
+    slack : (Instance) -> float
+        Met where it is ≥ 0.
+    instead : str
+        See `Condition`.
+    essential : bool
+        Without it there is nothing to measure: no forced verdict, and what is listed after it is
+        not judged.
+    """
+
+    name: str
+    slack: Callable[[Instance], float]
+    instead: str = ""
+    essential: bool = False
+
+    def judged(self, instance: Instance) -> Condition:
+        """The assumption on an instance."""
+        condition = Condition(self.name, float(self.slack(instance)))
+        return condition if condition.met else condition._replace(instead=self.instead)
 
 
 class Measurement(NamedTuple):
@@ -106,21 +158,18 @@ class Measurement(NamedTuple):
     measured, bound : float
         What was measured, and the analytical quantity.
     scale : float
-        Sum of the absolute values of the terms, in which the rounding budget is counted.
+        Sum of the absolute values of the terms, in which the rounding budget is counted; for
+        ``"statistical"`` claims the standard error of `measured`.
     residual : float or None
         |measured − bound| where both are norms of arrays: the norm of the difference.
-    conditions, constants : tuple
-    budget : float
-        Rounding budget relative to `scale`, at most 1e-10.
+    constants : tuple
     """
 
     measured: float
     bound: float
     scale: float
     residual: float | None = None
-    conditions: tuple[Condition, ...] = ()
     constants: tuple[Constant, ...] = ()
-    budget: float = ROUNDING_BUDGET
 
 
 @dataclass(frozen=True)
@@ -133,14 +182,28 @@ class Claim:
         Name in `paper_notes.md`, such as "C3".
     statement : str
         One line.
-    kind : {"identity", "upper", "lower", "report"}
-        How measured and bound compare; a report is never an exit status.
+    kind : {"identity", "upper", "lower", "report", "statistical"}
+        How measured and bound compare. A report is never judged; a statistical claim is about
+        ensembles and judged over its record (`linattn.claims.tally`).
     source : str
-    provenance : {"ours", "paper", "recalled"}
-    assumptions : tuple of str
+        Heading of `paper_notes.md`, or paper.
     measure : (Instance) -> Measurement
+        Called where everything below is met, or when a verdict is forced.
+    needs : tuple of str
+        What it takes for granted of a run, see `linattn.analysis.applicable`; without it the claim
+        does not speak of the instance.
+    conditions : tuple of Requirement
+        Judged in this order; where one is unmet the claim is refused.
+    provenance : {"ours", "paper", "recalled"}
+    budget : float
+        Rounding budget relative to the scale of a measurement, at most 1e-10.
     share : float
         Share of the instances to check, below 1 for claims that take long.
+
+    Raises
+    ------
+    ValueError
+        If a kind or provenance does not exist, or a number is out of range.
     """
 
     id: str
@@ -148,134 +211,22 @@ class Claim:
     kind: str
     source: str
     measure: Callable[[Instance], Measurement]
+    needs: tuple[str, ...] = ()
+    conditions: tuple[Requirement, ...] = ()
     provenance: str = "ours"
-    assumptions: tuple[str, ...] = ()
+    budget: float = ROUNDING_BUDGET
     share: float = 1.0
+
+    def __post_init__(self) -> None:
+        one_of("kind", self.kind, KINDS)
+        one_of("provenance", self.provenance, PROVENANCES)
+        real("budget", self.budget, minimum=0.0, maximum=LONG_BUDGET)
+        real("share", self.share, above=0.0, maximum=1.0)
 
     def __repr__(self) -> str:
         return f"Claim({self.id}: {self.statement})"
 
-
-@dataclass(frozen=True)
-class Verdict:
-    """Whether a claim held on an instance, and how tightly.
-
-    Attributes
-    ----------
-    claim, kind : str
-    status : {"holds", "refused", "violated", "reported"}
-    measured, bound : float
-    tightness : float
-        bound/measured for upper bounds, measured/bound for lower ones (1 is tight), NaN where
-        undefined; for identities the residual relative to the sum of |terms|.
-    unmet : tuple of Condition
-        Conditions that failed, with (negative) slack.
-    conditions, constants : tuple
-    budget : float
-    scale : float
-        Sum of the absolute values of the terms, in which the budget is counted.
-    """
-
-    claim: str
-    kind: str
-    status: str
-    measured: float
-    bound: float
-    tightness: float
-    unmet: tuple[Condition, ...]
-    conditions: tuple[Condition, ...]
-    constants: tuple[Constant, ...]
-    budget: float
-    scale: float
-
-    def __repr__(self) -> str:
-        why = ", ".join(f"{c.name} (slack {c.slack:.2g})" for c in self.unmet)
-        reason = f": {why}" if why else ""
-        return (
-            f"Verdict({self.claim} {self.status}{reason}; measured {self.measured:.6g}, "
-            f"bound {self.bound:.6g}, tightness {self.tightness:.3g})"
-        )
-
-    def _repr_html_(self) -> str:
-        facts = facts_html(
-            f"{self.claim} ({self.kind}): {self.status}",
-            [("measured", self.measured), ("bound", self.bound), ("tightness", self.tightness)],
-        )
-        conditions = [
-            (c.name, c.slack, "met" if c.slack >= 0.0 else "unmet") for c in self.conditions
-        ]
-        parts = [(("condition", "slack", ""), conditions)] if conditions else []
-        parts += [(("constant", "value", "how"), list(self.constants))] if self.constants else []
-        return facts + "".join(table_html(heads, rows) for heads, rows in parts)
-
-
-def judge(claim: Claim, measurement: Measurement, *, force: bool = False) -> Verdict:
-    """Compare the two numbers of a measurement.
-
-    Parameters
-    ----------
-    claim : Claim
-    measurement : Measurement
-    force : bool
-        Judge even where a condition is unmet, to show that the condition is needed; what was not
-        measured stays refused.
-    """
-    unmet = tuple(c for c in measurement.conditions if not c.slack >= 0.0)
-    excess = _excess(claim.kind, measurement)
-    allowed = measurement.budget * measurement.scale
-    measured = bool(np.isfinite(measurement.measured) and np.isfinite(measurement.bound))
-    if unmet and not (force and measured):
-        status = "refused"
-    elif claim.kind == "report":
-        status = "reported"
-    else:
-        status = "holds" if excess <= allowed else "violated"
-    return Verdict(
-        claim.id,
-        claim.kind,
-        status,
-        measurement.measured,
-        measurement.bound,
-        _tightness(claim.kind, measurement),
-        unmet,
-        measurement.conditions,
-        measurement.constants,
-        measurement.budget,
-        measurement.scale,
-    )
-
-
-def _excess(kind: str, m: Measurement) -> float:
-    """How far the claim fails, in the units of the measurement; NaN compares as failing."""
-    if kind == "upper":
-        return m.measured - m.bound
-    if kind == "lower":
-        return m.bound - m.measured
-    return abs(m.measured - m.bound) if m.residual is None else m.residual
-
-
-def _tightness(kind: str, m: Measurement) -> float:
-    if kind == "identity":
-        return _excess(kind, m) / m.scale if m.scale > 0.0 else 0.0
-    small = UNDEFINED_BELOW * m.scale
-    if kind == "report" or abs(m.measured) <= small or not np.isfinite(m.bound):
-        return float("nan")
-    if kind == "upper":
-        return m.bound / m.measured
-    return m.measured / m.bound if m.bound > 0.0 else float("nan")
-
-
-def refused(*conditions: Condition) -> Measurement:
-    """A measurement that was not made because a condition is unmet."""
-    nan = float("nan")
-    return Measurement(nan, nan, nan, conditions=conditions)
-
-
-def merged_condition(params: Params) -> Condition:
-    """The claim is about merged kernels."""
-    return Condition("merged kernel", -1.0 if params.is_factored else 0.0)
-
-
-def factored_condition(params: Params) -> Condition:
-    """The claim is about factored kernels."""
-    return Condition("factored kernel", 0.0 if params.is_factored else -1.0)
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """Everything it needs, in words."""
+        return (*self.needs, *(requirement.name for requirement in self.conditions))

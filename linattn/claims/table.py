@@ -1,42 +1,46 @@
-"""The claim table: every claim, one check, and the run over many instances."""
+"""The claim table: every claim, and one check."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
 from linattn._checks import one_of, positive_int
-from linattn.claims.instances import random_instance
-from linattn.claims.record import (
-    Claim,
-    Condition,
-    Instance,
-    Measurement,
-    Verdict,
-    judge,
-    refused,
-    shared_runs,
-)
-from linattn.claims.tally import worst_of
+from linattn.analysis.applicable import FACTORED, MERGED, unmet_needs
+from linattn.claims.judge import OUT_OF_RANGE, VANISHING, Verdict, judge, without_measurement
+from linattn.claims.record import Claim, Condition, Instance, shared, shared_runs
+from linattn.federated.method import Method
+from linattn.federated.settings import check_settings
+from linattn.objectives.joint import check_fits
+from linattn.objectives.population import population
 from linattn.objectives.starts import initial_params
 from linattn.types import Params, Problem
 
+FOLDERS = ("ours", "published")
+MAX_CONDITION = 1e8
+"""Of A at the start: beyond it V* has too few digits for any comparison."""
+
 
 @lru_cache(maxsize=1)
+def families() -> dict[Path, tuple[Claim, ...]]:
+    """Return the claims of every file: ours by the names of their files, then those of papers."""
+    found: dict[Path, tuple[Claim, ...]] = {}
+    for folder in FOLDERS:
+        package = importlib.import_module(f"linattn.claims.{folder}")
+        for name in sorted(module.name for module in pkgutil.iter_modules(package.__path__)):
+            module = importlib.import_module(f"{package.__name__}.{name}")
+            found[Path(str(module.__file__))] = module.CLAIMS
+    return found
+
+
 def claims() -> tuple[Claim, ...]:
-    """Return every claim, in the order of the files ``linattn/claims/c*.py``."""
-    # Not ``import linattn.claims``: the package exports this function under that name.
-    package = importlib.import_module("linattn.claims")
-    names = sorted(m.name for m in pkgutil.iter_modules(package.__path__) if m.name[0] == "c")
-    found: list[Claim] = []
-    for name in names:
-        found.extend(importlib.import_module(f"linattn.claims.{name}").CLAIMS)
-    return tuple(found)
+    """Return every claim, in the order of `families`."""
+    return tuple(claim for family in families().values() for claim in family)
 
 
 def get_claim(name: str) -> Claim:
@@ -62,6 +66,7 @@ def check(
     batch_size: int | None = None,
     participation: float = 1.0,
     seed: int = 0,
+    method: Method | None = None,
     force: bool = False,
 ) -> Verdict:
     """Check one claim on a problem.
@@ -74,10 +79,14 @@ def check(
     params : Params, optional
         Default `initial_params(problem, value="normal", seed=seed)`.
     rounds, local_steps, local_lr, batch_size, participation, seed
-        Of the runs that the claim simulates, if any; claims about full batches ignore the last
-        three.
+        Of the runs that the claim is about, as in `run`. A claim that does not speak of runs with
+        these settings says so; one about a single point, such as C1, has no runs.
+    method : Method, optional
+        Of the runs; default averaging of plain gradient steps. Claims about the frozen stage freeze
+        the kernel themselves.
     force : bool
-        Judge even where a condition is unmet.
+        Measure and judge even where something is unmet, to show that it is needed; what cannot be
+        measured without it stays unjudged.
 
     Returns
     -------
@@ -86,7 +95,9 @@ def check(
     Raises
     ------
     ValueError
-        If there is no such claim, or the parameters do not fit the problem.
+        If there is no such claim, a setting is out of range or the parameters do not fit.
+    TypeError
+        If the problem has more than one layer.
 
     Notes
     -----
@@ -94,23 +105,20 @@ def check(
     of the simulations.
     """
     start = initial_params(problem, value="normal", seed=seed) if params is None else params
+    check_fits(problem, start)
+    positive_int("rounds", rounds)
+    check_settings(
+        rounds=rounds,
+        local_steps=local_steps,
+        local_lr=local_lr,
+        batch_size=batch_size,
+        participation=participation,
+        seed=seed,
+    )
     instance = Instance(
-        problem, start, rounds, local_steps, local_lr, batch_size, participation, seed
+        problem, start, rounds, local_steps, local_lr, batch_size, participation, seed, method
     )
     return check_instance(get_claim(claim) if isinstance(claim, str) else claim, instance, force)
-
-
-def check_instance(claim: Claim, instance: Instance, force: bool = False) -> Verdict:
-    """Measure and judge one claim; overflow or a singular matrix of a diverging run is no error.
-
-    Where a run leaves the numbers in which the claim can be evaluated, the claim is refused.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):
-        try:
-            measurement = claim.measure(instance)
-        except (FloatingPointError, np.linalg.LinAlgError) as error:
-            measurement = refused(Condition(f"a run within floating-point range: {error}", -1.0))
-        return judge(claim, _within_range(measurement), force=force)
 
 
 def check_all(chosen: Iterable[Claim], instance: Instance) -> list[Verdict]:
@@ -119,77 +127,52 @@ def check_all(chosen: Iterable[Claim], instance: Instance) -> list[Verdict]:
         return [check_instance(claim, instance) for claim in chosen]
 
 
-def _within_range(measurement: Measurement) -> Measurement:
-    """Refuse a comparison whose terms have overflowed, though no iterate has."""
-    if np.isfinite(measurement.scale) or any(c.slack < 0.0 for c in measurement.conditions):
-        return measurement
-    overflow = Condition("terms within floating-point range", -1.0)
-    return measurement._replace(conditions=(*measurement.conditions, overflow))
+def check_instance(claim: Claim, instance: Instance, force: bool = False) -> Verdict:
+    """Judge what a claim needs, and only where that is met (or forced) measure and compare.
 
-
-@dataclass(frozen=True)
-class Summary:
-    """A claim over many instances.
-
-    Attributes
-    ----------
-    claim : Claim
-    verdicts : list of Verdict
+    Where the start or a run leaves the numbers in which a claim can be evaluated, by overflow or a
+    singular matrix, that is no error: the claim is refused.
     """
-
-    claim: Claim
-    verdicts: list[Verdict]
-
-    def count(self, status: str) -> int:
-        """Number of verdicts with this status."""
-        return sum(v.status == status for v in self.verdicts)
-
-    @property
-    def status(self) -> str:
-        """violated if any is; else holds or reported; refused only if all were."""
-        for status in ("violated", "holds", "reported"):
-            if self.count(status):
-                return status
-        return "refused"
-
-    @property
-    def worst(self) -> Verdict | None:
-        """The violated verdict, else the least tight one (largest residual for identities)."""
-        return worst_of([v for v in self.verdicts if v.status != "refused"])
-
-    @property
-    def median_tightness(self) -> float:
-        """Median over verdicts where it is defined."""
-        values = [v.tightness for v in self.verdicts if v.status != "refused"]
-        finite = [t for t in values if np.isfinite(t)]
-        return float(np.median(finite)) if finite else float("nan")
+    unmet = unmet_needs(claim.needs, instance)
+    found = [Condition(need, -1.0, instead) for need, instead in unmet]
+    status = "not applicable" if found else "refused"
+    if found and (not force or {MERGED, FACTORED} & {condition.name for condition in found}):
+        return without_measurement(claim, status, found)
+    with shared_runs(), np.errstate(over="ignore", invalid="ignore"):
+        try:
+            if not _measurable(claim, instance, found, force=force):
+                return without_measurement(claim, status, found)
+            return judge(claim, claim.measure(instance), found, force=force)
+        except (ArithmeticError, np.linalg.LinAlgError) as error:
+            found.append(Condition(OUT_OF_RANGE, float("nan"), str(error)))
+        except ValueError:
+            if not force:
+                raise  # without force this would be a fault of the claim
+    return without_measurement(claim, status, found)
 
 
-def summarize(
-    *,
-    instances: int = 20,
-    seed: int = 0,
-    chosen: Iterable[Claim] | None = None,
-    progress: Callable[[str], None] | None = None,
-) -> list[Summary]:
-    """Check claims on fresh random instances.
+def _measurable(claim: Claim, instance: Instance, found: list[Condition], *, force: bool) -> bool:
+    """Whether to measure, after adding the conditions up to an essential one that is unmet."""
+    _check_start(instance)
+    for requirement in claim.conditions:
+        found.append(requirement.judged(instance))
+        if requirement.essential and not found[-1].met:
+            return False
+    return force or all(condition.met for condition in found)
 
-    Parameters
-    ----------
-    instances : int
-        Instances per claim.
-    seed : int
-    chosen : iterable of Claim, optional
-        Default all.
-    progress : callable (claim id), optional
-        Called when a claim is done.
-    """
-    positive_int("instances", instances)
-    drawn = [random_instance(seed, index) for index in range(instances)]
-    out = []
-    for claim in claims() if chosen is None else chosen:
-        part = drawn[: max(1, round(claim.share * instances))]
-        out.append(Summary(claim, [check_instance(claim, instance) for instance in part]))
-        if progress is not None:
-            progress(claim.id)
-    return out
+
+@shared
+def _check_start(instance: Instance) -> None:
+    """Refuse a start where F or P is no finite number, V* has no digits, or squares vanish."""
+    held, params = population(instance.problem), instance.params
+    system = held.value_system(params.kernels())
+    values = held.value_and_gradient(params)[0], held.profile_value(params, system)
+    if not np.isfinite(values).all():
+        raise FloatingPointError("the loss is not finite at the start")
+    curvatures = np.linalg.svd(system.hessian, compute_uv=False)
+    if curvatures[0] > MAX_CONDITION * curvatures[-1]:
+        raise FloatingPointError(
+            f"cond(A) > {MAX_CONDITION:g} at the start leaves V* too few digits"
+        )
+    if curvatures[-1] < VANISHING or 0.0 < held.form.energy < VANISHING:
+        raise FloatingPointError("squares of the data vanish")

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
-from linattn.claims.record import Claim, Condition, Constant, Verdict
+from linattn.claims.judge import STATUSES as STATUSES
+from linattn.claims.judge import Verdict
+from linattn.claims.record import Claim, Condition, Constant
 
-STATUSES = ("holds", "refused", "violated", "reported")
+JUDGED = ("holds", "violated", "reported")
 # Below this share of its scale a measured quantity says little about a bound.
 RESOLVED = 1e-8
+FALSE_ALARM = 1e-3
+"""Probability that a true statistical claim is called violated by its whole record."""
 
 
 @dataclass(frozen=True)
@@ -22,17 +27,21 @@ class Tally:
     Attributes
     ----------
     claim : str
+    kind : str
+        Empty without any verdict.
     counts : dict
         Number of verdicts of every status.
     resolved : int
-        Verdicts with all conditions met and the measured quantity above 1e-8 of its scale.
+        Judged or reported verdicts whose measured quantity is above 1e-8 of its scale.
     tightness : tuple of float
-        Of every judged verdict where it is defined (residuals for identities).
+        Of these verdicts where it is defined (residuals for identities, standard errors for
+        statistical claims).
     worst : Verdict or None
         A violated verdict, else the least tight one (largest residual for identities).
     """
 
     claim: str
+    kind: str
     counts: dict[str, int]
     resolved: int
     tightness: tuple[float, ...]
@@ -45,11 +54,21 @@ class Tally:
 
     @property
     def status(self) -> str:
-        """violated if any is; else holds or reported; refused only if all were."""
-        for status in ("violated", "holds", "reported"):
+        """violated if any is; else holds, reported, or why nothing was judged.
+
+        A statistical claim is judged here, over its record.
+        """
+        if self.kind == "statistical" and self.tightness:
+            return "holds" if max(self.tightness) <= self.allowed_errors else "violated"
+        for status in ("violated", "holds", "reported", "vacuous", "refused", "not applicable"):
             if self.counts[status]:
                 return status
-        return "refused"
+        return "vacuous"
+
+    @property
+    def allowed_errors(self) -> float:
+        """Standard errors that the largest of all deviations exceeds by chance once in 1,000."""
+        return -NormalDist().inv_cdf(0.5 * FALSE_ALARM / max(1, len(self.tightness)))
 
     def quantile(self, share: float) -> float:
         """Quantile of the tightness, NaN if it is defined nowhere."""
@@ -59,9 +78,10 @@ class Tally:
 def tally(claim: str, verdicts: Iterable[Verdict]) -> Tally:
     """Return the tally of verdicts of one claim."""
     listed = list(verdicts)
-    judged = [v for v in listed if v.status != "refused"]
+    judged = [v for v in listed if v.status in JUDGED]
     return Tally(
         claim,
+        listed[0].kind if listed else "",
         {status: sum(v.status == status for v in listed) for status in STATUSES},
         sum(bool(abs(v.measured) > RESOLVED * v.scale) for v in judged),
         tuple(float(v.tightness) for v in judged if np.isfinite(v.tightness)),
@@ -84,6 +104,7 @@ def merged(claim: Claim, parts: Iterable[Tally]) -> Tally:
     listed = list(parts)
     return Tally(
         claim.id,
+        claim.kind,
         {status: sum(part.counts[status] for part in listed) for status in STATUSES},
         sum(part.resolved for part in listed),
         tuple(t for part in listed for t in part.tightness),
@@ -106,12 +127,9 @@ def from_record(record: dict[str, Any]) -> Tally:
     """
     held = record["worst"]
     worst = None if held is None else Verdict(**(held | _tuples(held)))
+    counts = {status: int(record["counts"][status]) for status in STATUSES}
     return Tally(
-        record["claim"],
-        {status: int(record["counts"][status]) for status in STATUSES},
-        record["resolved"],
-        tuple(record["tightness"]),
-        worst,
+        **(record | {"counts": counts, "tightness": tuple(record["tightness"]), "worst": worst})
     )
 
 

@@ -1,20 +1,86 @@
-"""Instances written down: the tightest one of every bound, to be replayed."""
+"""The tightest instance of every bound, written down as the point that a search found."""
 
 from __future__ import annotations
 
 import json
 import re
 import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from linattn.claims.adversary import Found
+from linattn.claims.adversary import FORBIDDEN, Part, Shape, decode
 from linattn.claims.record import Instance
-from linattn.types import Params, Problem, Statistics
 
-SETTINGS = ("rounds", "local_steps", "local_lr", "batch_size", "participation", "seed")
+RARE = 1e-3
+"""Share of random instances that a search must beat."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The tightest instance that searches found.
+
+    Attributes
+    ----------
+    claim : str
+    factored : bool
+    vector : tuple of float
+        The point of the box that `linattn.claims.adversary.decode` makes the instance of.
+    tightness : float
+        bound/measured (upper) or measured/bound (lower), 1 is tight.
+    random_quantile : float
+        The tightness that one in a thousand random instances reaches.
+    evaluations : int
+    optimizer : str
+        Which one found it, or "random search".
+    """
+
+    claim: str
+    factored: bool
+    vector: tuple[float, ...]
+    tightness: float
+    random_quantile: float
+    evaluations: int
+    optimizer: str
+
+    @property
+    def instance(self) -> Instance:
+        """The instance."""
+        return decode(np.array(self.vector), Shape(self.factored))
+
+    def __repr__(self) -> str:
+        return (
+            f"Found({self.claim}: tightness {self.tightness:.6g} by {self.optimizer} in "
+            f"{self.evaluations} evaluations; random search {self.random_quantile:.6g} at 99.9 %)"
+        )
+
+
+def joined(claim: str, factored: bool, parts: Mapping[str, Sequence[Part]]) -> Found:
+    """Return the best of all parts, by optimizer.
+
+    Raises
+    ------
+    ValueError
+        If nothing usable was found.
+    """
+    every = [(name, part) for name, found in parts.items() for part in found]
+    count = sum(part.evaluations for _, part in every)
+    name, best = min(every, key=lambda pair: pair[1].value)
+    if best.value >= FORBIDDEN:
+        raise ValueError(f"claim {claim} was not judged on any of {count} instances tried.")
+    random = np.concatenate([part.random for _, part in every])
+    rare = float(np.exp(np.quantile(random, RARE))) if random.size else float("inf")
+    return Found(
+        claim,
+        factored,
+        tuple(best.vector.tolist()),
+        float(np.exp(best.value)),
+        rare,
+        count,
+        "random search" if best.at_random else name,
+    )
 
 
 def file_name(claim: str) -> str:
@@ -24,70 +90,19 @@ def file_name(claim: str) -> str:
 
 
 def write_found(folder: Path, found: Found) -> Path:
-    """Write what a search found; return the file.
+    """Write what a search found, a line per field; return the file.
 
-    Notes
-    -----
-    Source: none; a service. Floats are written so that they are read back exactly.
+    Floats are written so that they are read back exactly.
     """
-    record = {
-        "claim": found.claim,
-        "tightness": found.tightness,
-        "random_quantile": found.random_quantile,
-        "evaluations": found.evaluations,
-        "optimizer": found.optimizer,
-        "instance": _instance_record(found.instance),
-    }
+    lines = [f'"{name}": {json.dumps(value, ensure_ascii=False)}'
+             for name, value in asdict(found).items()]  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / file_name(found.claim)
-    path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
     return path
 
 
 def read_found(path: Path) -> Found:
-    """Return what `write_found` wrote.
-
-    Notes
-    -----
-    Source: none; a service.
-    """
+    """Return what `write_found` wrote."""
     held = json.loads(path.read_text(encoding="utf-8"))
-    instance = _instance(held.pop("instance"))
-    return Found(instance=instance, **held)
-
-
-def _instance_record(instance: Instance) -> dict[str, Any]:
-    problem, params = instance.problem, instance.params
-    statistics = {
-        name: None if array is None else array.tolist()
-        for name, array in problem.statistics._asdict().items()
-    }
-    return {
-        "statistics": statistics,
-        "offsets": problem.offsets.tolist(),
-        "weights": problem.weights.tolist(),
-        "value_ridge": problem.value_ridge,
-        "kernel_ridge": problem.kernel_ridge,
-        "readout": problem.readout,
-        "params": {name: params[name].tolist() for name in params.layout.names},
-        **{name: getattr(instance, name) for name in SETTINGS},
-    }
-
-
-def _instance(held: dict[str, Any]) -> Instance:
-    arrays: dict[str, Any] = {
-        name: None if value is None else np.array(value, dtype=np.float64)
-        for name, value in held["statistics"].items()
-    }
-    problem = Problem(
-        Statistics(**arrays),
-        np.array(held["offsets"], dtype=np.int64),
-        np.array(held["weights"], dtype=np.float64),
-        held["value_ridge"],
-        held["kernel_ridge"],
-        held["readout"],
-    )
-    blocks = {name: np.array(value) for name, value in held["params"].items()}
-    build = Params.factored if "query" in blocks else Params.merged
-    params = build(**blocks)
-    return Instance(problem, params, **{name: held[name] for name in SETTINGS})
+    return Found(**(held | {"vector": tuple(held["vector"])}))

@@ -220,7 +220,7 @@ def deep_problem(
 
     Notes
     -----
-    Source: theory section 1, with the model of `DeepAttention`. Cost: a copy of the data.
+    Source: Model, as `DeepAttention` stacks it. Cost: a copy of the data.
 
     Examples
     --------

@@ -76,7 +76,7 @@ def problem_from_frame(
 
     Notes
     -----
-    Source: theory section 1. Cost: one sort of the rows, then that of `problem_from_tokens`; the
+    Source: Model. Cost: one sort of the rows, then that of `problem_from_tokens`; the
     table is read one column at a time.
 
     Examples

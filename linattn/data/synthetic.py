@@ -42,7 +42,7 @@ def draw_client(
 
     Notes
     -----
-    Source: theory section 1 (model). Streams (seed, name, client) with name in covariate, kernel,
+    Source: Model. Streams (seed, name, client) with name in covariate, kernel,
     value; (seed, teacher) for what the clients share.
     """
     root = np.sqrt(dim)
@@ -131,7 +131,7 @@ def synthetic_problem(
 
     Notes
     -----
-    Source: theory section 1 (model). Every array comes from a stream (seed, name, client) with name
+    Source: Model. Every array comes from a stream (seed, name, client) with name
     in covariate, kernel, value, tokens, noise, teacher; none depends on the method or on other
     clients. Cost: O(C S n d (d + m)).
     """

@@ -70,7 +70,7 @@ def problem_from_tokens(
 
     Notes
     -----
-    Source: theory section 1. Cost: O(S n d (d + m)) once; nothing afterwards depends on n. One
+    Source: Model. Cost: O(S n d (d + m)) once; nothing afterwards depends on n. One
     query per sequence keeps u and y of rank one, several keep M = UᵀU/q. BLAS runs on one thread,
     so that bits do not depend on how many there are.
 

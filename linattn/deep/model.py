@@ -45,7 +45,7 @@ OUTPUTS = ("predictions", "features")
 class DeepAttention:
     """Deep linear attention; a description of the model, its parameters are `Params`.
 
-    With one layer, φ = identity and no residual it is the single-layer model of theory section 1
+    With one layer, φ = identity and no residual it is the single-layer model of the notes
     with B_h = W_Q W_Kᵀ and V_h = W_V W_O, exactly and for every readout: the output of a layer is
     linear in its queries, so reading the mean (or last) output token is querying with the mean
     (or last) input token. At depth, or with ReLU features, the readout reads outputs.

@@ -30,7 +30,7 @@ def worst(
 
     Entries that are not finite are left out: they are past a divergence, which is stored as such.
     """
-    from linattn.claims.record import Claim, Measurement, judge
+    from linattn.claims import Claim, Measurement, judge
 
     def flat(position: int) -> Array:
         return np.concatenate([np.ravel(np.broadcast_arrays(*c)[position]) for c in listed])
@@ -42,7 +42,7 @@ def worst(
     sign = {"upper": measured - bound, "lower": bound - measured}
     excess = sign.get(kind, np.abs(measured - bound)) / np.where(scale > 0.0, scale, 1.0)
     at = int(np.argmax(excess)) if len(excess) else -1
-    claim = Claim(name, statement, kind, SOURCE, lambda _: measurement)
     triple = [float(v[at]) if at >= 0 else 0.0 for v in (measured, bound, scale)]
-    measurement = Measurement(triple[0], triple[1], triple[2], budget=budget)
+    measurement = Measurement(triple[0], triple[1], triple[2])
+    claim = Claim(name, statement, kind, SOURCE, lambda _: measurement, budget=budget)
     return judge(claim, measurement)

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from linattn._checks import positive_int
 from linattn.experiments.engine import MakeBackend, Report, available_workers, compute_tasks
 from linattn.experiments.files import open_folder
 from linattn.experiments.find import PageLook, load_figure, load_simulations
 from linattn.experiments.pool import Pool, single_threaded, without_main
 from linattn.experiments.progress import reporter
-from linattn.experiments.provenance import provenance
 from linattn.experiments.simulation import Simulation
 from linattn.experiments.store import Result, load_results, read_manifest, write_manifest
-from linattn.experiments.verification import checked, source_digest, write_tables
+from linattn.experiments.verification import FOLDER, checked, write_tables
 
 if TYPE_CHECKING:
     from linattn.claims import Verdict
@@ -40,10 +39,27 @@ class Row(NamedTuple):
 
 
 class Verified(NamedTuple):
-    """The table of claims and the names of those that are violated."""
+    """The table of claims, the names of those that are violated, and how many are in which state.
+
+    Attributes
+    ----------
+    rows : list of Row
+    violated : list of str
+        Recalled bounds are not among them.
+    counts : dict of str to int
+    report : Report
+        What the engine did.
+    """
 
     rows: list[Row]
     violated: list[str]
+    counts: dict[str, int]
+    report: Report
+
+    @property
+    def holds(self) -> bool:
+        """Whether something was checked, and nothing of it is violated."""
+        return self.report.complete and self.counts.get("holds", 0) > 0 and not self.violated
 
 
 class Drawn(NamedTuple):
@@ -193,9 +209,9 @@ def verify(
     workers: int | None = None,
     resolved: int | None = None,
     chosen: Sequence[str] | None = None,
-    observe: Callable[[int, list[str]], None] | None = None,
+    own: str | Path = "",
 ) -> Verified:
-    """Check every claim on random instances, and on the stored results.
+    """Check claims on random instances, and all of them on the stored results.
 
     The table is also written to ``output/verify`` as CSV and Markdown.
 
@@ -203,56 +219,48 @@ def verify(
     ----------
     output : Path
         The store; it may be missing.
-    instances : int
-        Random instances per claim, from the streams (seed, "instance").
-    workers : int, optional
-        Processes; default one per available processor.
-    resolved : int, optional
-        Check every claim only until so many of its verdicts were resolved: all conditions met and
-        the measured quantity above 1e-8 of its scale.
-    chosen : sequence of str, optional
-        Ids of the claims to check, on random instances only; default all, and the stored results.
-    observe : callable (number of instances done, ids of the claims being checked), optional
+    instances, seed, workers, resolved, chosen, own
+        As in `linattn.experiments.verification.checked`.
 
     Raises
     ------
     ValueError
-        If `instances` or `resolved` is not positive, or there is no such claim.
+        If a number is not positive, or there is no such claim.
     """
-    positive_int("instances", instances)
-    if resolved is not None:
-        positive_int("resolved", resolved)
-    count = available_workers() if workers is None else workers
-    tallies = checked(
+    tallies, report = checked(
         output,
         instances=instances,
         seed=seed,
-        workers=count,
+        workers=workers,
         resolved=resolved,
         chosen=chosen,
-        observe=observe,
+        own=own,
     )
-    stored = stored_verdicts(output) if chosen is None else []
-    rows = [_tally_row(part) for part in tallies] + [_row(v, v.status) for v in stored]
-    if tallies:
-        asked = {"instances": instances, "resolved": resolved, "seed": seed}
-        write_tables(output, tallies, asked | {"source": source_digest()} | provenance())
-    # A recalled bound that is violated is shown as such, but is no failure of ours.
-    failed = [part.claim for part in tallies if part.status == "violated" and not _recalled(part)]
-    return Verified(rows, failed + [v.claim for v in stored if v.status == "violated"])
+    from linattn.claims.table import claims as table_claims
+
+    stored = [] if own or chosen else stored_verdicts(output)
+    asked = {"instances": instances, "resolved": resolved, "seed": seed}
+    write_tables(output / FOLDER, tallies, asked, own)
+    recalled = set() if own else {c.id for c in table_claims() if c.provenance == "recalled"}
+    rows = [_tally_row(part, part.claim in recalled) for part in tallies]
+    rows += [_row(verdict, verdict.status) for verdict in stored]
+    counts = Counter(
+        # A recalled bound that is violated is shown as such, but is no failure of ours.
+        "recalled, violated" if part.claim in recalled and part.status == "violated"
+        else part.status
+        for part in tallies
+    )  # fmt: skip
+    counts.update(verdict.status for verdict in stored)
+    failed = [p.claim for p in tallies if p.status == "violated" and p.claim not in recalled]
+    failed += [v.claim for v in stored if v.status == "violated"]
+    return Verified(rows, failed, dict(counts), report)
 
 
-def _recalled(part: Tally) -> bool:
-    from linattn.claims import get_claim
-
-    return get_claim(part.claim).provenance == "recalled"
-
-
-def _tally_row(part: Tally) -> Row:
-    provenance = ", recalled" if _recalled(part) else ""
-    held = f"{part.status} ({part.total} instances{provenance}"
-    refused = part.counts["refused"]
-    note = f"{held}, {refused} refused)" if refused else f"{held})"
+def _tally_row(part: Tally, recalled: bool) -> Row:
+    others = ("refused", "not applicable", "vacuous")
+    counts = [f"{part.counts[name]} {name}" for name in others if part.counts[name]]
+    words = [f"{part.total} instances", *(["recalled"] if recalled else []), *counts]
+    note = f"{part.status} ({', '.join(words)})"
     return Row(part.claim, "", "", "", note) if part.worst is None else _row(part.worst, note)
 
 

@@ -1,27 +1,33 @@
-"""Claims on many random instances, in chunks that are stored: a long run continues."""
+"""Claims over many instances: which runs of the simulation ``claims`` to ask for, and the tallies.
+
+Drivers only choose tasks and read results; what is computed, stored and stale is the engine's.
+"""
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
-import itertools
 import json
-import multiprocessing
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from functools import lru_cache
-from importlib.metadata import version
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from linattn._checks import positive_int, real
+from linattn.experiments.engine import Report, compute_tasks
 from linattn.experiments.files import open_folder, write_atomically
-from linattn.experiments.pool import single_threaded
+from linattn.experiments.find import find_script, load_module, load_simulation
+from linattn.experiments.own import file_sha, own_file, pinned
+from linattn.experiments.progress import reporter
+from linattn.experiments.provenance import provenance
+from linattn.experiments.simulation import Task
+from linattn.experiments.store import read_result
 
 if TYPE_CHECKING:
-    from linattn.claims import Claim, Verdict
+    from linattn.claims import Claim
     from linattn.claims.tally import Tally
+    from linattn.claims.worst import Found
 
 FOLDER = "verify"
 CHUNK = 50
@@ -29,244 +35,333 @@ WAVE = 10
 """Chunks between two decisions which claims need no more instances."""
 COLUMNS = (
     "claim", "kind", "provenance", "status", "instances", "holds", "resolved", "refused",
-    "violated", "tightness_min", "tightness_median", "tightness_max", "measured", "bound",
-    "budget", "statement", "source", "assumptions", "conditions", "constants",
+    "not applicable", "vacuous", "violated", "tightness_min", "tightness_median", "tightness_max",
+    "measured", "bound", "budget", "statement", "source", "assumptions", "conditions", "constants",
+    "file",
 )  # fmt: skip
-SHOWN = (*COLUMNS[:3], "instances", "holds", "resolved", "refused", "violated", *COLUMNS[9:12])
+SHOWN = (*COLUMNS[:3], "instances", "holds", "resolved", "refused", "violated", *COLUMNS[11:14])
 
 
-class Chunk(NamedTuple):
-    """Instances start..stop of a seed."""
+class Family(NamedTuple):
+    """Claims of one file that are checked together.
 
-    start: int
-    stop: int
+    Attributes
+    ----------
+    claims : tuple of str
+    source : str
+        SHA-256 of the file.
+    share : float
+        Share of the instances to check them on.
+    own : str
+        The file, pinned, where it is the user's own.
+    """
 
-    @property
-    def name(self) -> str:
-        """File of its tallies."""
-        return f"{self.start:06d}-{self.stop:06d}.json"
+    claims: tuple[str, ...]
+    source: str
+    share: float
+    own: str = ""
 
-    def split(self, pieces: int) -> list[Chunk]:
-        """Parts of nearly the same size, none empty."""
-        size = self.stop - self.start
-        count = min(pieces, size)
-        ends = [self.start + size * k // count for k in range(count + 1)]
-        return [Chunk(a, b) for a, b in itertools.pairwise(ends)]
+
+def families(chosen: Sequence[str] | None = None, *, own: str | Path = "") -> list[Family]:
+    """Return the claims of every file, those that take long apart.
+
+    Parameters
+    ----------
+    chosen : sequence of str, optional
+        Ids; default all.
+    own : path, optional
+        A file of claims of the user's own, instead of the package's.
+
+    Raises
+    ------
+    ValueError
+        If there is no such claim.
+    """
+    from linattn.claims.table import families as by_file
+    from linattn.claims.table import get_claim
+
+    held = by_file() if not own else {Path(own): load_claims(Path(own))}
+    known = [claim.id for family in held.values() for claim in family]
+    for name in chosen or ():
+        if name not in known:
+            if not own:
+                get_claim(name)  # says which there are
+            raise ValueError(f"claim must be one of {', '.join(known)} of {own}, got {name!r}.")
+    found = []
+    for path, family in held.items():
+        shares = sorted({claim.share for claim in family}, reverse=True)
+        for share in shares:
+            names = tuple(c.id for c in family if c.share == share and c.id in (chosen or known))
+            if names:
+                pin = pinned("own", str(path)) if own else ""
+                found.append(Family(names, file_sha(path), share, pin))
+    return found
+
+
+def load_claims(path: Path) -> tuple[Claim, ...]:
+    """Return the claims that a file declares.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be imported, or declares none.
+    """
+    from linattn.claims import Claim
+
+    found = getattr(load_module(path), "CLAIMS", None)
+    if not isinstance(found, tuple) or not all(isinstance(claim, Claim) for claim in found):
+        raise ValueError(f"file must declare CLAIMS = (Claim(...), ...), but {path} does not.")
+    return found
+
+
+def chosen_claims(names: Iterable[str], own: str = "") -> list[Claim]:
+    """Return claims by their ids, from the table or from a pinned file."""
+    from linattn.claims.table import get_claim
+
+    if not own:
+        return [get_claim(name) for name in names]
+    held = {claim.id: claim for claim in load_claims(own_file(own)[0])}
+    return [held[name] for name in names]
+
+
+@cache
+def _by_claim() -> dict[str, Family]:
+    return {name: family for family in families() for name in family.claims}
+
+
+def share_of(name: str) -> float:
+    """Share of the instances on which a claim is checked; 1 for one that is not in the table."""
+    family = _by_claim().get(name)
+    return 1.0 if family is None else family.share
+
+
+def source_of(name: str) -> str:
+    """SHA-256 of the file that declares a claim."""
+    return _by_claim()[name].source
 
 
 def checked(
     output: Path,
     *,
     instances: int,
-    seed: int,
-    workers: int,
+    seed: int = 0,
+    workers: int | None = None,
     resolved: int | None = None,
     chosen: Sequence[str] | None = None,
-    observe: Callable[[int, list[str]], None] | None = None,
-) -> list[Tally]:
-    """Return the tally of every claim on instances 0..instances of a seed.
-
-    What is stored below ``output/verify`` for the same source code is not checked again; chunks are
-    stored as they are done.
+    own: str | Path = "",
+) -> tuple[list[Tally], Report]:
+    """Return the tally of every claim on instances of a seed, and what the engine did.
 
     Parameters
     ----------
     output : Path
-    instances, seed, workers : int
+        The store.
+    instances : int
+        How many, those of slow claims times their share.
+    seed, workers : int
     resolved : int, optional
-        Check a claim no further once so many of its verdicts were resolved (`Tally.resolved`); then
-        `instances` is the most that are drawn. Without it claims are checked on their share.
-    chosen : sequence of str, optional
-        Ids of the claims to check; default all.
-    observe : callable (number of instances done, ids of the claims being checked), optional
+        Check a claim no further once so many of its verdicts were resolved (`Tally.resolved`);
+        then `instances` is the most that are drawn of every claim, and decisions fall between
+        waves, so that neither the number of workers nor a restart matters.
+    chosen, own
+        As in `families`.
 
     Raises
     ------
     ValueError
-        If there is no such claim.
-
-    Notes
-    -----
-    Source: none; a service. Cost: about half a second per instance and processor.
+        If a number is not positive or there is no such claim.
     """
-    from linattn.claims.table import claims, get_claim
     from linattn.claims.tally import merged
 
-    table = claims() if chosen is None else [get_claim(name) for name in dict.fromkeys(chosen)]
-    kind = "" if resolved is None else f"-until{resolved}"
-    folder = open_folder(output / FOLDER / f"seed{seed}-{_fingerprint(table)}{kind}")
-    wave = instances if resolved is None else CHUNK * min(WAVE, -(-resolved // CHUNK))
-    tallies = {claim.id: merged(claim, []) for claim in table}
+    positive_int("instances", instances)
+    wave = instances
+    if resolved is not None:
+        wave = CHUNK * min(WAVE, -(-positive_int("resolved", resolved) // CHUNK))
+    groups = families(chosen, own=own)
+    table = {name: chosen_claims([name], g.own)[0] for g in groups for name in g.claims}
+    parts: dict[str, list[Tally]] = {name: [] for name in table}
+    whole = Report(output)
     for start in range(0, instances, wave):
-        # Decided between waves, so that neither the number of workers nor a restart matters.
-        short = [c for c in table if resolved is None or tallies[c.id].resolved < resolved]
-        if not short:
+        short = [_short(group, parts, resolved) for group in groups]
+        tasks: list[tuple[Family, Task]] = []
+        for group in short:
+            last = min(start + wave, instances)
+            if resolved is None:
+                last = max(1, round(group.share * instances))
+            tasks += [(group, task) for task in _tasks(group, start, last, seed)]
+        if not tasks:
             break
-        work = _Work([c.id for c in short], seed, shares=resolved is None)
-        ends = range(start, min(start + wave, instances), CHUNK)
-        chunks = [Chunk(k, min(k + CHUNK, start + wave, instances)) for k in ends]
-        parts = _stored_or_computed(folder, chunks, work, workers, observe)
-        for claim in short:
-            held = [tallies[claim.id], *(part[claim.id] for part in parts)]
-            tallies[claim.id] = merged(claim, held)
-    return list(tallies.values())
+        report = compute_tasks(
+            [task for _, task in tasks], output, workers=workers, observe=reporter
+        )
+        whole = _added(whole, report)
+        if not report.complete:
+            break
+        for group, task in tasks:
+            for part in _read(output / task.file, group.claims):
+                parts[part.claim].append(part)
+    return [merged(table[name], found) for name, found in parts.items()], whole
 
 
-class _Work(NamedTuple):
-    """What to do with a chunk: which claims, on the instances of which seed."""
-
-    names: list[str]
-    seed: int
-    shares: bool
-
-
-def _stored_or_computed(
-    folder: Path,
-    chunks: Sequence[Chunk],
-    work: _Work,
-    workers: int,
-    observe: Callable[[int, list[str]], None] | None,
-) -> list[dict[str, Tally]]:
-    """The tallies of every chunk, in order."""
-    parts = {chunk: _load(folder / chunk.name, work.names) for chunk in chunks}
-    missing = [chunk for chunk, held in parts.items() if held is None]
-    done = chunks[-1].stop - sum(c.stop - c.start for c in missing)
-    for chunk, tallies in _computed(missing, work, workers=workers):
-        _save(folder / chunk.name, tallies)
-        parts[chunk] = tallies
-        done += chunk.stop - chunk.start
-        if observe is not None:
-            observe(done, work.names)
-    return [part for part in parts.values() if part is not None]
+def _short(family: Family, parts: Mapping[str, list[Tally]], resolved: int | None) -> Family:
+    """The claims of a family that need more instances."""
+    if resolved is None:
+        return family
+    names = tuple(n for n in family.claims if sum(p.resolved for p in parts[n]) < resolved)
+    return family._replace(claims=names)
 
 
-def tally_chunk(work: _Work, chunk: Chunk) -> dict[str, Tally]:
-    """Check some claims on the instances of a chunk, in a worker process.
-
-    Where shares count, a claim with share s is checked on every (1/s)-th instance.
-    """
-    from linattn.claims.instances import random_instance
-    from linattn.claims.table import check_all, get_claim
-    from linattn.claims.tally import tally
-
-    listed = [get_claim(name) for name in work.names]
-    every = {c.id: max(1, round(1.0 / c.share)) if work.shares else 1 for c in listed}
-    verdicts: dict[str, list[Verdict]] = {name: [] for name in work.names}
-    for k in range(*chunk):
-        due = [claim for claim in listed if k % every[claim.id] == 0]
-        for verdict in check_all(due, random_instance(work.seed, k)):
-            verdicts[verdict.claim].append(verdict)
-    return {name: tally(name, found) for name, found in verdicts.items()}
-
-
-def _computed(
-    chunks: Sequence[Chunk], work: _Work, *, workers: int
-) -> Iterator[tuple[Chunk, dict[str, Tally]]]:
-    """Every chunk with its tallies as it is done; few chunks are split among the workers."""
-    if not chunks:
-        return
-    pieces = -(-2 * workers // len(chunks))
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as executor:
-        futures: dict[Future[dict[str, Tally]], tuple[Chunk, int]] = {}
-        with single_threaded():  # submitting starts the processes
-            for chunk in chunks:
-                for k, piece in enumerate(chunk.split(pieces)):
-                    futures[executor.submit(tally_chunk, work, piece)] = chunk, k
-        try:
-            yield from _gathered(futures)
-        except BaseException:
-            executor.shutdown(wait=False, cancel_futures=True)
-            raise
+def _tasks(family: Family, start: int, stop: int, seed: int) -> list[Task]:
+    """Runs of the simulation ``claims`` for instances start..stop, in chunks."""
+    simulation = load_simulation(find_script("claims"))
+    if not family.claims:
+        return []
+    return [
+        simulation.task(
+            simulation.spec(
+                seed=seed,
+                claims=family.claims,
+                source=family.source,
+                own=family.own,
+                first=first,
+                count=min(CHUNK, stop - first),
+            )
+        )
+        for first in range(start, stop, CHUNK)
+    ]
 
 
-def _gathered(
-    futures: dict[Future[dict[str, Tally]], tuple[Chunk, int]],
-) -> Iterator[tuple[Chunk, dict[str, Tally]]]:
-    from linattn.claims.table import get_claim
-    from linattn.claims.tally import merged
-
-    total = Counter(chunk for chunk, _ in futures.values())
-    waiting: dict[Chunk, dict[int, dict[str, Tally]]] = {chunk: {} for chunk in total}
-    for future in as_completed(futures):
-        chunk, k = futures[future]
-        waiting[chunk][k] = future.result()
-        if len(waiting[chunk]) == total[chunk]:
-            parts = [part for _, part in sorted(waiting.pop(chunk).items())]
-            yield chunk, {n: merged(get_claim(n), [p[n] for p in parts]) for n in parts[0]}
-
-
-def _fingerprint(table: Sequence[Claim]) -> str:
-    """Of the source, the claims and the numerical libraries: whatever changes verdicts."""
-    names = " ".join(claim.id for claim in table)
-    return hashlib.sha256(f"{source_digest()} {names}".encode()).hexdigest()[:12]
-
-
-@lru_cache(maxsize=1)
-def source_digest() -> str:
-    """Return the SHA-256 of the source that verdicts depend on, and of the numerical libraries."""
-    package = Path(__file__).parents[1]
-    rooms = ("experiments", "report", "deep", "cli.py")
-    text = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        if path.relative_to(package).parts[0] not in rooms:
-            text.update(path.read_bytes())
-    for name in ("numpy", "scipy", "numba"):
-        text.update(version(name).encode())
-    return text.hexdigest()
-
-
-def _save(path: Path, tallies: dict[str, Tally]) -> None:
-    from linattn.claims.tally import to_record
-
-    records = [to_record(part) for part in tallies.values()]
-    write_atomically(path, json.dumps(records, ensure_ascii=False, default=float).encode())
-
-
-def _load(path: Path, names: Sequence[str]) -> dict[str, Tally] | None:
-    """The tallies of a stored chunk; None if there is none, or not of all these claims."""
+def _read(path: Path, names: Sequence[str]) -> list[Tally]:
     from linattn.claims.tally import from_record
 
-    try:
-        records = json.loads(path.read_text(encoding="utf-8"))
-        parts = [from_record(record) for record in records]
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None
-    held = {part.claim: part for part in parts}
-    return held if set(names) <= held.keys() else None
+    held = read_result(path).dataset
+    records = dict(zip(held["claim"].values.tolist(), held["tally"].values.tolist(), strict=True))
+    return [from_record(json.loads(records[name])) for name in names]
+
+
+def _added(whole: Report, part: Report) -> Report:
+    whole.total += part.total
+    whole.reused += part.reused
+    whole.computed += part.computed
+    whole.failures += part.failures
+    whole.damaged += part.damaged
+    whole.interrupted |= part.interrupted
+    whole.seconds += part.seconds
+    return whole
+
+
+def tightest(
+    output: Path,
+    name: str,
+    *,
+    evaluations: int,
+    minutes: float,
+    factored: bool = False,
+    seed: int = 0,
+    workers: int | None = None,
+    own: str | Path = "",
+) -> Found:
+    """Search for the tightest instance of a bound until evaluations or minutes are used up.
+
+    Every search is a stored run of the simulation ``tightest``, with a seed of its own, optimizers
+    in turn; a stopped command goes on where it was, and loses no best.
+
+    Raises
+    ------
+    ValueError
+        If it is no bound, or nothing usable was found.
+    """
+    from linattn.claims.adversary import OPTIMIZERS, Part
+    from linattn.claims.worst import joined
+
+    positive_int("evaluations", evaluations)
+    deadline = perf_counter() + 60.0 * real("minutes", minutes, above=0.0)
+    (family,) = families([name], own=own)
+    simulation = load_simulation(find_script("tightest"))
+    size = simulation.spec().evaluations
+    parts: dict[str, list[Part]] = {optimizer: [] for optimizer in OPTIMIZERS}
+    count, turn = 0, seed
+    while count < evaluations and (count == 0 or perf_counter() < deadline):
+        tasks = {
+            optimizer: simulation.task(
+                simulation.spec(
+                    seed=turn,
+                    claim=name,
+                    source=family.source,
+                    own=family.own,
+                    factored=factored,
+                    optimizer=optimizer,
+                    evaluations=min(size, evaluations),
+                )
+            )
+            for optimizer in OPTIMIZERS
+        }
+        report = compute_tasks(tasks.values(), output, workers=workers)
+        if report.failures:
+            raise ValueError(report.failures[0].sentence)
+        for optimizer, task in tasks.items():
+            if (output / task.file).exists():
+                parts[optimizer].append(_part(output / task.file))
+                count += parts[optimizer][-1].evaluations
+        if report.interrupted:
+            break
+        turn += 1
+    return joined(name, factored, parts)
+
+
+def _part(path: Path) -> Any:
+    from linattn.claims.adversary import Part
+
+    held = read_result(path).dataset
+    numbers = float(held["value"]), bool(held["at_random"])
+    return Part(held["vector"].values, *numbers, held["random"].values, int(held["evaluations"]))
 
 
 def write_tables(
-    output: Path, tallies: Sequence[Tally], origin: Mapping[str, object]
+    folder: Path, tallies: Sequence[Tally], asked: Mapping[str, object], own: str | Path = ""
 ) -> list[Path]:
-    """Write the claim table as CSV and Markdown below ``output/verify``; return the files.
+    """Write the claim table as CSV and Markdown, with its provenance as JSON; return the files.
 
     Parameters
     ----------
-    output : Path
+    folder : Path
     tallies : sequence of Tally
-    origin : mapping
-        Where the numbers come from; written beside them as JSON.
-
-    Notes
-    -----
-    Source: contract (certificates and verdicts). Cost: none.
+    asked : mapping
+        What the run was asked for.
+    own : path, optional
+        The file that declares the claims, where it is the user's own.
     """
-    from linattn.claims.table import get_claim
-
-    folder = open_folder(output / FOLDER)
-    rows = [_cells(get_claim(part.claim), part) for part in tallies]
-    paths = [folder / "claims.csv", folder / "claims.md", folder / "provenance.json"]
+    target = open_folder(folder)
+    sources = {name: family for family in families(own=own) for name in family.claims}
+    table = {name: chosen_claims([name], family.own)[0] for name, family in sources.items()}
+    rows = [_cells(table[part.claim], part) | {"file": sources[part.claim].source[:16]}
+            for part in tallies]  # fmt: skip
+    paths = [target / "claims.csv", target / "claims.md", target / "provenance.json"]
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(paths[0], text.getvalue().encode())
     lines = [SHOWN, ["---"] * len(SHOWN), *([row[c] for c in SHOWN] for row in rows)]
-    table = "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
-    write_atomically(paths[1], (table + "\n").encode())
+    page = "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+    write_atomically(paths[1], (page + "\n").encode())
+    origin = dict(asked) | provenance() | {"library": library_digest()}
     write_atomically(paths[2], (json.dumps(origin, indent=1, sort_keys=True) + "\n").encode())
     return paths
+
+
+@cache
+def library_digest() -> str:
+    """SHA-256 of the source below the claims: a record made with another one is listed as older."""
+    import hashlib
+
+    package = Path(__file__).parents[1]
+    rooms = ("experiments", "report", "claims", "cli.py", "__main__.py")
+    text = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        if path.relative_to(package).parts[0] not in rooms:
+            text.update(path.read_bytes())
+    return text.hexdigest()
 
 
 def _cells(claim: Claim, part: Tally) -> dict[str, str | int]:
@@ -281,16 +376,16 @@ def _cells(claim: Claim, part: Tally) -> dict[str, str | int]:
             "constants": "; ".join(f"{c.name} = {c.value:.6g} ({c.how})" for c in worst.constants),
         }
     quantiles = zip(("min", "median", "max"), (0.0, 0.5, 1.0), strict=True)
-    spread = {f"tightness_{name}": f"{part.quantile(share):.4g}" for name, share in quantiles}
+    counted = ("holds", "refused", "not applicable", "vacuous", "violated")
     return {
         "claim": claim.id,
         "kind": claim.kind,
         "provenance": claim.provenance,
         "status": part.status,
         "instances": part.total,
-        **{name: part.counts[name] for name in ("holds", "refused", "violated")},
+        **{name: part.counts[name] for name in counted},
         "resolved": part.resolved,
-        **spread,
+        **{f"tightness_{name}": f"{part.quantile(share):.4g}" for name, share in quantiles},
         **numbers,
         "statement": claim.statement,
         "source": claim.source,

@@ -124,7 +124,7 @@ def run(
 
     Notes
     -----
-    Source: theory section 3; unequal work, C21. Cost: rounds · Σ_S E_i n_i (5H + 1) d² m
+    Source: Warm-up; unequal work, C21. Cost: rounds · Σ_S E_i n_i (5H + 1) d² m
     multiply-adds (token readout), plus one evaluation of the metrics per round.
     """
     oracle = oracle_of(problem, params)

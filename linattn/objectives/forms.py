@@ -1,7 +1,7 @@
 """Two ways to hold the data part of the objective: per sequence, or as moments of all sequences.
 
 Both answer the same questions about  loss(B, V) = Σ_s w_s ℓ_s(B, V)  with the same numbers to
-rounding; which one is cheaper depends on the number of sequences (theory sections 1 and 8).
+rounding; which one is cheaper depends on the number of sequences (notes, Moments).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class SequenceForm:
         self.energy = float(weights @ statistics.energy)
 
     def gradient(self, kernel: Array, value: Array) -> LossGradient:
-        """Loss and gradients: ∂B_h = Σ w R (G V_h)ᵀ, ∂V_h = Σ w G B_hᵀ R (theory section 1)."""
+        """Loss and gradients: ∂B_h = Σ w R (G V_h)ᵀ, ∂V_h = Σ w G B_hᵀ R (notes, Model)."""
         if self.statistics.query is not None:
             return self._rank_one_gradient(kernel, value)
         heads, dim, outputs = value.shape
@@ -164,7 +164,7 @@ class SequenceForm:
     def hvp(
         self, kernel: Array, value: Array, kernel_direction: Array, value_direction: Array
     ) -> tuple[Array, Array]:
-        """Hessian-vector product (theory section 8)."""
+        """Hessian-vector product (notes, Second derivatives)."""
         mapped, _, residual = self._residual(kernel, value)
         mapped_direction = self._map_values(value_direction)
         change = np.einsum("hab,shbm->sam", kernel_direction, mapped, optimize=True)
@@ -197,7 +197,7 @@ class SequenceForm:
 
 
 class MomentForm:
-    """The data as moments: T = Σ w G ⊗ G ⊗ M and Σ w K ⊗ G (theory section 8).
+    """The data as moments: T = Σ w G ⊗ G ⊗ M and Σ w K ⊗ G (notes, Moments).
 
     The loss is a quadratic in W = Σ_h B_h ⊗ V_h, so these two tensors are all of it. Cost of a
     gradient, whatever the number of sequences: 2 d⁶ multiply-adds for one head, f² m + 3H d³ m
@@ -234,7 +234,7 @@ class MomentForm:
     def folded(self) -> tuple[Array, Array, IntArray, IntArray]:
         """Moments of the features M ⊗ (upper half of G): (f, f), (f, m), and the pair indices.
 
-        G is symmetric, so W enters only through w_(a, bk) = W_ab,k + W_ak,b, b < k (theory 8).
+        G is symmetric: W enters only through w_(a, bk) = W_ab,k + W_ak,b, b < k (notes, Moments).
         """
         dim = self.dim
         low, high = np.triu_indices(dim)
@@ -252,8 +252,8 @@ class MomentForm:
     def pairs(self) -> tuple[Array, Array]:
         """Moments of one head: (v, w) and (d·m, d²), v = d(d + 1)/2, w = d²(d² + 1)/2.
 
-        A row belongs to k ≤ k' and holds Φ_kk' + Φ_k'k, Φ_kk on the diagonal; a column to i ≥ j
-        among the pairs i = (a, b), in which such a row is symmetric.
+        Row k ≤ k' is Φ_kk' + Φ_k'k (Φ_kk itself for k = k'), a symmetric matrix over the entries
+        i = (a, b) of B; its columns are those with i ≥ j.
         """
         dim = self.dim
         low, high = np.triu_indices(dim)

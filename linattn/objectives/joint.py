@@ -28,7 +28,7 @@ def check_fits(problem: Problem, params: Params) -> None:
 
 
 class Joint:
-    """F(B, V) = Σ p_i mean ℓ + (λ/2)‖V‖² + (μ/2)‖kernel parameters‖² (theory section 1).
+    """F(B, V) = Σ p_i mean ℓ + (λ/2)‖V‖² + (μ/2)‖kernel parameters‖² (notes, Model).
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class Joint:
 
     Notes
     -----
-    Source: theory section 1, C1 (gap). Cost of every method: the cheaper of S (5H + 1) d² m
+    Source: Model, C1 (gap), C3f. Cost of every method: the cheaper of S (5H + 1) d² m
     (sequences, token readout) and 2 H² d⁶ (moments) multiply-adds.
     """
 
@@ -67,7 +67,7 @@ class Joint:
         return self._population.gap(params, self._population.value_system(params.kernels()))
 
     def hvp(self, params: Params, direction: Params) -> Params:
-        """Return ∇²F(params)[direction], theory section 8.
+        """Return ∇²F(params)[direction] (notes, Second derivatives).
 
         Parameters
         ----------

@@ -67,7 +67,7 @@ class Population:
         return np.concatenate([query_part.reshape(-1), key_part.reshape(-1)])
 
     def value_system(self, kernels: Array) -> ValueSystem:
-        """A, C and V* at B, theory section 1."""
+        """A, C and V* at B (notes, Model)."""
         hessian, linear = self.form.normal_equations(kernels)
         hessian = hessian + self.value_ridge * np.eye(len(hessian))
         factor = factorize(hessian)
@@ -105,7 +105,7 @@ def client_normal_equations(problem: Problem, kernels: Array) -> NormalEquations
 
     Notes
     -----
-    Source: theory section 1. Cost: about 3 S H d³.
+    Source: Model. Cost: about 3 S H d³.
     """
     parts = [one_client_equations(problem, kernels, i) for i in range(problem.num_clients)]
     hessians, linears = zip(*parts, strict=True)

@@ -14,7 +14,7 @@ from linattn.types import Params, Problem
 
 
 class KernelProfile:
-    """P(B) = min_V F(B, V) = ½c̄ − ½⟨C, A⁻¹C⟩ + (μ/2)‖kernel parameters‖² (theory section 2).
+    """P(B) = min_V F(B, V) = ½c̄ − ½⟨C, A⁻¹C⟩ + (μ/2)‖kernel parameters‖² (notes, Objectives).
 
     ``params.value`` is ignored throughout.
 
@@ -25,7 +25,7 @@ class KernelProfile:
 
     Notes
     -----
-    Source: theory section 2, C2 (gradient), C3 (curvature). Cost: one normal matrix A, one
+    Source: Objectives, C2 (gradient), C3 (curvature). Cost: one normal matrix A, one
     factorization (Hd)³, one gradient.
     """
 

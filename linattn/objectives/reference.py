@@ -79,7 +79,7 @@ def reference_value(
 
     Starts: the kernel of `like`; for merged kernels the best rank-H truncation of the wide-head
     fit; the rest random, each at the best of several scales (small factored starts are trapped at
-    the origin, which is a strict local minimum, theory section 1).
+    the origin, which is a strict local minimum, notes, Objectives).
 
     Parameters
     ----------

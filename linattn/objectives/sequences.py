@@ -16,7 +16,7 @@ def sequence_equations(problem: Problem, kernels: Array, client: int) -> NormalE
 
     Notes
     -----
-    Source: theory section 1. Cost: S (Hd)² d, and S (Hd)² numbers.
+    Source: Model. Cost: S (Hd)² d, and S (Hd)² numbers.
     """
     held = problem.statistics.take(problem.client(client))
     heads, dim = kernels.shape[:2]

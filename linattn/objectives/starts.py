@@ -69,8 +69,8 @@ def initial_params(
 
     Notes
     -----
-    Source: theory section 1. Small factored starts are trapped at the origin (theory section 2).
-    Cost: none, but one linear solve for ``value="minimizer"``.
+    Source: Model. Small factored starts are trapped at the origin (Objectives). Cost: none, but one
+    linear solve for ``value="minimizer"``.
     """
     positive_int("num_heads", num_heads)
     positive_int("seed", seed, minimum=0)

@@ -37,7 +37,7 @@ def safe_step(problem: Problem, params: Params) -> float:
 
     Notes
     -----
-    Source: C3 (L_K), theory section 4 (A_i). A safe start, not a guarantee for later rounds: both
+    Source: C3 (L_K), Frozen stage (A_i). A safe start, not a guarantee for later rounds: both
     constants move with B. Cost: the A_i with their largest eigenvalues, and that of 𝓚.
     """
     check_fits(problem, params)

@@ -13,7 +13,7 @@ from linattn.types import Params, Problem
 
 
 class ValueBlock:
-    """V ↦ F(B, V): a strongly convex quadratic with Hessian A(B) ⪰ λI (theory section 2).
+    """V ↦ F(B, V): a strongly convex quadratic with Hessian A(B) ⪰ λI (notes, Objectives).
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ class ValueBlock:
 
     Notes
     -----
-    Source: theory section 2, C1 (gap). Cost: one normal matrix A and one factorization (Hd)³; then
+    Source: Objectives, C1 (gap), C3f. Cost: one normal matrix A and one factorization (Hd)³; then
     (Hd)² m per call.
     """
 

@@ -37,7 +37,7 @@ def statistics_work(layout: Layout, trained: frozenset[str], *, rank_one: bool) 
 
     Notes
     -----
-    Source: theory section 1. Nothing trained leaves the forward pass.
+    Source: Model. Nothing trained leaves the forward pass.
     """
     heads, dim, outputs = layout.shapes["value"]
     square, flat = dim * dim, dim * outputs

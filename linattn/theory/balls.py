@@ -56,8 +56,8 @@ def is_positive_definite(symmetric: Matrix) -> bool | None:
 
     Notes
     -----
-    Source: Sylvester's law: the pivots of elimination without exchanges are all positive exactly
-    for positive definite matrices. Cost: N³ ball operations.
+    Source: C1 (A is positive definite). By Sylvester's law the pivots of elimination without
+    exchanges are all positive exactly for positive definite matrices. Cost: N³ ball operations.
     """
     rows = [list(row) for row in symmetric.tolist()]
     for k, pivot_row in enumerate(rows):
@@ -132,7 +132,7 @@ def exact_problem(problem: Problem, params: Params) -> Exact:
 
     Notes
     -----
-    Source: theory section 1. The doubles G, M, K, c of the problem are the exact input; what they
+    Source: Model. The doubles G, M, K, c of the problem are the exact input; what they
     were computed from is not certified.
     """
     if params.is_factored or params.num_heads != 1 or problem.dim > MAX_DIM:

@@ -71,7 +71,7 @@ def client_hessian(problem: Problem, client: int, params: Params) -> Array:
 
     Notes
     -----
-    Source: C6, theory section 8 (Hessian-vector products). Cost: n_i d (Hd)² m, D² numbers.
+    Source: C6, Second derivatives. Cost: n_i d (Hd)² m, D² numbers.
     """
     if params.is_factored:
         raise ValueError("params must have a merged kernel: the segment bound of C6 needs one.")

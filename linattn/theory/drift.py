@@ -18,7 +18,7 @@ def general_drift_factor(x: float, steps: int) -> float:
 
     Notes
     -----
-    Source: literature, FedAvg round as inexact gradient descent. Summed as
+    Source: Inexact gradient descent (a round as one step). Summed as
     (1/E)Σ_k((1 + x)^k − 1), which does not cancel. Cost: E.
 
     Examples
@@ -36,7 +36,7 @@ def quadratic_drift_factor(x: float, steps: int) -> float:
 
     Notes
     -----
-    Source: literature, FedAvg round as inexact gradient descent. Summed as (1/E)Σ_k(1 − (1 − x)^k),
+    Source: Inexact gradient descent (a round as one step). Summed as (1/E)Σ_k(1 − (1 − x)^k),
     which does not cancel. For x > 1 it is not a bound. Cost: E.
 
     Examples
@@ -86,7 +86,7 @@ def block_drift(
 
     Notes
     -----
-    Source: literature, FedAvg round as inexact gradient descent, block by block. Cost: E.
+    Source: Inexact gradient descent (a round as one step, block by block). Cost: E.
     """
     kernel, value = start
     moved_kernel = moved_value = total_kernel = total_value = 0.0
@@ -116,7 +116,7 @@ def dissimilarity(norm_means: Array, mean_norms: Array, slope: float) -> float:
 
     Notes
     -----
-    Source: literature, FedAvg round as inexact gradient descent. A supremum over visited points, so
+    Source: Inexact gradient descent (a round as one step). A supremum over visited points, so
     it is valid along the trajectory only. Cost: N.
     """
     return float(max(0.0, np.max(norm_means - slope * mean_norms)))

@@ -58,7 +58,7 @@ def descent_chain(start: float, step_size: float, moduli: Array, errors_sq: Arra
 
     Notes
     -----
-    Source: C14; literature, inexact gradient descent with absolute error. Cost: N.
+    Source: C14; Inexact gradient descent (absolute error). Cost: N.
 
     Examples
     --------
@@ -75,14 +75,14 @@ def descent_chain(start: float, step_size: float, moduli: Array, errors_sq: Arra
 
 
 def effective_step(step_size: float, smoothness: float, relative_error: float) -> float:
-    """Return the exact step η_e that an inexact one with ‖e‖ ≤ ε‖∇f‖ is at worst.
+    """Return the exact step η_e with the worst descent lemma of steps with ‖e‖ ≤ ε‖∇f‖.
 
     η(1 − ε) for ηL ≤ 1, η(1 + ε) for ηL ≥ 1: the descent lemma bounds f⁺ by
     f + (L/2)‖(η − 1/L)∇f + ηe‖² − ‖∇f‖²/(2L), largest for e along ±∇f.
 
     Notes
     -----
-    Source: literature, inexact gradient descent with relative error. Cost: none.
+    Source: Inexact gradient descent (relative error). Cost: none.
     """
     sign = -1.0 if step_size * smoothness <= 1.0 else 1.0
     return step_size * (1.0 + sign * relative_error)
@@ -95,7 +95,7 @@ def relative_decrease(step_size: float, smoothness: float, relative_error: float
 
     Notes
     -----
-    Source: literature, inexact gradient descent with relative error. Cost: none.
+    Source: Inexact gradient descent (relative error). Cost: none.
     """
     step = effective_step(step_size, smoothness, relative_error)
     return step * (1.0 - 0.5 * smoothness * step)
@@ -122,7 +122,7 @@ def relative_rate(
 
     Notes
     -----
-    Source: literature, inexact gradient descent with relative error. Cost: none.
+    Source: Inexact gradient descent (relative error). Cost: none.
     """
     decrease = relative_decrease(step_size, smoothness, relative_error)
     if decrease < 0.0:
@@ -177,7 +177,7 @@ def composite_bound(
 
     Notes
     -----
-    Source: literature, inexact gradient descent with composite error. Cost: about 100 evaluations
+    Source: Inexact gradient descent (composite error). Cost: about 100 evaluations
     of a scalar function.
     """
     if relative >= 1.0:
@@ -190,8 +190,8 @@ def composite_bound(
 
     if absolute == 0.0:
         return at(-60.0)
-    # The largest split leaves half of the distance to a rate of one; without relative error all of
-    # it may go to the absolute part.
+    # Beyond the largest split, (1 + s)ε² = 1, no descent is left; without relative error there is
+    # none.
     top = np.log(max(1.0 / relative**2 - 1.0, 1e-15)) - 1e-9 if relative > 1e-12 else 60.0
     grid = np.linspace(top - 60.0, top, 61)
     best = int(np.argmin([at(x).value for x in grid]))
@@ -242,8 +242,8 @@ def pl_rate(step_size: float, smoothness: float, modulus: float) -> float:
 
     Notes
     -----
-    Source: literature (Abbaszadehpeivasti, de Klerk and Zamani 2023, theorem 3, with the
-    parenthesis corrected). 1 at 0 and at 2/L, continuous at the joints. The worst case of what
+    Source: Abbaszadehpeivasti, de Klerk and Zamani 2023 (theorem 3, with the parenthesis
+    corrected). 1 at 0 and at 2/L, continuous at the joints. The worst case of what
     smoothness and PL say about the two points of the step (a semidefinite program gives the same
     numbers); what they say elsewhere makes the true worst case smaller. Cost: none.
     """

@@ -1,4 +1,4 @@
-"""Scalar functions of local gradient descent, free of cancellation (theory section 8).
+"""Scalar functions of local gradient descent, free of cancellation (notes, Frozen stage).
 
 With x = η·(eigenvalue of A_i) and y = 1 − x, E local steps apply y^E, and the sums below.
 """

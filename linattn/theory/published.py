@@ -21,7 +21,7 @@ def operator_bound(stage: FrozenStage) -> float | None:
 
     Notes
     -----
-    Source: literature (Malinovsky et al. 2020, constant re-derived): with x† the fixed point of
+    Source: Malinovsky et al. 2020 (constant re-derived): with x† the fixed point of
     Σp T_i^E, x† − V* = Σp(T_i^E x† − T_i^E V*) + Σp(T_i^E V* − V*); the first is at most
     ξ^E‖x† − V*‖, the second telescopes to Σ_{1≤k<E} ξ^k Σp‖T_iV* − V*‖ because its first term
     Σp(T_iV* − V*) vanishes. Cost: the spectra of A_i.
@@ -51,7 +51,7 @@ def surrogate_condition_bound(stage: FrozenStage) -> float:
 
     Notes
     -----
-    Source: literature (Charles and Konečný 2021, surrogate loss). Proof: ηS_iA_i has the
+    Source: Charles and Konečný 2021 (surrogate loss). Proof: ηS_iA_i has the
     eigenvalues 1 − (1 − ηλ)^E, which grow with λ for ηλ ≤ 1, and extreme eigenvalues of a weighted
     mean lie between those of its parts. Cost: the spectra of A_i.
     """
@@ -68,7 +68,7 @@ def alignment_bound(stage: FrozenStage) -> float:
 
     Notes
     -----
-    Source: literature (Charles and Konečný 2021), recalled. Cost: the spectra of A_i and a solve
+    Source: Charles and Konečný 2021, recalled. Cost: the spectra of A_i and a solve
     per client.
     """
     values = np.linalg.eigvalsh(stage.hessians)
@@ -109,7 +109,7 @@ def khaled_bound(
 
     Notes
     -----
-    Source: literature (Khaled, Mishchenko and Richtárik 2019/2020), recalled. Cost: none.
+    Source: Khaled, Mishchenko and Richtárik 2020, recalled. Cost: none.
     """
     optimization = 2.0 * distance_sq / (step_size * steps)
     return optimization + 24.0 * step_size**2 * dissimilarity_sq * local_steps**2 * smoothness
@@ -120,7 +120,7 @@ def khaled_step(smoothness: float, local_steps: int) -> float:
 
     Notes
     -----
-    Source: literature (Khaled, Mishchenko and Richtárik 2019/2020), recalled. Cost: none.
+    Source: Khaled, Mishchenko and Richtárik 2020, recalled. Cost: none.
     """
     return 1.0 / (smoothness * max(4.0, 8.0 * (local_steps - 1)))
 
@@ -156,7 +156,7 @@ def field_guide_bound(
 
     Notes
     -----
-    Source: literature (Wang et al. 2021, field guide, theorem 1), recalled. Cost: none.
+    Source: Wang et al. 2021 (field guide, theorem 1), recalled. Cost: none.
     """
     optimization = distance_sq / (2.0 * step_size * local_steps * rounds)
     return optimization + smoothness * field_guide_drift(step_size, local_steps, heterogeneity_sq)
@@ -167,7 +167,7 @@ def field_guide_drift(step_size: float, local_steps: int, heterogeneity_sq: floa
 
     Notes
     -----
-    Source: literature (Wang et al. 2021, field guide, lemma), recalled. Cost: none.
+    Source: Wang et al. 2021 (field guide, lemma), recalled. Cost: none.
     """
     return 18.0 * (local_steps * step_size) ** 2 * heterogeneity_sq
 
@@ -198,7 +198,7 @@ def biased_descent_bound(
 
     Notes
     -----
-    Source: literature (Ajalloeian and Stich 2020, without noise), recalled. Cost: none.
+    Source: Ajalloeian and Stich 2020 (without noise), recalled. Cost: none.
     """
     kept = modulus * (1.0 - relative)
     return (1.0 - step_size * kept) ** steps * start + absolute / (2.0 * kept)
@@ -211,7 +211,7 @@ def average_drift(stage: FrozenStage) -> float:
 
     Notes
     -----
-    Source: literature (Wang et al. 2022, average drift at the optimum), here in closed form:
+    Source: Wang et al. 2022 (average drift at the optimum), here in closed form:
     Σp S_i g_i* = −Σp S_iA_i(V_∞ − V*) by C8. Cost: a product of (Hd, Hd) and (Hd, m) matrices.
     """
     bias = stage.bias.reshape(-1, stage.bias.shape[-1])
@@ -223,7 +223,7 @@ def heterogeneous_smoothness(stage: FrozenStage) -> float:
 
     Notes
     -----
-    Source: literature (heterogeneity-driven Lipschitz constant), computed for quadratics:
+    Source: heterogeneity-driven Lipschitz constant, ICLR 2024 submission, for quadratics:
     Σp A(V_i − V̄) = 0, then Cauchy–Schwarz on the blocks √p_i(A_i − A). Cost: C (Hd)³.
     """
     spread = stage.hessians - stage.hessian

@@ -1,42 +1,34 @@
-"""The slack of every condition as a number, and a refusal just beyond its limit.
+"""The conditions of claims: their slacks by the twin, and a refusal just beyond each limit.
 
-A verdict only asks whether a slack is negative, so a wrong limit shows on few instances. Here each
-slack is computed once more, from matrices that the naive twin builds from tokens, far from zero.
+A verdict only asks whether a slack is negative, so a wrong limit shows on few instances. Slacks
+along a run are computed once more, and each claim is tried just below and just beyond its limits.
 """
-
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 import reference as ref
-from claim_numbers import cases
-from claim_numbers.cases import CLIENTS, Case
+from claim_cases import build as twin
+from claim_cases.build import CLIENTS
+from claim_cases.table import CASES
 from reference import stack
 
 import linattn as la
 from linattn.claims import get_claim
 from linattn.claims.table import check_instance
 
+FORCED = [(claim, *row) for claim, case in CASES.items() for row in case.forced.items()]
 
-def build(seed=0, kind="merged", options=None, **settings):
+
+def named(rows):
+    return [f"{row[0]}-{k}" for k, row in enumerate(rows)]
+
+
+def build(**options):
     """A case at η = 1/3 of 1/max(L_K, max λ_max(A_i)) at the start, unless it is given."""
-    options = CLIENTS | (options or {})
-    return cases.build(seed, kind, multiple=1 / 3, options=options, **settings)
+    return twin.build(multiple=1 / 3, **{"options": CLIENTS} | options)
 
 
-# --- slacks, from the twin
-
-
-def curvature(limit):
-    return lambda case: limit - case.eta * case.top
-
-
-def open_curvature(case):
-    """η < 2/λ_max: the condition fails at its limit by the least that can be told."""
-    return 2.0 - case.eta * case.top - 1e-12
-
-
-def frozen_rate(case):
+def rate(case):
     at = case.instance
     held = ref.frozen_quantities(
         case.inst, case.theta, local_steps=at.local_steps, step_size=case.eta
@@ -44,27 +36,20 @@ def frozen_rate(case):
     return 1.0 - held.rate
 
 
+def warmup(case, rounds=None):
+    at = case.instance
+    options = {"rounds": rounds or at.rounds, "local_steps": at.local_steps, "local_lr": case.eta}
+    return ref.fedavg(case.inst, case.theta, case.value, **options)
+
+
 def final_rate(case):
-    """ρ(M̂) at the kernel after half of the rounds."""
-    at = case.instance
-    options = {"rounds": at.rounds // 2, "local_steps": at.local_steps, "local_lr": case.eta}
-    kernel, _ = ref.fedavg(case.inst, case.theta, case.value, **options).path[-1]
-    return frozen_rate(case._replace(theta=kernel))
-
-
-def condition_of(limit):
-    return lambda case: limit - np.linalg.cond(case.mean)
-
-
-def warmup_steps(case):
-    at = case.instance
-    options = {"rounds": at.rounds, "local_steps": at.local_steps, "local_lr": case.eta}
-    return ref.fedavg(case.inst, case.theta, case.value, **options).steps
+    """At the kernel after half of the rounds."""
+    return rate(case._replace(theta=warmup(case, case.instance.rounds // 2).path[-1][0]))
 
 
 def worst_condition(case):
     """Over all local steps of the warm-up and its end."""
-    steps = warmup_steps(case)
+    steps = warmup(case).steps
     places = [step.theta for step in steps] + [steps[-1].theta_next]
     return 1e8 - max(np.linalg.cond(ref.value_matrix(case.inst, theta)) for theta in places)
 
@@ -72,7 +57,7 @@ def worst_condition(case):
 def profile_curvature(case):
     """1 − max ηL_K along the warm-up; factored: 2ρ/(η‖g‖²) in place of ηL_K."""
     found = []
-    for step in warmup_steps(case):
+    for step in warmup(case).steps:
         if ref.is_factored(step.theta):
             size = 0.5 * case.eta * ref.norm_sq(step.update)
             found.append(ref.step_remainder(case.inst, step, case.eta) / size)
@@ -83,17 +68,10 @@ def profile_curvature(case):
 
 def path_curvature(case):
     """2 − η max λ_max(A_i) at every client's own kernels in the first round."""
-    steps = warmup_steps(case)[: case.instance.local_steps]
+    steps = warmup(case).steps[: case.instance.local_steps]
     places = [(i, theta) for step in steps for i, (theta, _) in step.local.items()]
     tops = [np.linalg.eigvalsh(ref.client_matrix(case.inst, i, theta))[-1] for i, theta in places]
     return 2.0 - case.eta * max(tops)
-
-
-def mean_step(limit, steps=False):
-    """limit − ηL with L = λ_max(A), or with ηE in place of η."""
-    return lambda case: (
-        limit - case.eta * case.largest * (case.instance.local_steps if steps else 1)
-    )
 
 
 def relative_slack(case):
@@ -125,103 +103,39 @@ def surrogate_condition(case):
     return 1e6 - ends[0] / ends[1]
 
 
-def khaled(case):
-    """The condition is kept in units of η."""
-    count = case.instance.local_steps
-    return min(1 / (4 * case.top), 1 / (8 * case.top * max(count - 1, 1e-9))) - case.eta
+def khaled_limit(case):
+    return 1 / (case.top * max(4, 8 * (case.instance.local_steps - 1)))
 
 
-def met(case):
-    return 0.0
-
-
-def unmet(case):
-    return -1.0
-
-
-# --- the table: claim, name of the condition, its slack, and how the instance is built
-
-FULL, FINITE = ("full batches", met, {}), ("finite trajectory", met, {})
-MERGED = ("merged kernel", met, {})
 FACTORED = {"kind": "factored"}
-SHORT = FACTORED | {"local_lr": 1e-3}
-STABLE = [("ρ < 1", frozen_rate, {}), ("cond(A) ≤ 10000", condition_of(1e4), {})]
-QUARTER = [FINITE, ("ηL ≤ 0.25", curvature(0.25), {})]
-LAG = [FINITE, ("cond(A) ≤ 1e+08", worst_condition, {})]
-LOCAL = ("ηL ≤ 1", curvature(1.0), {})
-CONDITIONS = {
-    "C3": [MERGED, ("merged kernel", unmet, FACTORED)],
-    "C3 bound": [MERGED, ("merged kernel", unmet, FACTORED)],
-    "C4": [MERGED, FINITE, ("merged kernel", unmet, FACTORED)],
-    "C4f": [("factored kernel", met, SHORT), ("finite trajectory", met, SHORT),
-            ("factored kernel", unmet, {})],
-    "C4 additive": [FINITE],
-    "C5": [FINITE],
-    "C5 recursion": LAG,
-    "C5 contraction": LAG,
-    "C6": [FULL, FINITE, ("full batches", unmet, {"batch_size": 2})],
-    "C6 segment": [MERGED, FULL, FINITE, ("merged kernel", unmet, FACTORED),
-                   ("full batches", unmet, {"batch_size": 2})],
-    "C6 frozen": [FINITE, ("ηλ_max(A_i) ≤ 2", curvature(2.0), {})],
-    "C6 contracting": [FINITE, ("ηλ_max(A_i) ≤ 1", curvature(1.0), {})],
-    "C7": STABLE,
-    "C8": STABLE,
-    "C8 bound": [("ηλ_max < 2", open_curvature, {})],
-    "C9": [FINITE, ("ρ < 1", final_rate, {"rounds": 4})],
-    "C10": [FINITE],
-    "C13 profile": [FINITE],
-    "C14": [FINITE, ("ηL ≤ 1 at every step", profile_curvature, {}),
-            ("ηL ≤ 1 at every step", profile_curvature, FACTORED | {"rounds": 1})],
-    "inexact absolute": [FINITE, ("ηL ≤ 1", mean_step(1.0), {})],
-    "inexact relative": [FINITE,
-                         ("η < 2/(L(1 + ε)) and ε ≤ 1", relative_slack, {"local_lr": 0.02})],
-    "inexact composite": [FINITE, ("ηEL ≤ 1", mean_step(1.0, steps=True), {}),
-                          ("ηλ_max(A_i) ≤ 1", curvature(1.0), {})],
-    "PL rate": [("η ≤ 2/L", mean_step(2.0), {})],
-    "drift general": [FULL, FINITE, ("full batches", unmet, {"batch_size": 2})],
-    "drift quadratic": [FINITE, ("ηλ_max(A_i) ≤ 1", curvature(1.0), {})],
-    "drift blocks": [FULL, FINITE, ("full batches", unmet, {"batch_size": 2}),
-                     ("ηλ_max(A_i) ≤ 2 on the path", path_curvature, {})],
-    "Malinovsky": [("ηλ_max < 2", open_curvature, {})],
-    "Charles–Konečný condition": [LOCAL, ("k_E ≤ 1e+06", surrogate_condition, {})],
-    "Charles–Konečný alignment": [LOCAL],
-    "Ajalloeian–Stich": [FINITE, LOCAL],
-    "average drift": [("ρ(M̂) < 1", frozen_rate, {}), ("cond(A) ≤ 1e4", condition_of(1e4), {})],
-    "heterogeneous smoothness": [FINITE],
-    "Khaled": [FINITE, *[("ηL ≤ min(1/4, 1/(8(E − 1)))", khaled, {"local_steps": count})
-                         for count in (1, 4)]],
-    "field guide": QUARTER,
-    "field guide drift": QUARTER,
-    "field guide progress": QUARTER,
-}  # fmt: skip
-ROWS = [(claim, *row) for claim, rows in CONDITIONS.items() for row in rows]
+SLACKS = [
+    ("C5 recursion", "cond(A) ≤ 1e+08 on the path", worst_condition, {}),
+    # The condition fails at its limit by the least that can be told.
+    ("C8 bound", "ηλ_max(A_i) < 2", lambda case: 2.0 - case.eta * case.top - 1e-12, {}),
+    ("C9", "ρ(M̂) < 1 at B_T", final_rate, {"rounds": 4}),
+    ("C14", "ηL ≤ 1 at every step", profile_curvature, {}),
+    ("C14", "ηL ≤ 1 at every step", profile_curvature, FACTORED | {"rounds": 1}),
+    ("inexact relative", "η < 2/(L(1 + ε)) and ε ≤ 1", relative_slack, {"local_lr": 0.02}),
+    ("drift blocks", "ηλ_max(A_i) ≤ 2 on the path", path_curvature, {}),
+    ("Charles–Konečný condition", "k_E ≤ 1e+06", surrogate_condition, {}),
+]  # fmt: skip
+# Yes or no, or of ridges and data, each with a test of its own.
+OTHERS = {"finite trajectory", "moments of the data that fit in memory", "V_0 apart from V*",
+          "ξ < 1", "μ > 0", "cond(A) ≤ 10000"}  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("claim", "name", "slack", "options"), ROWS, ids=[f"{r[0]}-{k}" for k, r in enumerate(ROWS)]
-)
+@pytest.mark.parametrize(("claim", "name", "slack", "options"), SLACKS, ids=named(SLACKS))
 def test_the_slack_is_the_twins(claim, name, slack, options):
     case = build(**options)
-    found = {c.name: c.slack for c in get_claim(claim).measure(case.instance).conditions}
+    (condition,) = [c for c in get_claim(claim).conditions if c.name == name]
     expected = slack(case)
-    assert expected == 0.0 or abs(expected) > 1e-3
+    assert abs(expected) > 1e-3
     # Twice the rounding of a limit of 1e8, and far below a shift of 1e-12 in a limit of 2.
-    assert found[name] == pytest.approx(expected, rel=1e-13, abs=1e-13 if "<" in name else 1e-9)
+    found = condition.judged(case.instance)
+    assert found.slack == pytest.approx(expected, rel=1e-13, abs=1e-13 if "<" in name else 1e-9)
 
 
 # --- the step just beyond the limit
-
-
-def per_curvature(limit):
-    return lambda case: limit / case.top
-
-
-def per_mean_curvature(limit):
-    return lambda case: limit / case.largest
-
-
-def khaled_limit(case):
-    return 1 / (case.top * max(4, 8 * (case.instance.local_steps - 1)))
 
 
 def per_profile_curvature(case):
@@ -230,107 +144,115 @@ def per_profile_curvature(case):
 
 # One local step of one round: M̂ = I − ηA, the path is the start, and the error is zero.
 ONCE = {"rounds": 1, "local_steps": 1}
-BEYOND: list[tuple[str, str, Callable[[Case], float], dict]] = [
-    ("C6 frozen", "ηλ_max(A_i) ≤ 2", per_curvature(2), {}),
-    ("C6 contracting", "ηλ_max(A_i) ≤ 1", per_curvature(1), {}),
-    ("C7", "ρ < 1", per_mean_curvature(2), ONCE),
-    ("C8", "ρ < 1", per_mean_curvature(2), ONCE),
-    ("C8 bound", "ηλ_max < 2", per_curvature(2), {}),
-    ("C14", "ηL ≤ 1 at every step", per_profile_curvature, ONCE),
-    ("inexact absolute", "ηL ≤ 1", per_mean_curvature(1), {}),
-    ("inexact relative", "η < 2/(L(1 + ε)) and ε ≤ 1", per_mean_curvature(2), ONCE),
-    ("inexact composite", "ηEL ≤ 1", lambda case: 1 / (4 * case.largest), {}),
-    ("PL rate", "η ≤ 2/L", per_mean_curvature(2), {}),
-    ("drift quadratic", "ηλ_max(A_i) ≤ 1", per_curvature(1), {}),
-    ("drift blocks", "ηλ_max(A_i) ≤ 2 on the path", per_curvature(2), ONCE),
-    ("Malinovsky", "ηλ_max < 2", per_curvature(2), {}),
-    ("Charles–Konečný condition", "ηL ≤ 1", per_curvature(1), {}),
-    ("Charles–Konečný alignment", "ηL ≤ 1", per_curvature(1), {}),
-    ("Ajalloeian–Stich", "ηL ≤ 1", per_curvature(1), {}),
-    ("average drift", "ρ(M̂) < 1", per_mean_curvature(2), ONCE),
-    ("Khaled", "ηL ≤ min(1/4, 1/(8(E − 1)))", khaled_limit, {}),
-    ("Khaled", "ηL ≤ min(1/4, 1/(8(E − 1)))", khaled_limit, {"local_steps": 1}),
-    ("field guide", "ηL ≤ 0.25", per_curvature(0.25), {}),
-    ("field guide drift", "ηL ≤ 0.25", per_curvature(0.25), {}),
-    ("field guide progress", "ηL ≤ 0.25", per_curvature(0.25), {}),
-]
+LIMITS = {
+    "ηλ_max(A_i) ≤ 0.25": (lambda case: 0.25 / case.top, {}),
+    "ηλ_max(A_i) ≤ 1": (lambda case: 1 / case.top, {}),
+    "ηλ_max(A_i) ≤ 2": (lambda case: 2 / case.top, {}),
+    "ηλ_max(A_i) < 2": (lambda case: 2 / case.top, {}),
+    "ηλ_max(A_i) ≤ 2 on the path": (lambda case: 2 / case.top, ONCE),
+    "ηλ_max(A) ≤ 1": (lambda case: 1 / case.largest, {}),
+    "ηλ_max(A) ≤ 2": (lambda case: 2 / case.largest, {}),
+    "ηEλ_max(A) ≤ 1": (lambda case: 1 / (case.instance.local_steps * case.largest), {}),
+    "ρ(M̂) < 1": (lambda case: 2 / case.largest, ONCE),
+    "ρ(M̂) < 1 at B_T": (lambda case: 2 / case.largest, ONCE),
+    "ηL ≤ 1 at every step": (per_profile_curvature, ONCE),
+    "η < 2/(L(1 + ε)) and ε ≤ 1": (lambda case: 2 / case.largest, ONCE),
+    "η ≤ min{1/(4L), 1/(8L(E − 1))}": (khaled_limit, {}),  # more than one local step
+}
+BEYOND = [(claim.id, c.name) for claim in la.claims() for c in claim.conditions if c.name in LIMITS
+          and (claim.id, c.name) != ("inexact composite", "ηλ_max(A_i) ≤ 1")]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("claim", "name", "limit", "options"), BEYOND, ids=[f"{r[0]}-{k}" for k, r in enumerate(BEYOND)]
-)
-def test_the_claim_is_refused_just_beyond_its_limit(claim, name, limit, options):
+def test_every_condition_is_tried():
+    names = {condition.name for claim in la.claims() for condition in claim.conditions}
+    assert names == {row[1] for row in SLACKS} | set(LIMITS) | OTHERS
+
+
+@pytest.mark.parametrize(("claim", "name"), BEYOND, ids=named(BEYOND))
+def test_the_claim_is_refused_just_beyond_its_limit(claim, name):
+    limit, options = LIMITS[name]
     case = build(**options)
     step = limit(case)
     below, above = (check_instance(get_claim(claim), case.at(step * share).instance)
                     for share in (1 - 1e-6, 1 + 1e-6))  # fmt: skip
-    assert below.status == "holds"
+    # One local step from the server's parameters measures nothing where drift is meant.
+    assert below.status == "holds" or (below.status, options) == ("vacuous", ONCE)
     assert above.status == "refused"
     assert [c.name for c in above.unmet] == [name]
-
-
-@pytest.mark.parametrize(
-    ("claim", "name", "options"),
-    [
-        ("C5 recursion", "cond(A) ≤ 1e+08", {"value_ridge": 1e-12}),
-        ("C5 contraction", "cond(A) ≤ 1e+08", {"value_ridge": 1e-12}),
-        ("C7", "cond(A) ≤ 10000", {"value_ridge": 1e-6}),
-        ("C8", "cond(A) ≤ 10000", {"value_ridge": 1e-6}),
-        ("average drift", "cond(A) ≤ 1e4", {"value_ridge": 1e-6}),
-        ("Charles–Konečný condition", "k_E ≤ 1e+06", {"value_ridge": 1e-8}),
-    ],
-)
-def test_the_claim_is_refused_where_a_is_too_flat(claim, name, options):
-    """With one token in all of a client's sequences A_i is λ in every other direction."""
-    few = {"sequences": (1, 1), "tokens": (1, 1), "num_clients": 2, "readout": "last"}
-    found = check_instance(get_claim(claim), build(options=few | options).instance)
-    assert [c.name for c in found.unmet] == [name]
+    assert f"needs: {name} (missed by " in above.reason
 
 
 def test_a_client_may_be_too_steep_though_the_mean_is_not():
     """ηλ_max(A_i) > 1 with ηEL < 1: the second condition of the composite bound alone."""
-    case = build(options={"weights": np.array([0.98, 0.01, 0.01])}, local_steps=1)
+    case = build(options=CLIENTS | {"weights": np.array([0.98, 0.01, 0.01])}, local_steps=1)
     steep = case.at(1.01 / case.top)
     assert steep.eta * steep.largest < 1
     verdict = check_instance(get_claim("inexact composite"), steep.instance)
     assert [c.name for c in verdict.unmet] == ["ηλ_max(A_i) ≤ 1"]
 
 
-# --- conditions without a step
+@pytest.mark.parametrize(
+    ("claim", "name", "ridge"),
+    [
+        *[(claim, "cond(A) ≤ 10000", 1e-6) for claim in ("C7", "C8", "average drift")],
+        ("Charles–Konečný condition", "k_E ≤ 1e+06", 1e-6),
+        ("C1", "terms within floating-point range", 1e-12),  # of every claim
+    ],
+)
+def test_the_claim_is_refused_where_a_is_too_flat(claim, name, ridge):
+    """With one token in all of a client's sequences A_i is λ in every other direction."""
+    few = {"sequences": (1, 1), "tokens": (1, 1), "num_clients": 2, "readout": "last"}
+    case = build(options=CLIENTS | few | {"value_ridge": ridge})
+    found = check_instance(get_claim(claim), case.instance)
+    assert [c.name for c in found.unmet] == [name]
+
+
+@pytest.mark.parametrize(("share", "refused"), [(0.8e-10, True), (1.25e-10, False)])
+def test_rate_is_judged_where_the_gap_is_no_rounding(share, refused):
+    """From V* + share·‖V*‖ along the top eigenvector of A the gap is ½L(share·‖V*‖)²."""
+    case = twin.build(seed=3, heads=1)
+    star = stack(ref.minimizer(case.inst, case.theta))
+    away = np.zeros_like(star)
+    away[:, 0] = np.linalg.eigh(case.mean)[1][:, -1] * share * np.linalg.norm(star)
+    params = case.instance.params
+    there = params.replace(value=(star + away).reshape(params.value.shape))
+    found = check_instance(get_claim("PL rate"), case.instance._replace(params=there))
+    assert [c.name for c in found.unmet] == (["V_0 apart from V*"] if refused else [])
 
 
 @pytest.mark.parametrize("claim", ["C15", "C15 any point"])
 def test_lower_bounds_need_a_kernel_ridge_above_zero(claim):
-    found = check_instance(get_claim(claim), build(options={"kernel_ridge": 0.0}).instance)
-    assert found.status == "refused"
-    if claim == "C15":
-        assert [tuple(c) for c in found.unmet] == [("μ > 0", -1e-300)]
+    free = build(options=CLIENTS | {"kernel_ridge": 0.0})
+    found = check_instance(get_claim(claim), free.instance)
+    assert [(c.name, c.slack) for c in found.unmet] == [("μ > 0", -1e-300)]
+    assert check_instance(get_claim(claim), free.instance, force=True).status == "refused"
 
 
-def test_ridge_is_the_slack():
-    case = build(options={"dim": 2, "num_outputs": 1, "kernel_ridge": 0.3})
-    (condition,) = get_claim("C15").measure(case.instance).conditions
-    assert condition == ("μ > 0", 0.3)
+@pytest.mark.parametrize(("claim", "name", "pair"), FORCED, ids=named(FORCED))
+def test_bound_is_refused_without_its_condition_and_violated_when_forced(claim, name, pair):
+    """Only the named condition is unmet; the forced numbers are finite and clearly apart."""
+    fine, broken = pair()
+    assert check_instance(get_claim(claim), fine).status == "holds"
+    without = check_instance(get_claim(claim), broken)
+    assert (without.status, [c.name for c in without.unmet]) == ("refused", [name])
+    forced = check_instance(get_claim(claim), broken, force=True)
+    assert np.isfinite([forced.measured, forced.bound]).all()
+    assert forced.status == "violated"
+    if forced.kind == "upper":
+        # An increment may be negative; elsewhere a bound below zero is violated by anything.
+        assert forced.bound >= 0.0 or claim == "field guide progress"
+        assert forced.measured - forced.bound > 1e-3 * forced.measured
 
 
-RUNNING = [*sorted({*CONDITIONS} - {"C3", "C3 bound"}), "C13 observable", "C13 certified"]
+RUNNING = [claim for claim in la.claims() if "finite trajectory" in claim.assumptions]
 
 
-@pytest.mark.parametrize("claim", RUNNING)
-def test_a_run_that_leaves_the_numbers_is_refused(claim):
-    """Wherever a run is part of the claim; the others are refused for their step."""
-    kind = "factored" if claim == "C4f" else "merged"
-    wild = build(kind=kind, local_lr=1e6, local_steps=40)
-    found = check_instance(get_claim(claim), wild.instance)
-    assert found.status == "refused"
-
-
-def test_every_condition_of_every_claim_is_here():
-    """Names of all conditions that are met or not on one instance of each kind."""
-    cases = [build(), build(kind="factored", local_lr=1e-3)]
-    for claim in la.claims():
-        if claim.id == "C15" or claim.id.startswith("C13"):
-            continue
-        names = {c.name for case in cases for c in claim.measure(case.instance).conditions}
-        names -= {"merged kernel and μ > 0"}
-        assert names == {row[0] for row in CONDITIONS.get(claim.id, [])}, claim.id
+@pytest.mark.parametrize("claim", RUNNING, ids=lambda claim: claim.id)
+def test_a_diverging_run_is_refused(claim):
+    kind = "factored" if "factored kernel" in claim.needs else "merged"
+    wild = build(kind=kind, local_lr=1e6, local_steps=80)
+    for force in (False, True):
+        without = check_instance(claim, wild.instance, force)
+        assert without.status == "refused"
+        assert without.unmet[-1].name == "finite trajectory"
+        assert without.reason.endswith("(the run leaves the floating-point numbers).")

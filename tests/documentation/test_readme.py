@@ -18,7 +18,11 @@ def part(name):
 
 def test_claims_are_those_of_the_record():
     assert part("claims") == WRITER.claims_part()
-    ours = [c.id for c in la.claims() if c.provenance == "ours" and c.kind != "report"]
+    known = WRITER.recorded()
+    ours = [
+        c.id for c in la.claims()
+        if c.provenance == "ours" and c.kind != "report" and c.id in known
+    ]  # fmt: skip
     assert re.findall(r"^\| ([^|]+) \|", part("claims"), re.M)[2:] == ours
 
 

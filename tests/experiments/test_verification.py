@@ -1,48 +1,51 @@
-"""Verification in chunks: what is stored is not checked again, parts add up, recalled is shown."""
+"""Verification on the engine: chunks are runs, parts add up, nothing is checked twice."""
 
 import csv
 import json
+import os
+import subprocess
 import sys
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from linattn.claims import Claim, Condition, Constant, get_claim
-from linattn.claims.record import Measurement, judge
+from linattn.claims.adversary import OPTIMIZERS, search
+from linattn.claims.instances import random_instance, suited
+from linattn.claims.judge import STATUSES, judge
+from linattn.claims.record import Measurement
+from linattn.claims.table import check_instance
 from linattn.claims.tally import from_record, merged, tally, to_record
 from linattn.experiments import stages, verification
+from linattn.experiments.engine import Report, compute_tasks
 from linattn.experiments.stages import verify
-from linattn.experiments.verification import CHUNK, Chunk, checked, tally_chunk, write_tables
+from linattn.experiments.store import load_results
+from linattn.experiments.verification import checked, families, tightest, write_tables
+from scripts import Inline, simulation
+
+ROOT = Path(__file__).parents[2]
+FEW = ("C1", "C3", "C11")
 
 
 def verdict(measured, bound, *, slack=1.0, kind="upper"):
     claim = Claim("X", "test", kind, "test", lambda instance: None)
     conditions, constants = (Condition("c", slack),), (Constant("k", 2.0, "h"),)
-    return judge(
-        claim, Measurement(measured, bound, 1.0, conditions=conditions, constants=constants)
-    )
+    return judge(claim, Measurement(measured, bound, 1.0, constants=constants), conditions)
 
 
 @pytest.fixture
-def two_claims(monkeypatch):
-    chosen = tuple(get_claim(name) for name in ("C1", "C6 segment"))
-    monkeypatch.setattr(sys.modules["linattn.claims.table"], "claims", lambda: chosen)
-    return chosen
+def inline(monkeypatch):
+    """No workers: what is asked for, not how it is computed."""
+    monkeypatch.setattr(verification, "compute_tasks", partial(compute_tasks, backend=Inline))
 
 
-def test_tally_counts_and_finds_the_worst():
-    part = tally("X", [verdict(1.0, 2.0), verdict(1.0, 5.0), verdict(1.0, 0.5, slack=-1.0),
-                       verdict(1e-9, 1.0)])  # fmt: skip
-    assert part.counts == {"holds": 3, "refused": 1, "violated": 0, "reported": 0}
-    assert (part.total, part.resolved, part.status) == (4, 2, "holds")
-    assert sorted(part.tightness)[:2] == [2.0, 5.0]
-    assert part.worst.tightness == pytest.approx(1e9)
-    assert part.quantile(0.0) == 2.0
-    broken = tally("X", [verdict(1.0, 2.0), verdict(2.0, 1.0)])
-    assert (broken.status, broken.worst.measured) == ("violated", 2.0)
-    empty = tally("X", [verdict(1.0, 0.5, slack=-1.0)])
-    assert (empty.status, empty.worst) == ("refused", None)
-    assert np.isnan(empty.quantile(0.5))
+@pytest.fixture
+def short(monkeypatch, inline):
+    """Chunks of two instances, two of them between decisions."""
+    monkeypatch.setattr(verification, "CHUNK", 2)
+    monkeypatch.setattr(verification, "WAVE", 2)
 
 
 def test_parts_add_up_and_survive_the_store():
@@ -54,97 +57,166 @@ def test_parts_add_up_and_survive_the_store():
     assert from_record(json.loads(json.dumps(to_record(whole)))) == whole
 
 
-def test_a_long_run_continues(tmp_path, two_claims, monkeypatch):
-    first = checked(tmp_path, instances=8, seed=1, workers=1)
-    (stored,) = tmp_path.glob("verify/seed1-*/*.json")
-    assert stored.name == Chunk(0, 8).name
-    monkeypatch.setattr(verification, "_computed", lambda chunks, *a, **k: pytest.fail("again")
-                        if chunks else iter(()))  # fmt: skip
-    assert checked(tmp_path, instances=8, seed=1, workers=1) == first
-    assert first[0].total == 8
-    assert first[1].total == 2  # a quarter of the instances
+def test_a_run_is_the_verdicts_on_its_instances(tmp_path, inline):
+    parts, _ = checked(tmp_path, instances=3, seed=4, chosen=["C3 bound", "Khaled"], workers=1)
+    assert [part.claim for part in parts] == ["C3 bound", "Khaled"]
+    for part in parts:
+        claim = get_claim(part.claim)
+        alone = [
+            check_instance(claim, suited(random_instance(4, k), claim.needs)) for k in range(3)
+        ]
+        assert part == tally(part.claim, alone)
+        (found,) = (
+            r.dataset.sel(claim=part.claim)
+            for r in load_results(tmp_path, "claims")
+            if part.claim in r.dataset.claim.values
+        )
+        assert [STATUSES[int(s)] for s in found.status.values] == [v.status for v in alone]
+        np.testing.assert_array_equal(found.tightness, [v.tightness for v in alone])
+        assert bool(found.recalled) is (part.claim == "Khaled")
 
 
-def test_a_damaged_chunk_is_checked_again(tmp_path, two_claims):
-    first = checked(tmp_path, instances=2, seed=1, workers=1)
-    (stored,) = tmp_path.glob("verify/seed1-*/*.json")
-    stored.write_text('[{"claim": "C1"}]', encoding="utf-8")
-    assert checked(tmp_path, instances=2, seed=1, workers=1) == first
+def test_what_is_stored_is_not_checked_again(tmp_path, short):
+    first, report = checked(tmp_path, instances=4, seed=1, chosen=FEW, workers=1)
+    assert (report.computed, report.reused) == (6, 0)
+    again, report = checked(tmp_path, instances=6, seed=1, chosen=FEW, workers=2)
+    assert (report.computed, report.reused) == (3, 6)
+    assert [part.total for part in first] == [4, 4, 4]
+    assert [part.total for part in again] == [6, 6, 6]
 
 
-def test_only_what_is_missing_is_computed(tmp_path, two_claims, monkeypatch):
-    asked = []
-
-    def computed(chunks, work, *, workers):
-        for chunk in chunks:
-            asked.append(chunk)
-            yield chunk, tally_chunk(work, Chunk(chunk.start, chunk.start + 1))
-
-    monkeypatch.setattr(verification, "_computed", computed)
-    seen = []
-    checked(tmp_path, instances=CHUNK, seed=3, workers=1)
-    checked(
-        tmp_path,
-        instances=2 * CHUNK + 1,
-        seed=3,
-        workers=1,
-        observe=lambda done, _: seen.append(done),
-    )
-    assert asked == [Chunk(0, CHUNK), Chunk(CHUNK, 2 * CHUNK), Chunk(2 * CHUNK, 2 * CHUNK + 1)]
-    assert seen == [2 * CHUNK, 2 * CHUNK + 1]
-
-
-def test_workers_do_not_change_the_tallies(tmp_path, two_claims):
-    one = checked(tmp_path / "one", instances=3, seed=2, workers=1)
-    assert checked(tmp_path / "two", instances=3, seed=2, workers=2) == one
-
-
-def test_claims_are_checked_until_enough_verdicts_are_resolved(tmp_path, two_claims, monkeypatch):
-    """C1 is resolved everywhere, C6 segment on merged kernels only: it needs more instances."""
-    monkeypatch.setattr(verification, "CHUNK", 2)
-    monkeypatch.setattr(verification, "WAVE", 2)
-    arguments = {"instances": 40, "seed": 1, "resolved": 5}  # 5 / 2 chunks, at most 2 a wave
-    first = checked(tmp_path / "one", workers=1, **arguments)
+def test_claims_are_checked_until_enough_verdicts_are_resolved(tmp_path, short):
+    """C1 is resolved everywhere, C3 on merged kernels only: it needs more instances."""
+    arguments = {"instances": 40, "seed": 1, "resolved": 5, "chosen": FEW}
+    first, _ = checked(tmp_path / "one", workers=1, **arguments)
     assert all(part.resolved >= 5 for part in first)
     assert first[0].total == 8  # two waves of two chunks
     assert 8 < first[1].total < 40
-    assert checked(tmp_path / "two", workers=2, **arguments) == first
-    monkeypatch.setattr(verification, "_computed", lambda chunks, *a, **k: pytest.fail("again")
-                        if chunks else iter(()))  # fmt: skip
-    assert checked(tmp_path / "one", workers=1, **arguments) == first
+    assert checked(tmp_path / "two", workers=2, **arguments)[0] == first
+    _, report = checked(tmp_path / "one", workers=1, **arguments)
+    assert report.computed == 0
 
 
-def test_only_the_chosen_claims_are_checked(tmp_path):
-    """Another choice is another folder, so that no chunk is taken for the whole table's."""
-    (part,) = checked(tmp_path, instances=2, seed=1, workers=1, chosen=["C11"])
-    assert (part.claim, part.total) == ("C11", 2)
-    (part,) = checked(tmp_path, instances=2, seed=1, workers=1, chosen=["C1"])
-    assert (part.claim, part.total) == ("C1", 2)
-    with pytest.raises(ValueError, match="claim"):
-        checked(tmp_path, instances=2, seed=1, workers=1, chosen=["C99"])
-    assert verify(tmp_path, instances=2, workers=1, chosen=["C1"]).rows[0].claim == "C1"
+def test_another_text_of_a_claim_is_another_run():
+    by_claim = {name: family for family in families() for name in family.claims}
+    held = simulation("claims")
+    tasks = [
+        held.task(held.spec(claims=("C1",), source=source))
+        for source in (by_claim["C1"].source, "0" * 64)
+    ]
+    assert tasks[0].digest != tasks[1].digest
+    assert by_claim["C15"].share < 1.0
+    assert by_claim["C15"].claims == ("C15",)
 
 
-def test_a_small_chunk_is_split_without_empty_parts():
-    assert Chunk(3, 6).split(5) == [Chunk(3, 4), Chunk(4, 5), Chunk(5, 6)]
-    assert Chunk(0, 50).split(1) == [Chunk(0, 50)]
+def test_there_must_be_such_a_claim(tmp_path):
+    with pytest.raises(ValueError, match="claim must be one of 'C1'"):
+        checked(tmp_path, instances=2, chosen=["C99"])
+    with pytest.raises(ValueError, match="instances must be"):
+        checked(tmp_path, instances=0)
 
 
 def test_tables_name_constants_and_slacks(tmp_path):
     parts = [tally("C3 bound", [verdict(1.0, 2.0)])]
     table, page, origin = write_tables(tmp_path, parts, {"seed": 3})
-    assert json.loads(origin.read_text(encoding="utf-8")) == {"seed": 3}
+    held = json.loads(origin.read_text(encoding="utf-8"))
+    assert held["seed"] == 3
+    assert {"numerics", "library", "versions"} <= held.keys()
     (row,) = csv.DictReader(table.read_text(encoding="utf-8").splitlines())
     assert row["claim"] == "C3 bound"
     assert row["constants"] == "k = 2 (h)"
     assert row["conditions"] == "c: slack 1"
     assert (row["instances"], row["resolved"], row["tightness_median"]) == ("1", "1", "2")
+    assert verification.source_of("C3 bound").startswith(row["file"])
     assert "| C3 bound | upper | ours |" in page.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(("name", "failed"), [("Khaled", []), ("C3 bound", ["C3 bound"])])
-def test_a_violated_recalled_bound_is_shown_but_no_failure(tmp_path, monkeypatch, name, failed):
-    monkeypatch.setattr(stages, "checked", lambda *a, **k: [tally(name, [verdict(2.0, 1.0)])])
+@pytest.mark.parametrize(
+    ("name", "measured", "failed", "holds"),
+    [
+        ("Khaled", 2.0, [], False),  # recalled: shown, but no failure of ours; nothing held
+        ("C3 bound", 2.0, ["C3 bound"], False),
+        ("C3 bound", 0.5, [], True),
+    ],
+)
+def test_what_is_a_failure(tmp_path, monkeypatch, name, measured, failed, holds):
+    whole = Report(tmp_path), [tally(name, [verdict(measured, 1.0)])]
+    monkeypatch.setattr(stages, "checked", lambda *a, **k: whole[::-1])
     found = verify(tmp_path, instances=1, workers=1)
     assert found.violated == failed
-    assert found.rows[0].verdict.startswith("violated (1 instances")
+    assert found.holds is holds
+    assert found.rows[0].verdict.startswith("holds" if holds else "violated (1 instances")
+
+
+def test_nothing_judged_is_no_success(tmp_path, monkeypatch):
+    idle = [tally("C3 bound", [verdict(0.5, 1.0, slack=-1.0)])]
+    monkeypatch.setattr(stages, "checked", lambda *a, **k: (idle, Report(tmp_path)))
+    found = verify(tmp_path, instances=1)
+    assert found.counts == {"refused": 1}
+    assert not found.holds
+
+
+def test_searches_are_runs_and_their_best_is_kept(tmp_path, inline):
+    found = tightest(tmp_path, "C3 bound", evaluations=100, minutes=5.0, workers=1)
+    runs = load_results(tmp_path, "tightest")
+    assert len(runs) == 3
+    assert found.tightness == pytest.approx(min(np.exp(float(r.dataset.value)) for r in runs))
+    assert found.evaluations == sum(int(r.dataset.evaluations) for r in runs)
+    assert check_instance(get_claim("C3 bound"), found.instance).tightness == found.tightness
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.nc")}
+    assert tightest(tmp_path, "C3 bound", evaluations=100, minutes=5.0, workers=1) == found
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.nc")}
+
+
+def test_a_search_is_the_same_again_and_improves_on_random_points():
+    claim = get_claim("C3f bound")
+    for name in OPTIMIZERS:
+        parts = [search(claim, name, evaluations=60, seed=2) for _ in range(2)]
+        assert parts[0].value == parts[1].value
+        assert parts[0].evaluations <= 60
+        assert parts[0].value <= parts[0].random.min()
+    with pytest.raises(ValueError, match="claim must be an upper or lower bound, got C1"):
+        search(get_claim("C1"), "Nelder–Mead", evaluations=10)
+
+
+OWN = '''
+"""A claim of one's own."""
+from linattn.claims import Claim, Measurement
+from linattn.objectives import Joint
+
+def measure(instance):
+    value = Joint(instance.problem).value(instance.params)
+    return Measurement(value, FACTOR * value, abs(value))
+
+FACTOR = 2.0
+CLAIMS = (Claim("mine", "F ≤ 2F", "upper", "nowhere", measure),)
+'''
+
+
+def test_claims_of_ones_own(tmp_path):
+    place = tmp_path / "Günthers Ordner"
+    place.mkdir()
+    path = place / "mine.py"
+    path.write_text(OWN, encoding="utf-8")
+
+    def call(*arguments):
+        done = subprocess.run(
+            [sys.executable, "-m", "linattn", "verify", "--from", "mine.py", *arguments],
+            cwd=place, env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        return done.returncode, done.stdout, done.stderr
+
+    code, out, err = call("--instances", "3", "--workers", "2")
+    assert code == 0, err
+    assert out.splitlines()[1].split()[0] == "mine"
+    assert out.splitlines()[-1] == "1 holds"
+    path.write_text(OWN.replace("FACTOR = 2.0", "FACTOR = 0.5"), encoding="utf-8")
+    code, _, err = call("--instances", "3")
+    assert code == 1
+    assert err.splitlines()[-1] == "violated: mine"
+    code, _, err = call("--claim", "other")
+    assert code == 2
+    assert "claim must be one of mine of mine.py, got 'other'" in err
+    path.write_text("X = 1\n", encoding="utf-8")
+    assert "file must declare CLAIMS = (Claim(...), ...)" in call()[2]

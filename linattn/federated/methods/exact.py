@@ -23,7 +23,7 @@ def exact_round() -> Method:
 
     Notes
     -----
-    Source: theory section 4. Cost: a client sends the Hd(Hd + 1)/2 + Hdm entries of the
+    Source: Frozen stage. Cost: a client sends the Hd(Hd + 1)/2 + Hdm entries of the
     symmetric A_i and of C_i; the server solves one system of Hd unknowns.
     """
     return Method(

@@ -56,7 +56,7 @@ def fed_frozen(
 
     Notes
     -----
-    Source: the two stages of FedFrozen (arXiv 2605.06446); theory sections 3 and 4. The second
+    Source: the two stages of FedFrozen (arXiv 2605.06446); Warm-up; Frozen stage. The second
     stages other than averaging are ours. Deep models: kernel blocks are all query and key blocks.
     Cost: in the frozen stage the value blocks only, up and down, and their gradients; "one_shot"
     sends A_i and C_i once.

@@ -1,0 +1,1 @@
+"""What is known of every claim: `CASES` lists it, the other files compute it by the naive twin."""

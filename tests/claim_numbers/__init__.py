@@ -1,1 +1,0 @@
-"""The two sides of every claim by the naive twin, and by formulas written out."""
