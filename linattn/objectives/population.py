@@ -7,13 +7,14 @@ oracles, theory and analysis all evaluate F through it.
 from __future__ import annotations
 
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from linattn._typing import Array
 from linattn.linalg import Factorized, factorize, stack_heads
-from linattn.objectives.forms import DataForm, NormalEquations, SequenceForm, data_form
+from linattn.objectives.compiled import CompiledForm, client_systems
+from linattn.objectives.forms import DataForm, NormalEquations
+from linattn.objectives.packing import client_data
 from linattn.types import Params, Problem, single_layer
 
 
@@ -32,7 +33,7 @@ class Population:
     def __init__(self, problem: Problem, form: DataForm | None = None) -> None:
         self.value_ridge = problem.value_ridge
         self.kernel_ridge = problem.kernel_ridge
-        self.form = form or data_form(problem.statistics, problem.sequence_weights)
+        self.form = form or CompiledForm(problem)
 
     def ridge(self, params: Params) -> float:
         """(λ/2)‖V‖² + (μ/2)‖kernel parameters‖²."""
@@ -46,6 +47,9 @@ class Population:
 
     def value_and_gradient(self, params: Params) -> tuple[float, Array]:
         """F and its flat gradient in the blocks of `params`."""
+        if isinstance(self.form, CompiledForm):
+            ridges = self.value_ridge, self.kernel_ridge
+            return self.form.objective(params.layout, params.flat, ridges)
         kernels = params.kernels()
         loss, kernel_gradient, value_gradient = self.form.gradient(kernels, params.value)
         value = loss + self.ridge(params)
@@ -89,15 +93,9 @@ class Population:
         return self.chain(params, data)
 
 
-_POPULATIONS: WeakKeyDictionary[Problem, Population] = WeakKeyDictionary()
-
-
 def population(problem: Problem) -> Population:
     """Return the `Population` of `problem`, built at its first use and remembered."""
-    single_layer(problem)
-    if problem not in _POPULATIONS:
-        _POPULATIONS[problem] = Population(problem)
-    return _POPULATIONS[problem]
+    return single_layer(problem).derived(Population)
 
 
 def client_normal_equations(problem: Problem, kernels: Array) -> NormalEquations:
@@ -107,13 +105,11 @@ def client_normal_equations(problem: Problem, kernels: Array) -> NormalEquations
     -----
     Source: Model. Cost: about 3 S H d³.
     """
-    parts = [one_client_equations(problem, kernels, i) for i in range(problem.num_clients)]
-    hessians, linears = zip(*parts, strict=True)
-    return NormalEquations(np.stack(hessians), np.stack(linears))
+    data = client_data(problem, len(kernels))
+    return client_systems(data, kernels, np.arange(problem.num_clients))
 
 
 def one_client_equations(problem: Problem, kernels: Array, client: int) -> NormalEquations:
     """Return H_i(B), (Hd, Hd), and C_i(B), (Hd, m), of one client, without ridge."""
-    held = problem.statistics.take(problem.client(client))
-    weights = np.full(len(held.energy), 1.0 / len(held.energy))
-    return SequenceForm(held, weights).normal_equations(kernels)
+    held = client_systems(client_data(problem, len(kernels)), kernels, np.array([client]))
+    return NormalEquations(held.hessian[0], held.linear[0])
