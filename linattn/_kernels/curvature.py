@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from linattn._kernels.jit import inner
-from linattn._kernels.layout import QUERIES, Client, block_of, block_size, scale
+from linattn._kernels.layout import QUERIES, Client, block_of, block_size, queries_block, scale
 from linattn._kernels.products import add_product, multiply
 from linattn._kernels.sequences import (
     PRODUCT_CHANNELS,
@@ -25,7 +25,7 @@ from linattn._kernels.sequences import (
     multiply_grams,
     transpose,
 )
-from linattn._kernels.views import cube, matrix
+from linattn._kernels.views import matrix
 from linattn._typing import Array
 
 
@@ -88,10 +88,7 @@ def _queries_product(
 ) -> None:
     """Add the sums of one block, several queries."""
     (heads, dim, outputs), count = value.shape, stop - start
-    gram, cross = (
-        block_of(own.gram, start, stop, dim, dim),
-        cube(own.cross, start * dim * outputs, count, outputs, dim),
-    )
+    gram, moment, cross = queries_block(own, start, stop)
     rows, wide = outputs * count, count * dim
     product, change = matrix(room.product, 0, rows, dim), matrix(along.change, 0, rows, dim)
     image = matrix(along.image, 0, rows, dim)
@@ -202,10 +199,7 @@ def _queries_system(
 ) -> None:
     """Add one block, several queries: with B_h G and M B_k G as rows (a, s), plain products."""
     (heads, dim, _), outputs, count = kernels.shape, linear.shape[1], stop - start
-    gram, cross = (
-        block_of(own.gram, start, stop, dim, dim),
-        cube(own.cross, start * dim * outputs, count, outputs, dim),
-    )
+    gram, moment, cross = queries_block(own, start, stop)
     rows, wide = dim * count, count * dim
     each, targets = room.mapped.size // heads, matrix(room.targets, 0, rows, outputs)
     for s in range(count):

@@ -21,8 +21,8 @@ class Data(NamedTuple):
     """Statistics in the order that compiled code reads them; unused arrays have size zero.
 
     Every block of n sequences of a client lies in its place as one matrix. Several queries: the
-    Gram matrices side by side, (d, n·d), and so the M. One query per sequence: `gram`, `query` and `target` hold
-    (f, n), (d, n) and (m, n), f = d(d + 1)/2, of every Gram matrix the lower half.
+    Gram matrices side by side, (d, n·d), and so the M. One query per sequence: `gram`, `query` and
+    `target` hold (f, n), (d, n) and (m, n), f = d(d + 1)/2, of every Gram matrix the lower half.
     """
 
     kind: int
@@ -35,7 +35,7 @@ class Data(NamedTuple):
     linear: Array  # (C, rows · width)
     width: int  # of the moments
     pair: IntArray  # (d, d), several heads: index of the unordered pair (b, k) in the half of G
-    energy: Array  # (C,): mean c of a client, in losses made of moments and of token sequences
+    energy: Array  # (C,): mean c of a client, in losses made of moments and of several queries
     offsets: IntArray  # (C + 1,)
 
 
@@ -117,7 +117,8 @@ def block_size(kind: int, dim: int, outputs: int) -> int:
 @inner
 def block_of(flat: Array, start: int, stop: int, rows: int, width: int) -> Array:
     """The matrix (rows, n·width) of a block of sequences."""
-    return matrix(flat, start * rows * width, rows, (stop - start) * width)
+    block: Array = matrix(flat, start * rows * width, rows, (stop - start) * width)
+    return block
 
 
 @inner

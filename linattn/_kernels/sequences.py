@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from linattn._kernels.jit import inner
-from linattn._kernels.layout import QUERIES, Client, block_of, block_size, scale
+from linattn._kernels.layout import QUERIES, Client, block_of, block_size, queries_block, scale
 from linattn._kernels.products import add_product, multiply
 from linattn._kernels.views import cube, matrix, vector
 from linattn._typing import Array
@@ -112,10 +112,7 @@ def _queries_block(
 ) -> float:
     """Add the gradient sums of one block, several queries; return Σ ⟨Z, MZ − 2K⟩."""
     (heads, dim, outputs), count = value.shape, stop - start
-    gram, cross = (
-        block_of(own.gram, start, stop, dim, dim),
-        cube(own.cross, start * dim * outputs, count, outputs, dim),
-    )
+    gram, moment, cross = queries_block(own, start, stop)
     rows, wide = outputs * count, count * dim
     size = rows * dim
     product = matrix(room.product, 0, rows, dim)

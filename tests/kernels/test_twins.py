@@ -20,10 +20,12 @@ SIZES = [(3, 2, (4, 1, 7)), (6, 4, (180, 3)), (13, 5, (70, 2)), (4, 9, (150,))]
 def instance(readout, heads, size):
     dim, outputs, counts = size
     rng = np.random.default_rng(3)
-    queries = 4 if readout == "token" else 1
+    queries = {"token": 4, "mean": 1, "queries": 3}[readout]
     clients = [
         (rng.normal(size=(n, 4, dim)), rng.normal(size=(n, queries, outputs))) for n in counts
     ]
+    if readout == "queries":
+        clients = [(*client, rng.normal(size=(len(client[0]), 3, dim))) for client in clients]
     problem = la.problem_from_tokens(clients, readout=readout, value_ridge=0.1, kernel_ridge=0.2)
     blocks = [rng.normal(size=(heads, dim, w)) for w in (dim, outputs, dim, outputs)]
     return problem, blocks
@@ -49,7 +51,7 @@ def form(request):
     return request.param
 
 
-@pytest.mark.parametrize("readout", ["token", "mean"])
+@pytest.mark.parametrize("readout", ["token", "mean", "queries"])
 @pytest.mark.parametrize("heads", [1, 2])
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"d{size[0]}")
 def test_against_numpy(readout, heads, size, form):
