@@ -26,7 +26,7 @@ def _blas_libraries() -> tuple[LibController, ...]:
 
 
 _lock = Lock()
-_inside: list[list[int]] = []  # how many threads BLAS had, once for every context that is open
+_before: list[list[int]] = []  # how many threads BLAS had when each context that is open began
 
 
 @contextmanager
@@ -35,17 +35,17 @@ def one_blas_thread() -> Iterator[None]:
 
     The number is one of the process: it is restored when the last of several contexts ends.
     """
-    libraries = _blas_libraries()
     with _lock:
-        _inside.append(_inside[0] if _inside else [library.num_threads for library in libraries])
-        if len(_inside) == 1:
-            _set_threads([1] * len(libraries))
+        counts = [library.num_threads for library in _blas_libraries()]
+        _before.append(_before[0] if _before else counts)
+        if any(count != 1 for count in counts):
+            _set_threads([1] * len(counts))
     try:
         yield
     finally:
         with _lock:
-            counts = _inside.pop()
-            if not _inside:
+            counts = _before.pop()
+            if not _before and any(count != 1 for count in counts):
                 _set_threads(counts)
 
 

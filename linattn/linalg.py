@@ -114,6 +114,24 @@ def weighted_sum(weights: Array, rows: Array) -> Array:
     return np.asarray(out)
 
 
+def row_sums(rows: Array) -> Array:
+    """Return the sum of every row, (..., n) -> (...), added up in order."""
+    if rows.shape[-1] == 0:
+        return np.zeros(rows.shape[:-1])
+    return np.asarray(np.cumsum(rows, axis=-1)[..., -1])
+
+
+def row_norms(rows: Array) -> Array:
+    """Return the Euclidean norm of every row, (..., n) -> (...)."""
+    return np.asarray(np.sqrt(row_sums(rows * rows)))
+
+
+def weighted_spread(weights: Array, rows: Array, mean: Array) -> float:
+    """Return (Σ_k w_k ‖rows[k] − mean‖²)^½, added up in order as compiled rounds do."""
+    apart = rows - mean
+    return float(np.sqrt(row_sums(weighted_sum(weights, apart * apart))))
+
+
 def stack_heads(blocks: Array) -> Array:
     """Value-type blocks (H, d, m) as one (Hd, m) matrix with row index h·d + a."""
     return blocks.reshape(-1, blocks.shape[-1])

@@ -6,9 +6,18 @@ def warm() -> None:
     import numpy as np
 
     from linattn._kernels.layout import QUERIES, Client, Data, Ridges, Shape
-    from linattn._kernels.local import Batches, Record, Rule, Start, train, value_round
+    from linattn._kernels.local import (
+        Batches,
+        Course,
+        Record,
+        Rule,
+        Start,
+        train,
+        train_values,
+    )
     from linattn._kernels.second_order import products, systems
     from linattn._kernels.sequences import Wanted
+    from linattn._kernels.solve import solve
 
     index, first = np.zeros(0, dtype=np.int64), np.zeros(1, dtype=np.int64)
     one, row, cube, pair = np.ones(1), np.ones((1, 2)), np.ones((1, 1, 1)), index.reshape(0, 0)
@@ -19,8 +28,11 @@ def warm() -> None:
     shape, ridges, wanted = Shape(1, 1, 1, 0), Ridges(1.0, 1.0), Wanted(True, True, True)
     start, record = Start(row, row.copy(), one.copy(), False), Record(none, none, none)
     rule, batches = Rule(0.1, 0.0, row[0], row, row[:0]), Batches(index, offsets, room)
-    train(data, shape, ridges, wanted, first, start, rule, 1, batches, record)
+    course = Course(one, np.ones((2, 2)), one.copy(), row.copy(), row.copy())
+    train(data, shape, ridges, wanted, first, start, rule, 1, batches, record, course)
     products(data, shape, first, row, row, row.copy())
-    systems(data, shape, first, one, first, cube, cube.copy(), cube.copy())
+    systems(data, shape, first, one, first, square, 1, 0, cube.copy(), cube.copy())
+    solve(cube.copy(), cube, 1.0, cube.copy(), cube.copy())
     rule = Rule(0.1, 0.0, one, square, square[:0])
-    value_round(cube, cube, square, rule, 1, record)
+    course = Course(one, np.ones((2, 1)), one.copy(), square.copy(), row.copy())
+    train_values(cube, cube, square, rule, 1, record, course)

@@ -1,6 +1,6 @@
 """Compiled Hessian-vector products and normal equations over blocks of sequences.
 
-Layouts are those of `sequences`. In the direction (D, W), theory section 8,
+Layouts are those of `sequences`. In the direction (D, W) (notes, Second derivatives),
 
     Z' = Σ_h D_h G V_h + B_h G W_h,   ∂B'_h = M Z' (G V_h)ᵀ + R (G W_h)ᵀ,
     ∂V'_h = G B_hᵀ M Z' + G D_hᵀ R

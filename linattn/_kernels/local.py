@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from linattn._kernels.gradients import client_gradient, make_room
+from linattn._kernels.gradients import client_gradient, kernel_size, make_room
 from linattn._kernels.jit import inner, outer
 from linattn._kernels.layout import Client, Data, Ridges, Shape, client_of, gather
 from linattn._kernels.products import multiply
@@ -71,6 +71,66 @@ def _copy(source: Array, target: Array) -> None:
         target[j] = source[j]
 
 
+class Course(NamedTuple):
+    """What N whole rounds of all clients leave; with N = 0 clients end, and nobody averages."""
+
+    weights: Array  # (C,), of the average
+    path: Array  # (N + 1, D), server parameters; entry 0 is given
+    objectives: Array  # (N,), F at the start of every round
+    gradients: Array  # (N, D), ∇F there
+    drifts: Array  # (N, 2), (Σ w_i ‖·_i − mean‖²)^½ of kernel and value entries before averaging
+
+
+@inner
+def _weighted_sum(weights: Array, rows: Array, out: Array) -> None:
+    """Σ_k weights[k] · rows[k] in this order, as `linattn.linalg.weighted_sum` does."""
+    for j in range(out.size):
+        out[j] = weights[0] * rows[0, j]
+    for k in range(1, weights.size):
+        for j in range(out.size):
+            out[j] += weights[k] * rows[k, j]
+
+
+@inner
+def _spread(weights: Array, rows: Array, mean: Array, first: int, last: int) -> float:
+    """(Σ w_i ‖row_i − mean‖²)^½ over some entries, as `linattn.linalg.weighted_spread` does."""
+    total = 0.0
+    for j in range(first, last):
+        apart = rows[0, j] - mean[j]
+        entry = weights[0] * (apart * apart)
+        for k in range(1, weights.size):
+            apart = rows[k, j] - mean[j]
+            entry += weights[k] * (apart * apart)
+        total += entry
+    return float(np.sqrt(total))
+
+
+@inner
+def _average(
+    weights: Array, ends: Array, mask: Array, split: int, start: Array, out: Array, drifts: Array
+) -> None:
+    """Write the mean of what was trained, and how far the ends were apart."""
+    _weighted_sum(weights, ends, out)
+    drifts[0] = _spread(weights, ends, out, 0, split)
+    drifts[1] = _spread(weights, ends, out, split, out.size)
+    for j in range(out.size):
+        if mask[j] == 0.0:
+            out[j] = start[j]
+
+
+@inner
+def _end_round(course: Course, t: int, ends: Array, start: Start, mask: Array, split: int) -> None:
+    """Average, and note what the round began with."""
+    weights = course.weights
+    _average(weights, ends, mask, split, course.path[t], course.path[t + 1], course.drifts[t])
+    if start.gradients.shape[0] > 0:
+        _weighted_sum(weights, start.gradients, course.gradients[t])
+        objective = weights[0] * start.losses[0]
+        for k in range(1, weights.size):
+            objective += weights[k] * start.losses[k]
+        course.objectives[t] = objective
+
+
 @outer
 def train(
     data: Data,
@@ -83,55 +143,64 @@ def train(
     local_steps: int,
     batches: Batches,
     record: Record,
+    course: Course,
 ) -> Array:
-    """Return the parameters of every client after its local steps, (P, D).
+    """Return the parameters of every client after the local steps of the last round, (P, D).
 
     Without local steps the objectives and gradients at the start are all that is computed; of
-    minibatches (several queries) the objectives are NaN, because nobody asks for them.
+    minibatches (several queries) the objectives are NaN, because nobody asks for them. In whole
+    rounds all clients start at `course.path`, on full batches.
     """
     room, ends = make_room(data, shape), np.empty((clients.size, start.points.shape[1]))
     step, asked = np.empty(ends.shape[1]), start.gradients.shape[0] > 0
     recorded, minibatch = record.iterates.shape[0] > 0, batches.chosen.size > 0
-    for k in range(clients.size):
-        flat, own = ends[k], client_of(data, clients[k])
-        _copy(start.points[min(k, start.points.shape[0] - 1)], flat)
-        each = 0
-        if minibatch:
-            each = (batches.offsets[k + 1] - batches.offsets[k]) // max(local_steps, 1)
-        for e in range(max(local_steps, 1)):
-            # One call site: a second pass over the full data only where it is recorded.
-            for full in range(2 if recorded and minibatch else 1):
-                if e == 0 and start.known:
-                    _copy(start.gradients[k], step)
-                    continue
-                used = own
-                if minibatch and full == 0:
-                    at = batches.offsets[k] + e * each
-                    used = gather(own, batches.chosen[at : at + each], batches.room)
-                target = record.full_gradients[e, k] if full == 1 else step
-                loss = client_gradient(flat, used, shape, ridges, wanted, room, target)
-                if asked and e == 0 and full == 0:
-                    start.losses[k] = loss
-                    _copy(step, start.gradients[k])
-            if e == local_steps:
-                break
-            if recorded:
-                _copy(flat, record.iterates[e, k])
-                _copy(step, record.gradients[e, k])
-            _move(flat, step, rule, k)
+    rounds = course.drifts.shape[0]
+    for t in range(max(rounds, 1)):
+        known = start.known and t == 0
+        for k in range(clients.size):
+            flat, own, each = ends[k], client_of(data, clients[k]), 0
+            begin = start.points[min(k, start.points.shape[0] - 1)]
+            _copy(course.path[t] if rounds > 0 else begin, flat)
+            if minibatch:
+                each = (batches.offsets[k + 1] - batches.offsets[k]) // max(local_steps, 1)
+            for e in range(max(local_steps, 1)):
+                # One call site: a second pass over the full data only where it is recorded.
+                for full in range(2 if recorded and minibatch else 1):
+                    if e == 0 and known:
+                        _copy(start.gradients[k], step)
+                        continue
+                    used = own
+                    if minibatch and full == 0:
+                        at = batches.offsets[k] + e * each
+                        used = gather(own, batches.chosen[at : at + each], batches.room)
+                    target = record.full_gradients[e, k] if full == 1 else step
+                    asks = Wanted(wanted.loss and e == 0, wanted.kernel, wanted.value)
+                    loss = client_gradient(flat, used, shape, ridges, asks, room, target)
+                    if asked and e == 0 and full == 0:
+                        start.losses[k] = loss
+                        _copy(step, start.gradients[k])
+                if e == local_steps:
+                    break
+                if recorded:
+                    _copy(flat, record.iterates[e, k])
+                    _copy(step, record.gradients[e, k])
+                _move(flat, step, rule, k)
+        if rounds > 0:
+            _end_round(course, t, ends, start, rule.mask[0], kernel_size(shape))
     return ends
 
 
 @outer
-def value_round(
+def train_values(
     hessians: Array,
     linears: Array,
     starts: Array,
     rule: Rule,
     local_steps: int,
     record: Record,
+    course: Course,
 ) -> Array:
-    """Local steps on the value block alone: F_i is ½⟨V, A_iV⟩ − ⟨C_i, V⟩ + const at a fixed kernel.
+    """`train` on the value block alone: F_i is ½⟨V, A_iV⟩ − ⟨C_i, V⟩ + const at a fixed kernel.
 
     Parameters
     ----------
@@ -140,19 +209,26 @@ def value_round(
     linears : array, shape (P, Hd, m)
         C_i of the participants.
     starts : array, shape (P, Hd·m)
-        Value entries only, as in `rule` and `record`.
+        Value entries only, as in `rule`, `record` and `course`.
     """
     participants, size, outputs = linears.shape
     ends, step = starts.copy(), np.empty((size, outputs))
     recorded, flat_step = record.iterates.shape[0] > 0, vector(step, 0, step.size)
-    for k in range(participants):
-        flat, linear = ends[k], vector(linears[k], 0, size * outputs)
-        for e in range(local_steps):
-            multiply(hessians[k], matrix(flat, 0, size, outputs), step)
-            for j in range(flat.size):
-                flat_step[j] -= linear[j]
-            if recorded:
-                _copy(flat, record.iterates[e, k])
-                _copy(flat_step, record.gradients[e, k])
-            _move(flat, flat_step, rule, k)
+    rounds, nothing = course.drifts.shape[0], ends[:0]
+    for t in range(max(rounds, 1)):
+        for k in range(participants):
+            flat, linear = ends[k], vector(linears[k], 0, size * outputs)
+            if rounds > 0:
+                _copy(course.path[t], flat)
+            for e in range(local_steps):
+                multiply(hessians[k], matrix(flat, 0, size, outputs), step)
+                for j in range(flat.size):
+                    flat_step[j] -= linear[j]
+                if recorded:
+                    _copy(flat, record.iterates[e, k])
+                    _copy(flat_step, record.gradients[e, k])
+                _move(flat, flat_step, rule, k)
+        if rounds > 0:
+            start = Start(starts, nothing, course.objectives, False)
+            _end_round(course, t, ends, start, rule.mask[0], 0)
     return ends

@@ -87,6 +87,8 @@ def systems(
     weights: Array,
     slots: IntArray,
     kernels: Array,
+    groups: int,
+    first: int,
     hessians: Array,
     linears: Array,
 ) -> None:
@@ -94,28 +96,29 @@ def systems(
 
     Parameters
     ----------
-    kernels : array, shape (H, d, d)
+    kernels : array, shape (N, H·d·d)
+        There are `groups` systems per kernel; the first system is number `first` of its kernel.
     hessians : array, shape (slots, Hd, Hd)
     linears : array, shape (slots, Hd, m)
     """
     room, dim, size = make_room(data, shape), shape.dim, shape.heads * shape.dim
-    blocks = system_room(data.kind, shape.heads, dim, shape.outputs)
+    heads = shape.heads
+    held = system_room(data.kind, heads, dim, shape.outputs)
     hessian, linear = np.empty((size, size)), np.empty((size, shape.outputs))
     for k in range(clients.size):
-        own, mean = client_of(data, clients[k]), weights[k]
+        own, mean, flat = client_of(data, clients[k]), weights[k], kernels[slots[k] // groups]
+        blocks = cube(flat, 0, heads, dim, dim)
         scale(hessian, 0.0)
         scale(linear, 0.0)
         if own.kind < PAIRS:
             mean /= own.size
-            add_sequence_system(own, kernels, blocks, hessian, linear)
+            add_sequence_system(own, blocks, held, hessian, linear)
         elif own.kind == PAIRS:
-            add_pair_system(
-                own, vector(kernels, 0, kernels.size), shape, room.at, room.pairs, hessian, linear
-            )
+            add_pair_system(own, flat, shape, room.at, room.pairs, hessian, linear)
         else:
-            add_moment_system(own, kernels, hessian, linear)
-        _add_scaled(hessian, mean, hessians[slots[k]])
-        _add_scaled(linear, mean, linears[slots[k]])
+            add_moment_system(own, blocks, hessian, linear)
+        _add_scaled(hessian, mean, hessians[slots[k] - first])
+        _add_scaled(linear, mean, linears[slots[k] - first])
     for slot in range(hessians.shape[0]):
         hessian = hessians[slot]
         for i in range(hessian.shape[0]):

@@ -20,7 +20,7 @@ from linattn._settings import (
 from linattn._threads import one_blas_thread
 from linattn._typing import Array, IntArray
 from linattn.analysis.centralized import CentralizedDescent
-from linattn.objectives.compiled import value_steps
+from linattn.objectives.clients import value_steps
 from linattn.objectives.joint import check_fits
 from linattn.objectives.population import population
 from linattn.types import Params, Problem

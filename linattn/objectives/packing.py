@@ -36,7 +36,7 @@ def prefers_client_moments(problem: Problem, heads: int) -> bool:
 
     Notes
     -----
-    Source: theory section 8. The speed of the two ways is counted besides.
+    Source: Moments. The speed of the two ways is counted besides.
     """
     dim, outputs = problem.dim, problem.num_outputs
     pairs, folded = dim * (dim + 1) // 2, dim * dim * (dim + 1) // 2

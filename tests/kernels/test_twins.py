@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 import linattn as la
-from linattn.objectives.compiled import (
+from linattn.objectives.clients import (
     client_gradients,
     client_products,
     client_systems,
+    merged_shape,
     shape_of,
 )
 from linattn.objectives.forms import SequenceForm
@@ -64,7 +65,7 @@ def test_against_numpy(readout, heads, size, form):
     shape = shape_of(la.Params.merged(kernel, value).layout)
     losses, slopes = client_gradients(data, shape, everybody, flat[None])
     images = client_products(data, shape, everybody, flat[None], along[None])
-    systems = client_systems(data, kernel, everybody)
+    systems = client_systems(data, shape, kernel.reshape(1, -1), everybody)
     for i, twin in enumerate(twins(problem)):
         expected = twin.gradient(kernel, value)
         close(losses[i], expected.loss)
@@ -72,9 +73,9 @@ def test_against_numpy(readout, heads, size, form):
         product = twin.hvp(kernel, value, kernel_direction, value_direction)
         close(images[i], np.concatenate([part.reshape(-1) for part in product]))
         equations = twin.normal_equations(kernel)
-        close(systems.hessian[i], equations.hessian)
-        close(systems.linear[i], equations.linear)
-        assert np.array_equal(systems.hessian[i], systems.hessian[i].T)
+        close(systems.hessian[0, i], equations.hessian)
+        close(systems.linear[0, i], equations.linear)
+        assert np.array_equal(systems.hessian[0, i], systems.hessian[0, i].T)
 
 
 def test_parts_that_are_not_wanted_are_zero(form):
@@ -96,8 +97,12 @@ def test_sums_over_many_clients_are_those_of_single_ones():
     problem, (kernel, *_) = instance("token", 2, size)
     data, everybody = sequence_data(problem), np.arange(37)
     weights = np.random.default_rng(0).dirichlet(np.ones(37))
-    single = client_systems(data, kernel, everybody)
-    grouped = client_systems(data, kernel, everybody, weights=weights)
-    assert len(grouped.hessian) < 37
-    close(grouped.hessian.sum(axis=0), np.tensordot(weights, single.hessian, 1))
-    close(grouped.linear.sum(axis=0), np.tensordot(weights, single.linear, 1))
+    shape, kernels = merged_shape(2, 3, 2), np.stack([kernel.reshape(-1), -kernel.reshape(-1)])
+    single = client_systems(data, shape, kernels, everybody)
+    grouped = client_systems(data, shape, kernels, everybody, weights)
+    assert grouped.hessian.shape[1] < 37
+    for n in range(2):
+        close(grouped.hessian[n].sum(axis=0), np.tensordot(weights, single.hessian[n], 1))
+        close(grouped.linear[n].sum(axis=0), np.tensordot(weights, single.linear[n], 1))
+        alone = client_systems(data, shape, kernels[n : n + 1], everybody, weights)
+        assert np.array_equal(alone.hessian[0], grouped.hessian[n])
