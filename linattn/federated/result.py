@@ -50,10 +50,10 @@ class Result:
     freeze_round : int or None
         First round of the last stage in which the kernel did not train, None if it always did.
     start_round : int
-    entries : array of int
+    entries : array of int (entries,)
         Rounds of the entries of the history: the start, every so many rounds, and the last.
-    columns : dict of str to array
-        The history as plain arrays, one number per entry.
+    columns : dict of str to array (entries,)
+        The history as plain arrays.
     memory : object
         For ``run(..., memory=)``.
     """
