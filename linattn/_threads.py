@@ -3,25 +3,55 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from functools import lru_cache
+from itertools import pairwise
+from threading import Lock
+from typing import TypeVar
 
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import LibController, ThreadpoolController
+
+T = TypeVar("T")
 
 
 @lru_cache(maxsize=1)
-def _controller() -> ThreadpoolController:
+def _blas_libraries() -> tuple[LibController, ...]:
     # scipy's BLAS, which the compiled kernels call, is loaded with scipy.linalg.
     import scipy.linalg  # noqa: F401
 
-    return ThreadpoolController()
+    held = ThreadpoolController().select(user_api="blas")
+    return tuple(held.lib_controllers)
 
 
-def one_blas_thread() -> AbstractContextManager[object]:
-    """Return a context in which BLAS uses one thread, so results do not depend on the machine."""
-    context: AbstractContextManager[object] = _controller().limit(limits=1, user_api="blas")
-    return context
+_lock = Lock()
+_before: list[list[int]] = []  # how many threads BLAS had when each context that is open began
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Let BLAS use one thread, so that results do not depend on the machine.
+
+    The number is one of the process: it is restored when the last of several contexts ends.
+    """
+    with _lock:
+        counts = [library.num_threads for library in _blas_libraries()]
+        _before.append(_before[0] if _before else counts)
+        if any(count != 1 for count in counts):
+            _set_threads([1] * len(counts))
+    try:
+        yield
+    finally:
+        with _lock:
+            counts = _before.pop()
+            if not _before and any(count != 1 for count in counts):
+                _set_threads(counts)
+
+
+def _set_threads(counts: list[int]) -> None:
+    for library, count in zip(_blas_libraries(), counts, strict=True):
+        library.set_num_threads(count)
 
 
 def available_threads() -> int:
@@ -41,3 +71,15 @@ def thread_pool(count: int) -> ThreadPoolExecutor:
 
 if hasattr(os, "register_at_fork"):  # a forked child has the pool, but none of its threads
     os.register_at_fork(after_in_child=thread_pool.cache_clear)
+
+
+def in_threads(work: Callable[[slice], T], bounds: Sequence[int]) -> list[T]:
+    """Return work(slice) of every part between consecutive bounds, in order.
+
+    The first part runs in the calling thread, each of the others in one of its own.
+    """
+    first, *others = (slice(a, b) for a, b in pairwise(bounds))
+    if not others:
+        return [work(first)]
+    held = [thread_pool(len(others)).submit(work, part) for part in others]
+    return [work(first), *(one.result() for one in held)]

@@ -23,7 +23,8 @@ class Factorized(NamedTuple):
 
     def solve(self, right: Array) -> Array:
         """Return A⁻¹ right."""
-        return np.asarray(scipy.linalg.cho_solve((self.factor, True), right, check_finite=False))
+        solution, _ = scipy.linalg.lapack.dpotrs(self.factor, right, lower=1)
+        return np.ascontiguousarray(solution)
 
 
 def factorize(matrix: Array) -> Factorized:
@@ -35,11 +36,9 @@ def factorize(matrix: Array) -> Factorized:
         If the matrix has non-finite entries or is not positive definite to rounding, which happens
         only after an iterate has diverged or a ridge is negligible against the data.
     """
-    try:
-        factor = scipy.linalg.cholesky(matrix, lower=True, check_finite=False)
-    except scipy.linalg.LinAlgError as error:
-        raise FloatingPointError("the value-block Hessian is not positive definite") from error
-    if not np.isfinite(factor).all():  # LAPACK factorizes NaN without complaint
+    # LAPACK by name: the checks around it cost more than a small factorization.
+    factor, failed = scipy.linalg.lapack.dpotrf(matrix, lower=1, clean=1)
+    if failed or not np.isfinite(factor).all():  # LAPACK factorizes NaN without complaint
         raise FloatingPointError("the value-block Hessian is not positive definite, nor finite")
     return Factorized(factor)
 
@@ -102,6 +101,35 @@ def spectral_norms(matrices: Array) -> Array:
     if not np.isfinite(matrices).all():
         raise FloatingPointError("a curvature matrix is not finite")
     return np.asarray(np.linalg.eigvalsh(matrices)[..., -1])
+
+
+def weighted_sum(weights: Array, rows: Array) -> Array:
+    """Return Σ_k weights[k] · rows[k] added up in this order, so that compiled code can repeat it.
+
+    A matrix product may add in another order for another number of threads or rows.
+    """
+    out = weights[0] * rows[0]
+    for weight, row in zip(weights[1:].tolist(), rows[1:], strict=True):
+        out += weight * row
+    return np.asarray(out)
+
+
+def row_sums(rows: Array) -> Array:
+    """Return the sum of every row, (..., n) -> (...), added up in order."""
+    if rows.shape[-1] == 0:
+        return np.zeros(rows.shape[:-1])
+    return np.asarray(np.cumsum(rows, axis=-1)[..., -1])
+
+
+def row_norms(rows: Array) -> Array:
+    """Return the Euclidean norm of every row, (..., n) -> (...)."""
+    return np.asarray(np.sqrt(row_sums(rows * rows)))
+
+
+def weighted_spread(weights: Array, rows: Array, mean: Array) -> float:
+    """Return (Σ_k w_k ‖rows[k] − mean‖²)^½, added up in order as compiled rounds do."""
+    apart = rows - mean
+    return float(np.sqrt(row_sums(weighted_sum(weights, apart * apart))))
 
 
 def stack_heads(blocks: Array) -> Array:

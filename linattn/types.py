@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeVar, cast
@@ -17,6 +17,8 @@ from linattn.params import Params as Params
 
 if TYPE_CHECKING:
     from linattn.oracles.protocol import Oracle
+
+Made = TypeVar("Made")
 
 READOUTS = ("token", "mean", "last")
 OWN_QUERIES = "queries"
@@ -155,6 +157,18 @@ class Problem:
     def client(self, index: int) -> slice:
         """Slice of the sequences of client `index`."""
         return slice(int(self.offsets[index]), int(self.offsets[index + 1]))
+
+    def derived(self, build: Callable[..., Made], *details: Any) -> Made:
+        """Return ``build(self, *details)``, made at its first use and kept with the problem."""
+        key = (build, *details)
+        if key not in self._made:
+            self._made[key] = build(self, *details)
+        made: Made = self._made[key]
+        return made
+
+    @cached_property
+    def _made(self) -> dict[Any, Any]:
+        return {}
 
     def subset(self, clients: Sequence[int]) -> Problem:
         """Return the problem of some clients, with their weights scaled to sum to one.

@@ -5,54 +5,34 @@ def warm() -> None:
     """Compile (or load from the disk cache) every kernel, on a problem of the smallest size."""
     import numpy as np
 
-    from linattn._kernels import layout, local
-
-    index = np.zeros(0, dtype=np.int64)
-
-    def data(rank_one: bool) -> layout.LocalData:
-        return layout.LocalData(
-            gram=np.ones((1, 1)),
-            columns=np.ones((1, 1)),
-            cross=np.ones((1, 1, 1)),
-            query=np.ones((1, 1)),
-            target=np.ones((1, 1)),
-            pair_moments=np.zeros((0, 0, 0)),
-            pair_linear=np.zeros((0, 0, 0)),
-            moments=np.zeros((0, 0, 0)),
-            moment_linear=np.zeros((0, 0, 0)),
-            pair=index.reshape(0, 0),
-            offsets=np.array([0, 1], dtype=np.int64),
-            rank_one=rank_one,
-        )
-
-    rule = layout.LocalRule(1.0, 1.0, 0.1, 0.0, np.ones((1, 2)), np.zeros((0, 2)))
-    record = np.zeros((0, 1, 2))
-    local.local_round(
-        data(False),
-        layout.LocalShape(1, 1, 1, 0),
-        rule,
-        np.zeros(1, dtype=np.int64),
-        np.ones((1, 2)),
-        np.ones(2),
-        1,
-        True,
-        index,
-        np.zeros(2, dtype=np.int64),
-        data(False),
-        record,
-        record,
-        record,
+    from linattn._kernels.layout import QUERIES, Client, Data, Ridges, Shape
+    from linattn._kernels.local import (
+        Batches,
+        Course,
+        Record,
+        Rule,
+        Start,
+        train,
+        train_values,
     )
-    ones, value_record = np.ones((1, 1, 1)), np.zeros((0, 1, 1))
-    local.value_round(
-        ones,
-        ones,
-        np.ones((1, 1)),
-        np.ones(1),
-        0.1,
-        0.0,
-        np.zeros((0, 1)),
-        1,
-        value_record,
-        value_record,
-    )
+    from linattn._kernels.second_order import products, systems
+    from linattn._kernels.sequences import Wanted
+    from linattn._kernels.solve import solve
+
+    index, first = np.zeros(0, dtype=np.int64), np.zeros(1, dtype=np.int64)
+    one, row, cube, pair = np.ones(1), np.ones((1, 2)), np.ones((1, 1, 1)), index.reshape(0, 0)
+    empty, none, square = np.zeros((1, 0)), np.zeros((0, 0, 0)), np.ones((1, 1))
+    offsets = np.array([0, 1])
+    data = Data(QUERIES, one, one, cube, one, one, empty, empty, 0, pair, one, offsets)
+    room = Client(QUERIES, 0, one, one, cube, one, one, empty[0], empty[0], pair, 0.0)
+    shape, ridges, wanted = Shape(1, 1, 1, 0), Ridges(1.0, 1.0), Wanted(True, True, True)
+    start, record = Start(row, row.copy(), one.copy(), False), Record(none, none, none)
+    rule, batches = Rule(0.1, 0.0, row[0], row, row[:0]), Batches(index, offsets, room)
+    course = Course(one, np.ones((2, 2)), one.copy(), row.copy(), row.copy())
+    train(data, shape, ridges, wanted, first, start, rule, 1, batches, record, course)
+    products(data, shape, first, row, row, row.copy())
+    systems(data, shape, first, one, first, square, 1, 0, cube.copy(), cube.copy())
+    solve(cube.copy(), cube, 1.0, cube.copy(), cube.copy())
+    rule = Rule(0.1, 0.0, one, square, square[:0])
+    course = Course(one, np.ones((2, 1)), one.copy(), square.copy(), row.copy())
+    train_values(cube, cube, square, rule, 1, record, course)

@@ -1,222 +1,138 @@
-"""Compiled gradients of the data loss over blocks of sequences.
+"""The compiled objective of a client with its gradient, at flat parameters."""
 
-Every per-sequence (d, m) quantity is kept as (output c, sequence s, channel a) over a block of
-sequences that fits the caches. Then, with stacked Gram matrices,
-
-    U_h = V_hᵀ [G_1 … G_S],   Zᵀ = Σ_h U_h B_hᵀ,   ∂B_h = Rᵀ U_h,   ∂V_hᵀ = (R B_h) [G_1; …; G_S]
-
-are plain matrix products on contiguous memory, and only R = M Z − K is a loop over sequences (with
-one product per sequence where it is large enough). The Gram matrices are kept twice, side by side
-and stacked, because the library that multiplies is twice as fast on untransposed operands.
-
-With one query per sequence (mean and last) everything is kept as (channel a, sequence s) instead,
-and of every Gram matrix the lower half: g_ab holds the entry (a, b) of all sequences of a block,
-and G_s x_s for all of them is a sum over a ≥ b of long products of rows.
-"""
+from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
-from linattn._kernels.layout import LocalData
+from linattn._kernels.jit import inner
+from linattn._kernels.layout import (
+    PAIRS,
+    Client,
+    Data,
+    Ridges,
+    Shape,
+)
+from linattn._kernels.moments import Places, moment_gradient, pair_gradient, pair_room, places_of
+from linattn._kernels.products import multiply
+from linattn._kernels.sequences import BlockRoom, Wanted, block_room, sequence_gradient
+from linattn._kernels.views import cube, matrix, vector
 from linattn._typing import Array
 
-# From this many channels on a matrix product per sequence beats a loop.
-PRODUCT_CHANNELS = 12
+
+class Room(NamedTuple):
+    """Everything that a gradient writes besides its result; made once per call."""
+
+    kernels: Array  # (H·d·d,), B_h
+    kernel_gradient: Array  # (H·d·d,)
+    blocks: BlockRoom
+    pairs: Array  # one head on moments
+    at: Places
+    tensor: Array  # (f', m), w of several heads on moments
+    slope: Array  # (f', m)
 
 
-@njit(cache=True)
-def _add(part: Array, total: Array) -> None:
-    """total += part. Plain loops compile several times faster than array expressions."""
-    rows, columns = part.shape
-    for i in range(rows):
-        for j in range(columns):
-            total[i, j] += part[i, j]
+@inner
+def make_room(data: Data, shape: Shape) -> Room:
+    """Room for gradients of any client of `data`."""
+    heads, dim, outputs = shape.heads, shape.dim, shape.outputs
+    folded = data.width if data.kind > PAIRS else 0
+    at = places_of(dim, outputs, data.width if data.kind == PAIRS else 0)
+    return Room(
+        np.empty(heads * dim * dim),
+        np.empty(heads * dim * dim),
+        block_room(data.kind, heads, dim, outputs),
+        pair_room(at),
+        at,
+        np.empty((folded, outputs)),
+        np.empty((folded, outputs)),
+    )
 
 
-@njit(cache=True)
-def _scale(flat: Array, factor: float) -> None:
-    """flat *= factor, and exactly zero for factor 0 whatever was there."""
-    for j in range(flat.size):
-        flat[j] = flat[j] * factor if factor != 0.0 else 0.0
+@inner
+def kernel_size(shape: Shape) -> int:
+    """Number of kernel parameters, which come first in flat parameters."""
+    return shape.heads * shape.dim * (2 * shape.rank if shape.rank > 0 else shape.dim)
 
 
-@njit(cache=True)
-def _token_block(
-    gram: Array,
-    columns: Array,
-    cross: Array,
-    kernels: Array,
-    kernels_t: Array,
-    value_t: Array,
-    kernel_gradient: Array,
-    value_gradient_t: Array,
-    scratch: Array,
-    need_kernel: bool,
-) -> None:
-    """Add the gradient sums of one block of sequences, token readout (M = G)."""
-    heads, outputs, dim = value_t.shape
-    count = cross.shape[0]
-    size = outputs * count * dim
-    product = scratch[heads, :size].reshape(outputs * count, dim)
-    residual = scratch[heads + 1, :size].reshape(outputs * count, dim)
-    pulled = scratch[heads + 2, :size].reshape(outputs * count, dim)
-    for h in range(heads):
-        np.dot(value_t[h], columns, scratch[h, :size].reshape(outputs, count * dim))
-        rows = scratch[h, :size].reshape(outputs * count, dim)
-        if h == 0:
-            np.dot(rows, kernels_t[h], product)
-        else:
-            np.dot(rows, kernels_t[h], pulled)
-            _add(pulled, product)
-    small = scratch[heads + 3, : dim * dim].reshape(dim, dim)
-    small_value = scratch[heads + 3, : outputs * dim].reshape(outputs, dim)
-    _residual(gram, cross, product, residual, scratch[heads + 2], small_value)
-    wide = scratch[heads + 2, :size].reshape(outputs, count * dim)
-    for h in range(heads):
-        if need_kernel:
-            rows = scratch[h, :size].reshape(outputs * count, dim)
-            np.dot(residual.T, rows, small)
-            _add(small, kernel_gradient[h])
-        np.dot(residual, kernels[h], pulled)
-        np.dot(wide, gram, small_value)
-        _add(small_value, value_gradient_t[h])
-
-
-@njit(cache=True)
-def _residual(
-    gram: Array, cross: Array, product: Array, residual: Array, room: Array, image: Array
-) -> None:
-    """R = G Z − K of every sequence, rows (output, sequence)."""
-    count, outputs, dim = cross.shape
-    if dim >= PRODUCT_CHANNELS:
-        here = room[: outputs * dim].reshape(outputs, dim)
-        for s in range(count):
-            for c in range(outputs):
-                for a in range(dim):
-                    here[c, a] = product[c * count + s, a]
-            np.dot(here, gram[s * dim : (s + 1) * dim], image)
-            for c in range(outputs):
-                for a in range(dim):
-                    residual[c * count + s, a] = image[c, a] - cross[s, c, a]
+@inner
+def kernels_of(flat: Array, shape: Shape, kernels: Array) -> None:
+    """Write all B_h from flat parameters."""
+    heads, dim, rank = shape.heads, shape.dim, shape.rank
+    if rank == 0:
+        for j in range(kernels.size):
+            kernels[j] = flat[j]
         return
-    for c in range(outputs):
-        for s in range(count):
-            row = c * count + s
-            for a in range(dim):
-                residual[row, a] = -cross[s, c, a]
-            for b in range(dim):
-                z = product[row, b]
-                for a in range(dim):
-                    residual[row, a] += z * gram[s * dim + b, a]
-
-
-@njit(cache=True)
-def _rank_one_block(
-    gram: Array,
-    query: Array,
-    target: Array,
-    kernels: Array,
-    value_t: Array,
-    kernel_gradient: Array,
-    value_gradient_t: Array,
-    scratch: Array,
-    need_kernel: bool,
-) -> None:
-    """Add the gradient sums of one block of sequences, one query per sequence (M = u uᵀ).
-
-    gram (f, n), query (d, n) and target (m, n) have sequences along the last axis.
-    """
-    heads, outputs, dim = value_t.shape
-    count = query.shape[1]
-    pulled = scratch[heads + 2, : dim * count].reshape(dim, count)
-    error = scratch[heads, : outputs * count].reshape(outputs, count)
-    for c in range(outputs):
-        for s in range(count):
-            error[c, s] = -target[c, s]
-    part = scratch[heads + 1, : outputs * count].reshape(outputs, count)
+    half = heads * dim * rank
+    query, key = cube(flat, 0, heads, dim, rank), cube(flat, half, heads, dim, rank)
     for h in range(heads):
-        features = scratch[h, : dim * count].reshape(dim, count)
-        np.dot(kernels[h].T, query, pulled)
-        _multiply_grams(gram, pulled, features)
-        np.dot(value_t[h], features, part)
-        _add(part, error)
-    small = scratch[heads + 3, : dim * dim].reshape(dim, dim)
-    small_value = scratch[heads + 3, : outputs * dim].reshape(outputs, dim)
-    back = scratch[heads + 1, : dim * count].reshape(dim, count)
+        multiply(query[h], key[h].T, matrix(kernels, h * dim * dim, dim, dim))
+
+
+@inner
+def chain(flat: Array, shape: Shape, kernel_gradient: Array, out: Array) -> None:
+    """Write the gradient in the kernel parameters from that in B: ∂Q = ∂B K and ∂K = ∂Bᵀ Q."""
+    heads, dim, rank = shape.heads, shape.dim, shape.rank
+    if rank == 0:
+        for j in range(kernel_gradient.size):
+            out[j] = kernel_gradient[j]
+        return
+    slope = cube(kernel_gradient, 0, heads, dim, dim)
+    half = heads * dim * rank
+    query, key = cube(flat, 0, heads, dim, rank), cube(flat, half, heads, dim, rank)
+    query_out, key_out = cube(out, 0, heads, dim, rank), cube(out, half, heads, dim, rank)
     for h in range(heads):
-        features = scratch[h, : dim * count].reshape(dim, count)
-        np.dot(error, features.T, small_value)
-        _add(small_value, value_gradient_t[h])
-        if need_kernel:
-            np.dot(value_t[h].T, error, pulled)
-            _multiply_grams(gram, pulled, back)
-            np.dot(query, back.T, small)
-            _add(small, kernel_gradient[h])
+        multiply(slope[h], key[h], query_out[h])
+        multiply(slope[h].T, query[h], key_out[h])
 
 
-@njit(cache=True)
-def _multiply_grams(gram: Array, rows: Array, out: Array) -> None:
-    """out_s = G_s rows_s for every sequence s, the last axis of all arrays; gram is (f, n)."""
-    dim, count = rows.shape
-    k = 0
-    for a in range(dim):
-        row, total, entry = rows[a], out[a], gram[k + a]
-        for s in range(count):
-            total[s] = entry[s] * row[s]
-        for b in range(a):
-            other, other_total, entry = rows[b], out[b], gram[k + b]
-            for s in range(count):
-                total[s] += entry[s] * other[s]
-                other_total[s] += entry[s] * row[s]
-        k += a + 1
-
-
-@njit(cache=True)
-def data_gradient(
-    data: LocalData,
-    first: int,
-    last: int,
-    kernels: Array,
-    kernels_t: Array,
-    value_t: Array,
-    kernel_gradient: Array,
-    value_gradient_t: Array,
-    scratch: Array,
-    block: int,
-    need_kernel: bool,
-) -> None:
-    """Mean data gradient over the sequences first:last, in B and Vᵀ."""
-    _, outputs, dim = value_gradient_t.shape
-    _scale(kernel_gradient.reshape(-1), 0.0)
-    _scale(value_gradient_t.reshape(-1), 0.0)
-    for start in range(first, last, block):
-        stop = min(start + block, last)
-        if data.rank_one:
-            count = stop - start
-            _rank_one_block(
-                data.gram[start:stop].reshape(data.gram.shape[1], count),
-                data.query[start:stop].reshape(dim, count),
-                data.target[start:stop].reshape(outputs, count),
-                kernels,
-                value_t,
-                kernel_gradient,
-                value_gradient_t,
-                scratch,
-                need_kernel,
+@inner
+def client_gradient(
+    flat: Array,
+    own: Client,
+    shape: Shape,
+    ridges: Ridges,
+    wanted: Wanted,
+    room: Room,
+    out: Array,
+) -> float:
+    """F_i at flat parameters, if wanted, with its gradient, ridges included; else zeros."""
+    split = kernel_size(shape)
+    kernels_of(flat, shape, room.kernels)
+    if own.kind == PAIRS:
+        for j in range(room.kernels.size):
+            room.pairs[room.at.kernel + j] = room.kernels[j]
+        for j in range(flat.size - split):
+            room.pairs[room.at.value + j] = flat[split + j]
+        loss = 0.5 * own.energy + pair_gradient(
+            own.moments,
+            own.linear,
+            shape,
+            room.at,
+            room.pairs,
+            room.kernel_gradient,
+            vector(out, split, out.size - split),
+        )
+    else:
+        heads, dim = shape.heads, shape.dim
+        kernels = cube(room.kernels, 0, heads, dim, dim)
+        kernel_gradient = cube(room.kernel_gradient, 0, heads, dim, dim)
+        value = cube(flat, split, heads, dim, shape.outputs)
+        value_gradient = cube(out, split, heads, dim, shape.outputs)
+        if own.kind < PAIRS:
+            loss = sequence_gradient(
+                own, kernels, value, wanted, room.blocks, kernel_gradient, value_gradient
             )
         else:
-            _token_block(
-                data.gram[start * dim : stop * dim],
-                data.columns[start * dim : stop * dim].reshape(dim, (stop - start) * dim),
-                data.cross[start:stop],
-                kernels,
-                kernels_t,
-                value_t,
-                kernel_gradient,
-                value_gradient_t,
-                scratch,
-                need_kernel,
+            loss = moment_gradient(
+                own, kernels, value, room.tensor, room.slope, kernel_gradient, value_gradient
             )
-    mean = 1.0 / (last - first)
-    _scale(kernel_gradient.reshape(-1), mean)
-    _scale(value_gradient_t.reshape(-1), mean)
+    if wanted.kernel:
+        chain(flat, shape, room.kernel_gradient, out)
+    kernel_sq, value_sq = 0.0, 0.0
+    for j in range(split):
+        kernel_sq += flat[j] * flat[j]
+        out[j] = out[j] + ridges.kernel * flat[j] if wanted.kernel else 0.0
+    for j in range(split, flat.size):
+        value_sq += flat[j] * flat[j]
+        out[j] = out[j] + ridges.value * flat[j] if wanted.value else 0.0
+    return loss + 0.5 * (ridges.kernel * kernel_sq + ridges.value * value_sq)

@@ -1,10 +1,11 @@
-"""How statistics lie in memory for the compiled solver, and how minibatches are gathered."""
+"""How statistics lie in memory for compiled code, and how minibatches are gathered."""
 
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from linattn._kernels.jit import inner, outer
+from linattn._kernels.views import cube, matrix, vector
 from linattn._typing import Array, IntArray
 
 # Doubles per block of one per-sequence quantity: a few such arrays stay in a level-2 cache.
@@ -12,30 +13,33 @@ BLOCK_ENTRIES = 4096
 # Sequences per block of the one-query layout: rows long enough to vectorize, few enough to cache.
 BLOCK_SEQUENCES = 128
 
+# What `Data` holds: sequences with several queries or with one, moments of one head or of several.
+QUERIES, ONE_QUERY, PAIRS, FOLDED = range(4)
 
-class LocalData(NamedTuple):
-    """Statistics in the order the compiled solver reads them; unused arrays have size zero.
 
-    With one query per sequence, every block of `BLOCK_SEQUENCES` sequences of a client is stored
-    transposed in its place: its n rows of `gram`, `query` and `target` hold arrays (f, n), (d, n)
-    and (m, n), f = d(d + 1)/2.
+class Data(NamedTuple):
+    """Statistics in the order that compiled code reads them; unused arrays have size zero.
+
+    Every block of n sequences of a client lies in its place as one matrix. Several queries: the
+    Gram matrices side by side, (d, n·d), and so the M. One query per sequence: `gram`, `query` and
+    `target` hold (f, n), (d, n) and (m, n), f = d(d + 1)/2, of every Gram matrix the lower half.
     """
 
-    gram: Array  # (S·d, d), token readout; (S, f), mean and last
-    columns: Array  # (S·d, d), token readout: every block of n sequences as (d, n·d) in its place
-    cross: Array  # (S, m, d), token readout
-    query: Array  # (S, d), mean and last
-    target: Array  # (S, m), mean and last
-    pair_moments: Array  # (C, v, w), v = d(d + 1)/2, w = d²(d² + 1)/2, one head; see `pack_pairs`
-    pair_linear: Array  # (C, d·m, d²)
-    moments: Array  # (C, f', f'), f' = d·v, several heads
-    moment_linear: Array  # (C, f', m)
-    pair: IntArray  # (d, d): index of the unordered pair (b, k) in the upper half of G
+    kind: int
+    gram: Array  # (S·d·d,), several queries; (S·f,), one
+    moment: Array  # (S·d·d,), several queries; the same array where M = G
+    cross: Array  # (S, m, d), several queries
+    query: Array  # (S·d,), one query
+    target: Array  # (S·m,), one query
+    moments: Array  # (C, rows · width); `linattn.objectives.packing` tells which
+    linear: Array  # (C, rows · width)
+    width: int  # of the moments
+    pair: IntArray  # (d, d), several heads: index of the unordered pair (b, k) in the half of G
+    energy: Array  # (C,): mean c of a client, in losses made of moments and of several queries
     offsets: IntArray  # (C + 1,)
-    rank_one: bool
 
 
-class LocalShape(NamedTuple):
+class Shape(NamedTuple):
     """Sizes of the parameter blocks; rank 0 means a merged kernel."""
 
     heads: int
@@ -44,77 +48,130 @@ class LocalShape(NamedTuple):
     rank: int
 
 
-class LocalRule(NamedTuple):
-    """What a local step does: w -= lr · mask · (g + prox (w − anchor) + shift)."""
+class Ridges(NamedTuple):
+    """λ and μ."""
 
-    value_ridge: float
-    kernel_ridge: float
-    local_lr: float
-    prox: float
-    mask: Array  # (P, D), 0 or 1
-    shift: Array  # (P, D), or (0, D) for none
+    value: float
+    kernel: float
 
 
-@njit(cache=True)
-def token_block_size(dim: int, outputs: int) -> int:
-    """Sequences per block of the token readout."""
+class Client(NamedTuple):
+    """The part of `Data` that one client, or one minibatch, owns."""
+
+    kind: int
+    size: int
+    gram: Array
+    moment: Array
+    cross: Array
+    query: Array
+    target: Array
+    moments: Array  # (rows · width,)
+    linear: Array
+    pair: IntArray
+    energy: float
+
+
+@inner
+def client_of(data: Data, index: int) -> Client:
+    """Views of what client `index` owns."""
+    first, last, held = data.offsets[index], data.offsets[index + 1], 0
+    size, (_, outputs, dim) = last - first, data.cross.shape
+    if data.kind >= PAIRS:
+        first, last, held = 0, 0, index
+    entries = dim * dim if data.kind == QUERIES else dim * (dim + 1) // 2
+    return Client(
+        data.kind,
+        size,
+        data.gram[first * entries : last * entries],
+        data.moment[first * dim * dim : last * dim * dim],
+        data.cross[first:last],
+        data.query[first * dim : last * dim],
+        data.target[first * outputs : last * outputs],
+        data.moments[held],
+        data.linear[held],
+        data.pair,
+        data.energy[index],
+    )
+
+
+@inner
+def scale(array: Array, factor: float) -> None:
+    """array *= factor, and exactly zero for factor 0 whatever was there; it lies in one piece."""
+    flat = vector(array, 0, array.size)
+    for j in range(flat.size):
+        flat[j] = flat[j] * factor if factor != 0.0 else 0.0
+
+
+@outer
+def queries_block_size(dim: int, outputs: int) -> int:
+    """Sequences per block with several queries."""
     return max(1, BLOCK_ENTRIES // (dim * outputs))
 
 
-@njit(cache=True)
-def _side_by_side(gram: Array, columns: Array, start: int, stop: int) -> None:
-    """Write [G_start … G_stop] as (d, n·d) into the place of these sequences."""
-    dim, count = gram.shape[1], stop - start
-    block = columns[start * dim : stop * dim].reshape(dim, count * dim)
-    for s in range(count):
-        for a in range(dim):
-            for b in range(dim):
-                block[a, s * dim + b] = gram[(start + s) * dim + a, b]
+@inner
+def block_size(kind: int, dim: int, outputs: int) -> int:
+    """Sequences per block."""
+    return queries_block_size(dim, outputs) if kind == QUERIES else BLOCK_SEQUENCES
 
 
-@njit(cache=True)
-def side_by_side(gram: Array, offsets: IntArray, outputs: int) -> Array:
-    """All Gram matrices (S·d, d), every block of a client side by side in its place."""
-    columns = np.empty(gram.shape)
-    block = token_block_size(gram.shape[1], outputs)
-    for i in range(offsets.size - 1):
-        for start in range(offsets[i], offsets[i + 1], block):
-            _side_by_side(gram, columns, start, min(start + block, offsets[i + 1]))
-    return columns
+@inner
+def block_of(flat: Array, start: int, stop: int, rows: int, width: int) -> Array:
+    """The matrix (rows, n·width) of a block of sequences."""
+    block: Array = matrix(flat, start * rows * width, rows, (stop - start) * width)
+    return block
 
 
-@njit(cache=True)
-def gather(data: LocalData, first: int, last: int, index: IntArray, out: LocalData) -> None:
-    """Copy the sequences of a minibatch of the client that owns first:last into a buffer."""
-    if data.rank_one:
-        for k in range(index.size):
-            s = index[k] - first
-            _copy_column(data.gram, first, last, s, out.gram, index.size, k)
-            _copy_column(data.query, first, last, s, out.query, index.size, k)
-            _copy_column(data.target, first, last, s, out.target, index.size, k)
-        return
-    dim = data.gram.shape[1]
-    for k in range(index.size):
-        s = index[k]
-        for a in range(dim):
-            for b in range(dim):
-                out.gram[k * dim + a, b] = data.gram[s * dim + a, b]
-        for c in range(data.cross.shape[1]):
-            for a in range(dim):
-                out.cross[k, c, a] = data.cross[s, c, a]
-    block = token_block_size(dim, data.cross.shape[1])
-    for start in range(0, index.size, block):
-        _side_by_side(out.gram, out.columns, start, min(start + block, index.size))
+@inner
+def queries_block(own: Client, start: int, stop: int) -> tuple[Array, Array, Array]:
+    """G and M (d, n·d) and K (n, m, d) of a block, several queries per sequence."""
+    _, outputs, dim = own.cross.shape
+    gram = block_of(own.gram, start, stop, dim, dim)
+    moment = block_of(own.moment, start, stop, dim, dim)
+    cross: Array = cube(own.cross, start * outputs * dim, stop - start, outputs, dim)
+    return gram, moment, cross
 
 
-@njit(cache=True)
-def _copy_column(held: Array, first: int, last: int, s: int, out: Array, size: int, k: int) -> None:
-    """Copy sequence s of a client's transposed blocks to place k of `size` in a buffer's blocks."""
-    width = held.shape[1]
-    start, place = s - s % BLOCK_SEQUENCES, k - k % BLOCK_SEQUENCES
-    count = min(BLOCK_SEQUENCES, last - first - start)
-    room = min(BLOCK_SEQUENCES, size - place)
-    source = held[first + start : first + start + count].reshape(width, count)
-    target = out[place : place + room].reshape(width, room)
-    for a in range(width):
-        target[a, k - place] = source[a, s - start]
+@inner
+def gather(own: Client, chosen: IntArray, room: Client) -> Client:
+    """Copy some sequences of a client, counted within it, into a buffer; return what is filled."""
+    size, (_, outputs, dim) = chosen.size, own.cross.shape
+    for k in range(size):
+        s = chosen[k]
+        if own.kind == QUERIES:
+            _copy_columns(own, own.gram, s, room.gram, size, k, dim, dim)
+            _copy_columns(own, own.moment, s, room.moment, size, k, dim, dim)
+            for c in range(outputs):
+                for a in range(dim):
+                    room.cross[k, c, a] = own.cross[s, c, a]
+        else:
+            _copy_columns(own, own.gram, s, room.gram, size, k, dim * (dim + 1) // 2, 1)
+            _copy_columns(own, own.query, s, room.query, size, k, dim, 1)
+            _copy_columns(own, own.target, s, room.target, size, k, outputs, 1)
+    # The energy of the minibatch is not known: its loss is not asked for.
+    return Client(
+        own.kind,
+        size,
+        room.gram,
+        room.moment,
+        room.cross,
+        room.query,
+        room.target,
+        own.moments,
+        own.linear,
+        own.pair,
+        np.nan,
+    )
+
+
+@inner
+def _copy_columns(
+    own: Client, held: Array, s: int, out: Array, size: int, k: int, rows: int, width: int
+) -> None:
+    """Copy the columns of sequence s of a client to those of number k of `size` in a buffer."""
+    block = block_size(own.kind, own.cross.shape[2], own.cross.shape[1])
+    start, place = s - s % block, k - k % block
+    source = block_of(held, start, min(start + block, own.size), rows, width)
+    target = block_of(out, place, min(place + block, size), rows, width)
+    for a in range(rows):
+        for b in range(width):
+            target[a, (k - place) * width + b] = source[a, (s - start) * width + b]

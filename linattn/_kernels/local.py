@@ -1,269 +1,206 @@
 """Compiled local training: all local steps of all participants of a round in one call."""
 
-import numpy as np
-from numba import njit
+from typing import NamedTuple
 
-from linattn._kernels.gradients import data_gradient
-from linattn._kernels.layout import (
-    BLOCK_SEQUENCES,
-    LocalData,
-    LocalRule,
-    LocalShape,
-    gather,
-    token_block_size,
-)
-from linattn._kernels.moments import moment_gradient, pair_gradient
+import numpy as np
+
+from linattn._kernels.gradients import client_gradient, kernel_size, make_room
+from linattn._kernels.jit import inner, outer
+from linattn._kernels.layout import Client, Data, Ridges, Shape, client_of, gather
+from linattn._kernels.products import multiply
+from linattn._kernels.sequences import Wanted
+from linattn._kernels.views import matrix, vector
 from linattn._typing import Array, IntArray
 
 
-@njit(cache=True)
-def _kernels_of(flat: Array, shape: LocalShape, kernels: Array) -> None:
-    """Write B_h, (H, d, d), from flat parameters."""
-    heads, dim, rank = shape.heads, shape.dim, shape.rank
-    size = heads * dim * dim
-    if rank == 0:
-        target = kernels.reshape(-1)
-        for j in range(size):
-            target[j] = flat[j]
-        return
-    half = heads * dim * rank
-    query = flat[:half].reshape(heads, dim, rank)
-    key = flat[half : 2 * half].reshape(heads, dim, rank)
-    for h in range(heads):
-        np.dot(query[h], key[h].T, kernels[h])
+class Rule(NamedTuple):
+    """What a local step does: w -= lr · mask · (g + prox (w − anchor) + shift)."""
+
+    local_lr: float
+    prox: float
+    anchor: Array  # (D,), server parameters of the proximal term
+    mask: Array  # (P, D), 0 or 1
+    shift: Array  # (P, D), or (0, D) for none
 
 
-@njit(cache=True)
-def _flat_gradient(
-    flat: Array,
-    shape: LocalShape,
-    rule: LocalRule,
-    kernel_gradient: Array,
-    value_gradient_t: Array,
-    need_kernel: bool,
-    out: Array,
-) -> None:
-    """Write the full gradient, ridges included, in the order of the flat parameters."""
-    heads, dim, outputs, rank = shape.heads, shape.dim, shape.outputs, shape.rank
-    kernel_size = heads * dim * dim if rank == 0 else 2 * heads * dim * rank
-    if not need_kernel:
-        for j in range(kernel_size):
-            out[j] = 0.0
-    elif rank == 0:
-        source = kernel_gradient.reshape(-1)
-        for j in range(kernel_size):
-            out[j] = source[j] + rule.kernel_ridge * flat[j]
-    else:
-        half = heads * dim * rank
-        query = flat[:half].reshape(heads, dim, rank)
-        key = flat[half:kernel_size].reshape(heads, dim, rank)
-        query_out = out[:half].reshape(heads, dim, rank)
-        key_out = out[half:kernel_size].reshape(heads, dim, rank)
-        for h in range(heads):
-            np.dot(kernel_gradient[h], key[h], query_out[h])
-            np.dot(kernel_gradient[h].T, query[h], key_out[h])
-        for j in range(kernel_size):
-            out[j] += rule.kernel_ridge * flat[j]
-    value = flat[kernel_size:].reshape(heads, dim, outputs)
-    value_out = out[kernel_size:].reshape(heads, dim, outputs)
-    for h in range(heads):
-        for a in range(dim):
-            for c in range(outputs):
-                value_out[h, a, c] = value_gradient_t[h, c, a] + rule.value_ridge * value[h, a, c]
+class Batches(NamedTuple):
+    """Minibatches of all participants; of size zero for full batches.
 
-
-@njit(cache=True)
-def _gradient(
-    flat: Array,
-    data: LocalData,
-    client: int,
-    first: int,
-    last: int,
-    shape: LocalShape,
-    rule: LocalRule,
-    kernels: Array,
-    kernels_t: Array,
-    value_t: Array,
-    kernel_gradient: Array,
-    value_gradient_t: Array,
-    scratch: Array,
-    tensor: Array,
-    slope: Array,
-    room: Array,
-    block: int,
-    need_kernel: bool,
-    out: Array,
-) -> None:
-    """Gradient of the mean loss over first:last plus ridges, at flat parameters.
-
-    With moments, of the whole client instead.
+    Participant k uses the sequences chosen[offsets[k]:offsets[k + 1]], counted within the client
+    and split into as many equal parts as it takes local steps, one for a gradient.
     """
-    heads, dim, outputs = shape.heads, shape.dim, shape.outputs
-    _kernels_of(flat, shape, kernels)
-    value = flat[flat.size - heads * dim * outputs :].reshape(heads, dim, outputs)
-    for h in range(heads):
-        for a in range(dim):
-            for c in range(outputs):
-                value_t[h, c, a] = value[h, a, c]
-    if client >= 0 and data.pair_moments.shape[0] > 0:
-        pair_gradient(
-            data.pair_moments[client],
-            data.pair_linear[client],
-            kernels[0],
-            value_t[0],
-            kernel_gradient[0],
-            value_gradient_t[0],
-            room,
-        )
-    elif client >= 0:
-        moment_gradient(
-            data.moments[client],
-            data.moment_linear[client],
-            data.pair,
-            kernels,
-            value_t,
-            kernel_gradient,
-            value_gradient_t,
-            tensor,
-            slope,
-            need_kernel,
-        )
-    else:
-        for h in range(heads):
-            for a in range(dim):
-                for b in range(dim):
-                    kernels_t[h, b, a] = kernels[h, a, b]
-        data_gradient(
-            data,
-            first,
-            last,
-            kernels,
-            kernels_t,
-            value_t,
-            kernel_gradient,
-            value_gradient_t,
-            scratch,
-            block,
-            need_kernel,
-        )
-    _flat_gradient(flat, shape, rule, kernel_gradient, value_gradient_t, need_kernel, out)
+
+    chosen: IntArray
+    offsets: IntArray  # (P + 1,)
+    room: Client  # for the largest
 
 
-@njit(cache=True, nogil=True)
-def local_round(
-    data: LocalData,
-    shape: LocalShape,
-    rule: LocalRule,
-    participants: IntArray,
-    starts: Array,
-    anchor: Array,
+class Start(NamedTuple):
+    """Where clients start, with F_i and its gradient there."""
+
+    points: Array  # (P, D), or (1, D) for all
+    gradients: Array  # (P, D), or (0, D) where nobody wants to know
+    losses: Array  # (P,)
+    known: bool  # read what is there, or fill it
+
+
+class Record(NamedTuple):
+    """What is kept of every local step, (E, P, D), or (0, P, D) for nothing."""
+
+    iterates: Array  # w_{i,e}
+    gradients: Array  # what was applied there, without prox and shift
+    full_gradients: Array  # the same on full batches, where these are minibatches
+
+
+@inner
+def _move(flat: Array, step: Array, rule: Rule, k: int) -> None:
+    """Take one local step of participant k along the gradient in `step`, which is overwritten."""
+    if rule.prox != 0.0:
+        for j in range(flat.size):
+            step[j] += rule.prox * (flat[j] - rule.anchor[j])
+    if rule.shift.shape[0] > 0:
+        for j in range(flat.size):
+            step[j] += rule.shift[k, j]
+    for j in range(flat.size):
+        flat[j] -= rule.local_lr * (rule.mask[k, j] * step[j])
+
+
+@inner
+def _copy(source: Array, target: Array) -> None:
+    for j in range(source.size):
+        target[j] = source[j]
+
+
+class Course(NamedTuple):
+    """What N whole rounds of all clients leave; with N = 0 clients end, and nobody averages."""
+
+    weights: Array  # (C,), of the average
+    path: Array  # (N + 1, D), server parameters; entry 0 is given
+    objectives: Array  # (N,), F at the start of every round
+    gradients: Array  # (N, D), ∇F there
+    drifts: Array  # (N, 2), (Σ w_i ‖·_i − mean‖²)^½ of kernel and value entries before averaging
+
+
+@inner
+def _weighted_sum(weights: Array, rows: Array, out: Array) -> None:
+    """Σ_k weights[k] · rows[k] in this order, as `linattn.linalg.weighted_sum` does."""
+    for j in range(out.size):
+        out[j] = weights[0] * rows[0, j]
+    for k in range(1, weights.size):
+        for j in range(out.size):
+            out[j] += weights[k] * rows[k, j]
+
+
+@inner
+def _spread(weights: Array, rows: Array, mean: Array, first: int, last: int) -> float:
+    """(Σ w_i ‖row_i − mean‖²)^½ over some entries, as `linattn.linalg.weighted_spread` does."""
+    total = 0.0
+    for j in range(first, last):
+        apart = rows[0, j] - mean[j]
+        entry = weights[0] * (apart * apart)
+        for k in range(1, weights.size):
+            apart = rows[k, j] - mean[j]
+            entry += weights[k] * (apart * apart)
+        total += entry
+    return float(np.sqrt(total))
+
+
+@inner
+def _average(
+    weights: Array, ends: Array, mask: Array, split: int, start: Array, out: Array, drifts: Array
+) -> None:
+    """Write the mean of what was trained, and how far the ends were apart."""
+    _weighted_sum(weights, ends, out)
+    drifts[0] = _spread(weights, ends, out, 0, split)
+    drifts[1] = _spread(weights, ends, out, split, out.size)
+    for j in range(out.size):
+        if mask[j] == 0.0:
+            out[j] = start[j]
+
+
+@inner
+def _end_round(course: Course, t: int, ends: Array, start: Start, mask: Array, split: int) -> None:
+    """Average, and note what the round began with."""
+    weights = course.weights
+    _average(weights, ends, mask, split, course.path[t], course.path[t + 1], course.drifts[t])
+    if start.gradients.shape[0] > 0:
+        _weighted_sum(weights, start.gradients, course.gradients[t])
+        objective = weights[0] * start.losses[0]
+        for k in range(1, weights.size):
+            objective += weights[k] * start.losses[k]
+        course.objectives[t] = objective
+
+
+@outer
+def train(
+    data: Data,
+    shape: Shape,
+    ridges: Ridges,
+    wanted: Wanted,
+    clients: IntArray,
+    start: Start,
+    rule: Rule,
     local_steps: int,
-    need_kernel: bool,
-    batches: IntArray,
-    batch_offsets: IntArray,
-    buffer: LocalData,
-    iterates: Array,
-    gradients: Array,
-    full_gradients: Array,
+    batches: Batches,
+    record: Record,
+    course: Course,
 ) -> Array:
-    """Return the parameters of every participant after its local steps, (P, D).
+    """Return the parameters of every client after the local steps of the last round, (P, D).
 
-    Parameters
-    ----------
-    starts : array, shape (P, D)
-        Where each participant starts.
-    anchor : array, shape (D,)
-        The server parameters of the proximal term.
-    batches, batch_offsets : array of int
-        Participant k uses the sequences batches[batch_offsets[k]:batch_offsets[k + 1]], split into
-        `local_steps` equal parts; size zero for full batches.
-    buffer : LocalData
-        Room for one minibatch.
-    iterates, gradients, full_gradients : array, shape (E, P, D) or (0, P, D)
-        If not empty, filled with w_{i,e}, the gradient that was applied there (without prox and
-        shift), and the full-batch gradient there.
+    Without local steps the objectives and gradients at the start are all that is computed; of
+    minibatches (several queries) the objectives are NaN, because nobody asks for them. In whole
+    rounds all clients start at `course.path`, on full batches.
     """
-    heads, dim, outputs = shape.heads, shape.dim, shape.outputs
-    block = BLOCK_SEQUENCES if data.rank_one else token_block_size(dim, outputs)
-    entries = max(dim, outputs) if data.rank_one else dim * outputs
-    width = max(block * entries, dim * dim, dim * outputs) + 8
-    scratch = np.empty((heads + 4, width))
-    tensor = np.empty((data.moments.shape[1], outputs))
-    slope = np.empty((data.moments.shape[1], outputs))
-    room = np.empty((4, data.pair_moments.shape[2]))
-    kernels, kernels_t = np.empty((heads, dim, dim)), np.empty((heads, dim, dim))
-    value_t = np.empty((heads, outputs, dim))
-    kernel_gradient = np.empty((heads, dim, dim))
-    value_gradient_t = np.empty((heads, outputs, dim))
-    step, full_step = np.empty(starts.shape[1]), np.empty(starts.shape[1])
-    ends = starts.copy()
-    recorded, minibatch = iterates.shape[0] > 0, batches.size > 0
-    passes = 2 if full_gradients.shape[0] > 0 else 1
-    on_moments = data.moments.shape[0] + data.pair_moments.shape[0] > 0
-    for k in range(participants.size):
-        flat = ends[k]
-        first = data.offsets[participants[k]]
-        last = data.offsets[participants[k] + 1]
-        batch_size = (batch_offsets[k + 1] - batch_offsets[k]) // local_steps if minibatch else 0
-        for e in range(local_steps):
+    room, ends = make_room(data, shape), np.empty((clients.size, start.points.shape[1]))
+    step, asked = np.empty(ends.shape[1]), start.gradients.shape[0] > 0
+    recorded, minibatch = record.iterates.shape[0] > 0, batches.chosen.size > 0
+    rounds = course.drifts.shape[0]
+    for t in range(max(rounds, 1)):
+        known = start.known and t == 0
+        for k in range(clients.size):
+            flat, own, each = ends[k], client_of(data, clients[k]), 0
+            begin = start.points[min(k, start.points.shape[0] - 1)]
+            _copy(course.path[t] if rounds > 0 else begin, flat)
             if minibatch:
-                at = batch_offsets[k] + e * batch_size
-                gather(data, first, last, batches[at : at + batch_size], buffer)
-            # One call site: a second pass over the full data only where it is recorded.
-            for full in range(passes):
-                on_batch = minibatch and full == 0
-                _gradient(
-                    flat,
-                    buffer if on_batch else data,
-                    participants[k] if on_moments and not on_batch else -1,
-                    0 if on_batch else first,
-                    batch_size if on_batch else last,
-                    shape,
-                    rule,
-                    kernels,
-                    kernels_t,
-                    value_t,
-                    kernel_gradient,
-                    value_gradient_t,
-                    scratch,
-                    tensor,
-                    slope,
-                    room,
-                    block,
-                    need_kernel,
-                    full_step if full == 1 else step,
-                )
-            if recorded:
-                for j in range(flat.size):
-                    iterates[e, k, j] = flat[j]
-                    gradients[e, k, j] = step[j]
-                    if passes == 2:
-                        full_gradients[e, k, j] = full_step[j]
-            if rule.prox != 0.0:
-                for j in range(flat.size):
-                    step[j] += rule.prox * (flat[j] - anchor[j])
-            if rule.shift.shape[0] > 0:
-                for j in range(flat.size):
-                    step[j] += rule.shift[k, j]
-            for j in range(flat.size):
-                flat[j] -= rule.local_lr * (rule.mask[k, j] * step[j])
+                each = (batches.offsets[k + 1] - batches.offsets[k]) // max(local_steps, 1)
+            for e in range(max(local_steps, 1)):
+                # One call site: a second pass over the full data only where it is recorded.
+                for full in range(2 if recorded and minibatch else 1):
+                    if e == 0 and known:
+                        _copy(start.gradients[k], step)
+                        continue
+                    used = own
+                    if minibatch and full == 0:
+                        at = batches.offsets[k] + e * each
+                        used = gather(own, batches.chosen[at : at + each], batches.room)
+                    target = record.full_gradients[e, k] if full == 1 else step
+                    asks = Wanted(wanted.loss and e == 0, wanted.kernel, wanted.value)
+                    loss = client_gradient(flat, used, shape, ridges, asks, room, target)
+                    if asked and e == 0 and full == 0:
+                        start.losses[k] = loss
+                        _copy(step, start.gradients[k])
+                if e == local_steps:
+                    break
+                if recorded:
+                    _copy(flat, record.iterates[e, k])
+                    _copy(step, record.gradients[e, k])
+                _move(flat, step, rule, k)
+        if rounds > 0:
+            _end_round(course, t, ends, start, rule.mask[0], kernel_size(shape))
     return ends
 
 
-@njit(cache=True)
-def value_round(
+@outer
+def train_values(
     hessians: Array,
     linears: Array,
     starts: Array,
-    anchor: Array,
-    local_lr: float,
-    prox: float,
-    shift: Array,
+    rule: Rule,
     local_steps: int,
-    iterates: Array,
-    gradients: Array,
+    record: Record,
+    course: Course,
 ) -> Array:
-    """Local steps on the value block alone: F_i is ½⟨V, A_iV⟩ − ⟨C_i, V⟩ + const at a fixed kernel.
+    """`train` on the value block alone: F_i is ½⟨V, A_iV⟩ − ⟨C_i, V⟩ + const at a fixed kernel.
 
     Parameters
     ----------
@@ -271,31 +208,27 @@ def value_round(
         A_i of the participants.
     linears : array, shape (P, Hd, m)
         C_i of the participants.
-    starts, anchor, shift : array
-        As in `local_round`, for the value entries only, (P, Hd·m) or (Hd·m,).
+    starts : array, shape (P, Hd·m)
+        Value entries only, as in `rule`, `record` and `course`.
     """
     participants, size, outputs = linears.shape
-    ends = starts.copy()
-    step = np.empty((size, outputs))
-    recorded = iterates.shape[0] > 0
-    for k in range(participants):
-        value = ends[k].reshape(size, outputs)
-        flat, flat_step = ends[k], step.reshape(-1)
-        for e in range(local_steps):
-            np.dot(hessians[k], value, step)
-            linear = linears[k].reshape(-1)
-            for j in range(flat.size):
-                flat_step[j] -= linear[j]
-            if recorded:
+    ends, step = starts.copy(), np.empty((size, outputs))
+    recorded, flat_step = record.iterates.shape[0] > 0, vector(step, 0, step.size)
+    rounds, nothing = course.drifts.shape[0], ends[:0]
+    for t in range(max(rounds, 1)):
+        for k in range(participants):
+            flat, linear = ends[k], vector(linears[k], 0, size * outputs)
+            if rounds > 0:
+                _copy(course.path[t], flat)
+            for e in range(local_steps):
+                multiply(hessians[k], matrix(flat, 0, size, outputs), step)
                 for j in range(flat.size):
-                    iterates[e, k, j] = flat[j]
-                    gradients[e, k, j] = flat_step[j]
-            if prox != 0.0:
-                for j in range(flat.size):
-                    flat_step[j] += prox * (flat[j] - anchor[j])
-            if shift.shape[0] > 0:
-                for j in range(flat.size):
-                    flat_step[j] += shift[k, j]
-            for j in range(flat.size):
-                flat[j] -= local_lr * flat_step[j]
+                    flat_step[j] -= linear[j]
+                if recorded:
+                    _copy(flat, record.iterates[e, k])
+                    _copy(flat_step, record.gradients[e, k])
+                _move(flat, flat_step, rule, k)
+        if rounds > 0:
+            start = Start(starts, nothing, course.objectives, False)
+            _end_round(course, t, ends, start, rule.mask[0], 0)
     return ends

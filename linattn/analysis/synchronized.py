@@ -20,6 +20,7 @@ from linattn._settings import (
 from linattn._threads import one_blas_thread
 from linattn._typing import Array, IntArray
 from linattn.analysis.centralized import CentralizedDescent
+from linattn.objectives.clients import value_steps
 from linattn.objectives.joint import check_fits
 from linattn.objectives.population import population
 from linattn.types import Params, Problem
@@ -171,21 +172,12 @@ def synchronized_control(
 
 def _value_descent(central: CentralRound, params: Params, steps: int) -> Array:
     """V after centralized gradient steps on the value block alone, (H, d, m)."""
-    from linattn._kernels.local import value_round
-
     system = population(central.problem).value_system(params.kernels())
-    start = params.value.reshape(1, -1)
-    empty = np.zeros((0, 1, start.size))
-    value = value_round(
+    value = value_steps(
         system.hessian[None],
         system.linear[None],
-        start.copy(),
-        start[0].copy(),
-        float(central.step_size),
-        0.0,
-        np.zeros((0, start.size)),
-        steps,
-        empty,
-        empty,
+        params.value.reshape(1, -1),
+        local_lr=central.step_size,
+        local_steps=steps,
     )
-    return np.asarray(value.reshape(params.value.shape))
+    return value.reshape(params.value.shape)

@@ -45,3 +45,19 @@ class Traffic:
         """The server has new values of these blocks."""
         for name in changed:
             self._version[name] += 1
+
+    def repeat(self, participants: IntArray, changed: frozenset[str], times: int) -> list[int]:
+        """Floats of each of `times` rounds in which all fetch, and the server publishes, blocks.
+
+        The participants have just taken part in such a round.
+        """
+        if times == 0:
+            return []
+        floats = self.download(participants)
+        self.publish(changed)
+        for client in participants.tolist():
+            for name in changed:
+                self._held[client][name] += times - 1
+        for name in changed:
+            self._version[name] += times - 1
+        return [floats] * times

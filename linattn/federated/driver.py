@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from linattn._settings import check_local_steps, step_at
-from linattn._typing import Array, IntArray
+from linattn._typing import Array, BoolArray, IntArray
 from linattn.federated.accounting import Traffic
 from linattn.federated.method import Cost, Method, Plan, Proposal, RoundContext, average
 from linattn.federated.settings import (
@@ -17,6 +17,7 @@ from linattn.federated.settings import (
     draw_local_steps,
     draw_participants,
 )
+from linattn.linalg import weighted_sum
 from linattn.oracles.protocol import LocalTask, LocalTrace, Oracle, explicit_steps
 from linattn.oracles.unequal import train_unequal
 from linattn.streams import stream
@@ -99,6 +100,7 @@ class RoundDriver:
         self.clients: dict[int, Any] = {}
         self.freeze_round: int | None = None
         self._begun = False
+        self._masks: dict[frozenset[str], BoolArray] = {}
         if memory is not None:
             self.server, self.clients, self.traffic, self.freeze_round = memory.restore()
             self._begun = True
@@ -107,6 +109,13 @@ class RoundDriver:
     def memory(self) -> Memory:
         """Everything a continued run needs besides parameters and round."""
         return Memory(self.server, dict(self.clients), self.traffic.copy(), self.freeze_round)
+
+    @property
+    def shares_gradients(self) -> bool:
+        """Whether the next round will ask all clients for their gradients at the server's point."""
+        everybody = self.settings.sampling.is_everybody(self.oracle.num_clients)
+        full = everybody and self.settings.batch_size is None
+        return full and self.method.start is None and self.freeze_round is None
 
     def __iter__(self) -> Iterator[Round]:
         for t in range(self.settings.start_round, self.settings.rounds):
@@ -127,11 +136,13 @@ class RoundDriver:
         while True:
             for i in context.participants.tolist():
                 self._client(context, i)
-            context = self._planned(context)
-            task = self._task(context)
+            context = self.planned(context)
+            task = self.task(context)
             ends, trace = self._train(context, task)
-            bill += self._costs(context, task)
-            proposal = Proposal(task_plan(context), ends, context.weights @ ends, trace)
+            plan = task_plan(context)
+            bill += self.costs(context, task)
+            bill[1] += self.traffic.download(context.participants, plan.generated)
+            proposal = Proposal(plan, ends, weighted_sum(context.weights, ends), trace)
             verdict = None
             if self.method.review is not None:
                 verdict = self.method.review(context, self.server, proposal)
@@ -180,7 +191,7 @@ class RoundDriver:
             sampling=settings.sampling,
         )
 
-    def _planned(self, context: RoundContext) -> RoundContext:
+    def planned(self, context: RoundContext) -> RoundContext:
         """The context with the uploads of the probe phase and the plan."""
         probe = self.method.probe
         if probe is not None:
@@ -191,15 +202,14 @@ class RoundDriver:
             context = context._replace(probes=tuple(uploads))
         return context._replace(plan=self.method.plan(context, self.server))
 
-    def _task(self, context: RoundContext) -> LocalTask:
-        plan, layout = task_plan(context), context.params.layout
-        count = len(context.participants)
+    def task(self, context: RoundContext) -> LocalTask:
+        plan, count = task_plan(context), len(context.participants)
         prox, shift = self._directions(context)
         return LocalTask(
             context.participants,
             self._starts(context),
             context.params.flat,
-            np.stack([layout.mask(plan.trained_by(k)) for k in range(count)]),
+            np.stack([self.mask(plan.trained_by(k)) for k in range(count)]),
             max(context.local_steps.tolist()),
             plan.local_lr,
             prox,
@@ -207,6 +217,12 @@ class RoundDriver:
             self._batches(context),
             self.record,
         )
+
+    def mask(self, names: frozenset[str]) -> BoolArray:
+        """Where some blocks lie, remembered."""
+        if names not in self._masks:
+            self._masks[names] = self.params.layout.mask(names)
+        return self._masks[names]
 
     def _starts(self, context: RoundContext) -> Array:
         start = self.method.start
@@ -277,11 +293,10 @@ class RoundDriver:
             return train(task)
         return train_unequal(train, task, context.local_steps)
 
-    def _costs(self, context: RoundContext, task: LocalTask) -> IntArray:
-        """Floats up, floats down and multiply-adds of all participants, extras included."""
+    def costs(self, context: RoundContext, task: LocalTask) -> IntArray:
+        """Floats up, extra floats down and multiply-adds of all participants, extras included."""
         plan, extra_cost = task_plan(context), self.method.extra_cost
-        bill = np.array([0, self.traffic.download(context.participants, plan.generated), 0])
-        counts = context.local_steps.tolist()
+        bill, counts = np.zeros(3, dtype=np.int64), context.local_steps.tolist()
         for k, i in enumerate(context.participants.tolist()):
             extra = Cost()
             if extra_cost is not None:
@@ -318,11 +333,15 @@ class RoundDriver:
         layout, old = self.params.layout, self.params.flat
         changed = {n for n, part in layout.slices.items() if (flat[part] != old[part]).any()}
         self.traffic.publish(frozenset(changed) | (plan.trained - plan.kept))
-        if plan.trained & layout.kernel_blocks:
+        self.adopt(t, plan, flat)
+
+    def adopt(self, t: int, plan: Plan, flat: Array) -> None:
+        """New server parameters, made under a plan that began with round t."""
+        if plan.trained & self.params.layout.kernel_blocks:
             self.freeze_round = None
         elif self.freeze_round is None:
             self.freeze_round = t
-        self.params = Params(layout, flat)
+        self.params = Params(self.params.layout, flat)
 
 
 def task_plan(context: RoundContext) -> Plan:

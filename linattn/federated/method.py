@@ -24,6 +24,7 @@ slot                  question it answers
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -90,6 +91,10 @@ class RoundContext(NamedTuple):
         return int(self.local_steps[np.searchsorted(self.participants, client)])
 
 
+FOREVER = sys.maxsize
+"""More rounds than any run has."""
+
+
 class Plan(NamedTuple):
     """What a round trains, and whose the blocks are.
 
@@ -105,6 +110,9 @@ class Plan(NamedTuple):
         Blocks that stay with their client: neither uploaded nor averaged, fetched once.
     generated : frozenset of str
         Blocks that the server makes for each client: fetched anew every round.
+    rounds : int
+        For how many rounds, this one included, plan and extra costs stay as they are, whatever
+        happens; `FOREVER` to the end. Where no other slot acts, they may run in one call.
     """
 
     trained: frozenset[str]
@@ -112,6 +120,7 @@ class Plan(NamedTuple):
     blocks: tuple[frozenset[str], ...] | None = None
     kept: frozenset[str] = frozenset()
     generated: frozenset[str] = frozenset()
+    rounds: int = 1
 
     def trained_by(self, place: int) -> frozenset[str]:
         """What the participant number `place` of the round trains."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from linattn._display import axes_or_new, facts_html
-from linattn._typing import AnyArray
+from linattn._typing import AnyArray, IntArray
 from linattn.oracles.protocol import Outcome as Outcome
 from linattn.types import Params
 
@@ -50,8 +50,10 @@ class Result:
     freeze_round : int or None
         First round of the last stage in which the kernel did not train, None if it always did.
     start_round : int
-    columns : dict of str to array
-        The history as plain arrays, one entry per round and one for the start.
+    entries : array of int (entries,)
+        Rounds of the entries of the history: the start, every so many rounds, and the last.
+    columns : dict of str to array (entries,)
+        The history as plain arrays.
     memory : object
         For ``run(..., memory=)``.
     """
@@ -62,22 +64,21 @@ class Result:
     outcome: Outcome
     freeze_round: int | None
     start_round: int
+    entries: IntArray
     columns: dict[str, AnyArray]
     memory: Any
 
     @property
     def history(self) -> xr.Dataset:
-        """The history as a dataset over `round` = start_round..end (0 is the start)."""
-        import numpy as np
+        """The history as a dataset over `round` (0 is the start)."""
         import xarray as xr
 
-        count = len(next(iter(self.columns.values()), []))
         return xr.Dataset(
             {
                 name: ("round", column, {"units": UNITS[name]} if name in UNITS else {})
                 for name, column in self.columns.items()
             },
-            coords={"round": self.start_round + np.arange(count)},
+            coords={"round": self.entries},
         )
 
     def plot(self, axes: Axes | None = None) -> Axes:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from linattn._checks import positive_int
 from linattn._settings import LocalSteps, StepSize
 from linattn._threads import one_blas_thread
 from linattn.federated.driver import Memory, Round, RoundDriver
@@ -22,6 +23,7 @@ from linattn.federated.settings import (
     draw_local_steps,
     draw_participants,
 )
+from linattn.federated.stretch import advance, may_stretch
 from linattn.oracles.protocol import Outcome, oracle_of
 from linattn.types import Federation, Params
 
@@ -58,6 +60,7 @@ def run(
     metrics: Sequence[str] | None = None,
     evaluate: Callable[[Params], Mapping[str, float]] | None = None,
     evaluate_clients: EvaluateClients | None = None,
+    every: int = 1,
     start_round: int = 0,
     memory: Any = None,
 ) -> Result:
@@ -107,6 +110,10 @@ def run(
     evaluate_clients : callable (list of Params) -> dict, optional
         The same from the models that the clients use: one per client, personal where the method
         makes them so, else the server's.
+    every : int
+        Rounds between entries of the history; the start and the last round always have one. Floats
+        and multiply-adds of an entry are those since the one before. A divergence that parameters
+        do not show is noticed at the next entry.
     start_round : int
         Continue a run at this round; with ``memory=result.memory`` it continues bit for bit.
     memory : object, optional
@@ -140,7 +147,8 @@ def run(
         start_round=start_round,
     )
     driver = RoundDriver(method, problem, oracle, params, settings, memory=memory)
-    history = History(driver, check_metrics(driver, metrics), evaluate, evaluate_clients)
+    names, every = check_metrics(driver, metrics), positive_int("every", every)
+    history = History(driver, names, evaluate, evaluate_clients, every)
     with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
         return _observe(driver, history, settings, params, record_params)
 
@@ -156,18 +164,22 @@ def _observe(
     history.start(params)
     path = [params]
     outcome = Outcome("completed", settings.rounds, "")
-    for t in range(settings.start_round, settings.rounds):
+    plain = may_stretch(driver) and not history.needs_single_rounds
+    t = settings.start_round
+    while t < settings.rounds:
         try:
-            done = driver.step(t)
-            trouble = history.add(done, driver.params)
+            done = advance(driver, t, settings.rounds - t if plain else 1)
         except FloatingPointError as error:
-            trouble = str(error)
-        if trouble:
-            outcome = Outcome("diverged", t, trouble)
+            outcome = Outcome("diverged", t, str(error))
             break
-        params = driver.params
-        if record_params:
-            path.append(params)
+        count, trouble = history.add(done)
+        reached = [Params(params.layout, flat) for flat in done.path[:count]]
+        params = reached[-1] if reached else params
+        path += reached if record_params else []
+        if trouble:
+            outcome = Outcome("diverged", t + count, trouble)
+            break
+        t += count
     driver.params = params  # after a divergence, the last finite ones
     models = driver.client_models(max(outcome.round - 1, settings.start_round))
     return Result(
@@ -177,6 +189,7 @@ def _observe(
         outcome=outcome,
         freeze_round=driver.freeze_round,
         start_round=settings.start_round,
+        entries=np.array(history.rounds),
         columns=history.columns(),
         memory=driver.memory,
     )

@@ -252,16 +252,17 @@ class MomentForm:
     def pairs(self) -> tuple[Array, Array]:
         """Moments of one head: (v, w) and (d·m, d²), v = d(d + 1)/2, w = d²(d² + 1)/2.
 
-        Row k ≤ k' is Φ_kk' + Φ_k'k (Φ_kk itself for k = k'), a symmetric matrix over the entries
-        i = (a, b) of B; its columns are those with i ≥ j.
+        Row k ≤ k' belongs to Φ_kk' + Φ_k'k, a symmetric matrix over the entries i = (a, b) of B, of
+        which the columns are i ≥ j. Both symmetric forms that they make are halved on the diagonal:
+        every pair then adds 2 x_i x_j.
         """
         dim = self.dim
         low, high = np.triu_indices(dim)
-        rows = self._by_value[low * dim + high]
-        rows = rows + np.where((low == high)[:, None], 0.0, self._by_value[high * dim + low])
         left, right = np.tril_indices(dim**2)
+        rows = 0.5 * (self._by_value[low * dim + high] + self._by_value[high * dim + low])
+        halves = np.where(low == high, 0.5, 1.0)[:, None] * np.where(left == right, 0.5, 1.0)
         linear = self._third.reshape(dim * self.outputs, dim**2)
-        return np.ascontiguousarray(rows[:, left * dim**2 + right]), linear
+        return rows[:, left * dim**2 + right] * halves, linear
 
     def solve_least_squares(self) -> float:
         """Return min over W of the data loss: a lower bound of every objective without ridges."""

@@ -7,14 +7,16 @@ oracles, theory and analysis all evaluate F through it.
 from __future__ import annotations
 
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from linattn._typing import Array
-from linattn.linalg import Factorized, factorize, stack_heads
-from linattn.objectives.forms import DataForm, NormalEquations, SequenceForm, data_form
-from linattn.types import Params, Problem, single_layer
+from linattn._typing import Array, IntArray
+from linattn.linalg import Factorized, row_sums, stack_heads
+from linattn.objectives.clients import client_systems, merged_shape, solve_systems
+from linattn.objectives.compiled import CompiledForm
+from linattn.objectives.forms import DataForm, NormalEquations
+from linattn.objectives.packing import client_data
+from linattn.types import Layout, Params, Problem, single_layer
 
 
 class ValueSystem(NamedTuple):
@@ -26,13 +28,37 @@ class ValueSystem(NamedTuple):
     minimizer: Array
 
 
+class ValueSystems(NamedTuple):
+    """The value-block problems at N kernels: A (N, Hd, Hd), C and V* (N, Hd, m), factors of A.
+
+    Factors and minimizers are NaN where A is not positive definite to rounding, nor finite.
+    """
+
+    hessians: Array
+    linears: Array
+    factors: Array
+    minimizers: Array
+
+    @property
+    def saved(self) -> Array:
+        """½⟨C, V*⟩, (N,): what the best values take off ½c̄."""
+        products = self.linears * self.minimizers
+        return 0.5 * row_sums(products.reshape(len(products), -1))
+
+    def gaps(self, values: Array) -> Array:
+        """F − P = ½⟨V − V*, A(V − V*)⟩ at values (N, Hd, m), (N,) (C1)."""
+        lags = values - self.minimizers
+        products = lags * (self.hessians @ lags)
+        return 0.5 * row_sums(products.reshape(len(products), -1))
+
+
 class Population:
     """F and its parts over all clients of a problem; see `population` for the cached instance."""
 
     def __init__(self, problem: Problem, form: DataForm | None = None) -> None:
         self.value_ridge = problem.value_ridge
         self.kernel_ridge = problem.kernel_ridge
-        self.form = form or data_form(problem.statistics, problem.sequence_weights)
+        self.form = form or CompiledForm(problem)
 
     def ridge(self, params: Params) -> float:
         """(λ/2)‖V‖² + (μ/2)‖kernel parameters‖²."""
@@ -46,12 +72,22 @@ class Population:
 
     def value_and_gradient(self, params: Params) -> tuple[float, Array]:
         """F and its flat gradient in the blocks of `params`."""
+        if isinstance(self.form, CompiledForm):
+            values, slopes = self.values_and_gradients(params.layout, params.flat[None])
+            return float(values[0]), slopes[0]
         kernels = params.kernels()
         loss, kernel_gradient, value_gradient = self.form.gradient(kernels, params.value)
         value = loss + self.ridge(params)
         kernel_part = self.chain(params, kernel_gradient)
         value_part = value_gradient + self.value_ridge * params.value
         return value, np.concatenate([kernel_part, value_part.reshape(-1)])
+
+    def values_and_gradients(self, layout: Layout, points: Array) -> tuple[Array, Array]:
+        """F, (N,), and ∇F, (N, D), at flat parameters (N, D)."""
+        if isinstance(self.form, CompiledForm):
+            return self.form.objectives(layout, points, (self.value_ridge, self.kernel_ridge))
+        found = [self.value_and_gradient(Params(layout, flat)) for flat in points]
+        return np.array([value for value, _ in found]), np.stack([slope for _, slope in found])
 
     def chain(self, params: Params, kernel_gradient: Array) -> Array:
         """Flat gradient in the kernel parameters from the data gradient in B; ridge added.
@@ -66,38 +102,56 @@ class Population:
         key_part = kernel_gradient.transpose(0, 2, 1) @ query + mu * key
         return np.concatenate([query_part.reshape(-1), key_part.reshape(-1)])
 
+    def value_systems(self, kernels: Array) -> ValueSystems:
+        """A, C and V* at kernels (N, H, d, d)."""
+        if isinstance(self.form, CompiledForm):
+            equations = self.form.systems(kernels)
+        else:
+            parts = [self.form.normal_equations(kernel) for kernel in kernels]
+            equations = NormalEquations(*(np.stack(part) for part in zip(*parts, strict=True)))
+        hessians, factors, minimizers = solve_systems(equations, self.value_ridge)
+        return ValueSystems(hessians, equations.linear, factors, minimizers)
+
     def value_system(self, kernels: Array) -> ValueSystem:
-        """A, C and V* at B (notes, Model)."""
-        hessian, linear = self.form.normal_equations(kernels)
-        hessian = hessian + self.value_ridge * np.eye(len(hessian))
-        factor = factorize(hessian)
-        return ValueSystem(hessian, linear, factor, factor.solve(linear))
+        """A, C and V* at B (notes, Model).
+
+        Raises
+        ------
+        FloatingPointError
+            If A is not positive definite to rounding, nor finite: only after an iterate has
+            diverged, or where a ridge is negligible against the data.
+        """
+        hessians, linears, factors, minimizers = self.value_systems(kernels[None])
+        if np.isnan(minimizers[0, 0, 0]):
+            raise FloatingPointError("the value-block Hessian is not positive definite, nor finite")
+        return ValueSystem(hessians[0], linears[0], Factorized(factors[0]), minimizers[0])
 
     def profile_value(self, params: Params, system: ValueSystem) -> float:
         """P = ½c̄ − ½⟨C, V*⟩ + (μ/2)‖·‖²."""
-        data = 0.5 * self.form.energy - 0.5 * float(np.vdot(system.linear, system.minimizer))
-        return data + self.kernel_penalty(params)
+        saved = 0.5 * float(row_sums((system.linear * system.minimizer).reshape(-1)))
+        return 0.5 * self.form.energy - saved + self.kernel_penalty(params)
 
     def gap(self, params: Params, system: ValueSystem) -> float:
         """F − P = ½⟨V − V*, A(V − V*)⟩ (C1)."""
         lag = stack_heads(params.value) - system.minimizer
-        return 0.5 * float(np.vdot(lag, system.hessian @ lag))
+        return 0.5 * float(row_sums((lag * (system.hessian @ lag)).reshape(-1)))
 
     def profile_kernel_gradient(self, params: Params, minimizer: Array) -> Array:
         """Flat ∇P in the kernel parameters, given V* as (Hd, m) (C2)."""
+        if isinstance(self.form, CompiledForm):
+            split = params.layout.size - minimizer.size
+            point = np.concatenate([params.flat[:split], minimizer.reshape(-1)])
+            ridges = self.value_ridge, self.kernel_ridge
+            return self.form.objectives(params.layout, point[None], ridges, value=False)[1][
+                0, :split
+            ]
         data = self.form.gradient(params.kernels(), minimizer.reshape(params.value.shape)).kernel
         return self.chain(params, data)
 
 
-_POPULATIONS: WeakKeyDictionary[Problem, Population] = WeakKeyDictionary()
-
-
 def population(problem: Problem) -> Population:
     """Return the `Population` of `problem`, built at its first use and remembered."""
-    single_layer(problem)
-    if problem not in _POPULATIONS:
-        _POPULATIONS[problem] = Population(problem)
-    return _POPULATIONS[problem]
+    return single_layer(problem).derived(Population)
 
 
 def client_normal_equations(problem: Problem, kernels: Array) -> NormalEquations:
@@ -107,13 +161,17 @@ def client_normal_equations(problem: Problem, kernels: Array) -> NormalEquations
     -----
     Source: Model. Cost: about 3 S H d³.
     """
-    parts = [one_client_equations(problem, kernels, i) for i in range(problem.num_clients)]
-    hessians, linears = zip(*parts, strict=True)
-    return NormalEquations(np.stack(hessians), np.stack(linears))
+    return _client_equations(problem, kernels, np.arange(problem.num_clients))
 
 
 def one_client_equations(problem: Problem, kernels: Array, client: int) -> NormalEquations:
     """Return H_i(B), (Hd, Hd), and C_i(B), (Hd, m), of one client, without ridge."""
-    held = problem.statistics.take(problem.client(client))
-    weights = np.full(len(held.energy), 1.0 / len(held.energy))
-    return SequenceForm(held, weights).normal_equations(kernels)
+    held = _client_equations(problem, kernels, np.array([client]))
+    return NormalEquations(held.hessian[0], held.linear[0])
+
+
+def _client_equations(problem: Problem, kernels: Array, clients: IntArray) -> NormalEquations:
+    heads, dim = kernels.shape[:2]
+    shape = merged_shape(heads, dim, problem.num_outputs)
+    held = client_systems(client_data(problem, heads), shape, kernels.reshape(1, -1), clients)
+    return NormalEquations(held.hessian[0], held.linear[0])

@@ -10,7 +10,14 @@ import numpy as np
 from linattn._typing import Array, BoolArray, IntArray
 from linattn.data.deep_tokens import DeepProblem, Rows
 from linattn.deep import Trace
-from linattn.oracles.protocol import Features, LocalTask, LocalTrace, explicit_steps
+from linattn.linalg import row_norms
+from linattn.oracles.protocol import (
+    Evaluated,
+    Features,
+    LocalTask,
+    LocalTrace,
+    explicit_steps,
+)
 from linattn.oracles.work import Work, deep_work
 from linattn.types import Params
 
@@ -82,21 +89,40 @@ class DeepOracle:
         """Local steps one after the other."""
         return explicit_steps(self, task)
 
-    def metrics(self, params: Params, names: tuple[str, ...]) -> dict[str, float]:
-        """Those of `DEEP_METRICS` that are asked for."""
+    def gradients(self, clients: IntArray, points: Array) -> tuple[Array, Array]:
+        """F_i of clients[k] at points[k], (P,), and its gradient there, (P, D)."""
+        pairs = list(zip(clients.tolist(), points, strict=True))
+        objectives = np.array([self.objective(i, flat) for i, flat in pairs])
+        return objectives, np.stack([self.gradient(i, flat) for i, flat in pairs])
+
+    def metrics(
+        self,
+        points: Array,
+        names: tuple[str, ...],
+        *,
+        known: Evaluated | None = None,
+        next_round: bool = False,
+    ) -> dict[str, Array]:
+        """Those of `DEEP_METRICS` that are asked for, (N,) each, at server points (N, D)."""
         wanted = [name for name in names if name in DEEP_METRICS]
         if not wanted:
             return {}
-        problem, flat = self.problem, params.flat
-        everything: Rows = [(k, slice(None)) for k in range(len(problem.groups))]
-        loss, gradient = self._loss(flat, everything, problem.sequence_weights)
-        gradient += problem.ridges * flat
+        objectives, gradients = zip(*map(self._global, points), strict=True)
+        slopes = np.stack(gradients)
         out = {
-            "objective": loss + 0.5 * float(problem.ridges @ (flat * flat)),
-            "kernel_gradient_norm": float(np.linalg.norm(gradient[self._kernel])),
-            "value_gradient_norm": float(np.linalg.norm(gradient[~self._kernel])),
+            "objective": np.array(objectives),
+            "kernel_gradient_norm": row_norms(slopes[:, self._kernel]),
+            "value_gradient_norm": row_norms(slopes[:, ~self._kernel]),
         }
         return {name: out[name] for name in wanted}
+
+    def _global(self, flat: Array) -> tuple[float, Array]:
+        """F and ∇F."""
+        problem = self.problem
+        everything: Rows = [(k, slice(None)) for k in range(len(problem.groups))]
+        loss, gradient = self._loss(flat, everything, problem.sequence_weights)
+        objective = loss + 0.5 * float(problem.ridges @ (flat * flat))
+        return objective, gradient + problem.ridges * flat
 
     def objective(self, client: int, flat: Array) -> float:
         """F_i: mean sequence loss plus ridges."""

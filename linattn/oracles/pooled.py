@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from linattn._typing import Array, IntArray
+from linattn.objectives.compiled import CompiledForm
 from linattn.objectives.forms import MomentForm
 from linattn.objectives.population import Population, population
-from linattn.oracles.packing import pack_moments
 from linattn.oracles.protocol import LocalTask, LocalTrace, Oracle, explicit_steps
 from linattn.oracles.statistics import StatisticsOracle
 from linattn.types import Federation, Params, Problem, Statistics, single_layer
@@ -131,9 +131,8 @@ def one_client(problem: Problem, held: Population, like: Params) -> StatisticsOr
     """Return the oracle of a single client whose objective is F, on the form that `held` has."""
     count = problem.num_sequences
     pooled = replace(problem, offsets=np.array([0, count], dtype=np.int64), weights=np.ones(1))
-    if isinstance(held.form, MomentForm):
-        data = pack_moments(pooled, [held.form], like.num_heads)
-        return StatisticsOracle(pooled, like.layout, data=data)
+    if isinstance(held.form, CompiledForm) and isinstance(held.form.twin, MomentForm):
+        return StatisticsOracle(pooled, like.layout, data=held.form.data(like.num_heads)[0])
     weighted = weigh_sequences(problem.statistics, problem.sequence_weights * count)
     return StatisticsOracle(replace(pooled, statistics=weighted), like.layout)
 

@@ -92,6 +92,31 @@ class LocalTrace(NamedTuple):
     full_gradients: Array
 
 
+class Evaluated(NamedTuple):
+    """F, (N,), and ∇F, (N, D), at N server points, ridges included."""
+
+    objectives: Array
+    gradients: Array
+
+
+class Rounds(NamedTuple):
+    """Several whole rounds of everybody on full batches, averaged as given.
+
+    Attributes
+    ----------
+    path : array, shape (N, D)
+        Server parameters after every round.
+    drifts : array, shape (N, 2)
+        (Σ w_i ‖·_i − mean‖²)^½ of kernel and value entries, just before averaging.
+    starts : Evaluated or None
+        What the first local steps tell of the point where every round starts.
+    """
+
+    path: Array
+    drifts: Array
+    starts: Evaluated | None
+
+
 class Features(NamedTuple):
     """Representations of some sequences, one row each, and how gradients return from them.
 
@@ -125,8 +150,22 @@ class Oracle(Protocol):
     def train(self, task: LocalTask) -> tuple[Array, LocalTrace | None]:
         """Run the local steps of a task; return the ends (P, D) and, if recorded, the trace."""
 
-    def metrics(self, params: Params, names: tuple[str, ...]) -> dict[str, float]:
-        """Global quantities at server parameters."""
+    def gradients(self, clients: IntArray, points: Array) -> tuple[Array, Array]:
+        """F_i of clients[k] at points[k], (P,), and its gradient there, (P, D)."""
+
+    def metrics(
+        self,
+        points: Array,
+        names: tuple[str, ...],
+        *,
+        known: Evaluated | None = None,
+        next_round: bool = False,
+    ) -> dict[str, Array]:
+        """Those of `metric_names` that are asked for, (N,) each, at server points (N, D).
+
+        F and ∇F may be `known` at the first of them. With `next_round` the gradients of all clients
+        at the last point will be asked for by the next round.
+        """
 
     def objective(self, client: int, flat: Array) -> float:
         """F_i at flat parameters."""

@@ -14,6 +14,7 @@ from linattn._settings import (
 )
 from linattn._threads import one_blas_thread
 from linattn._typing import Array, IntArray
+from linattn.linalg import weighted_sum
 from linattn.oracles.pooled import PooledDescent, central_round
 from linattn.oracles.protocol import LocalTask, oracle_of
 from linattn.types import Federation, Params
@@ -131,7 +132,7 @@ class RoundMaps:
 
     def federated(self, flat: Array, t: int) -> Array:
         """Σ p_i Φ_i, one round of FedAvg: (D,) -> (D,)."""
-        return np.asarray(self.weights @ self.clients(flat[None], t)[0])
+        return weighted_sum(self.weights, self.clients(flat[None], t)[0])
 
     def central(self, flat: Array, t: int) -> Array:
         """Φ, one round without clients: (D,) -> (D,) or (N, D) -> (N, D)."""

@@ -103,11 +103,13 @@ def drop_ridge(honest):
 
 
 def drop_chain_ridge(honest):
-    def chain(self, params, kernel_gradient):
-        size = params.layout.size - params.value.size
-        return honest(self, params, kernel_gradient) - self.kernel_ridge * params.flat[:size]
+    def values_and_gradients(self, layout, points):
+        values, slopes = honest(self, layout, points)
+        kernel = layout.mask(layout.kernel_blocks)
+        slopes[:, kernel] -= self.kernel_ridge * points[:, kernel]
+        return values, slopes
 
-    return chain
+    return values_and_gradients
 
 
 def kept(*shares):
@@ -162,7 +164,7 @@ TERMS = [
     Term("C10", OURS + "c10_mismatch:", "aggregation_mismatch",
          lambda honest: lambda *a: honest(*a)._replace(query_key=0 * honest(*a).query_key),
          instance(1, 5, 0.02, start=factored)),
-    Term("C11", POPULATION, "chain", drop_chain_ridge, instance()),
+    Term("C11", POPULATION, "values_and_gradients", drop_chain_ridge, instance()),
     Term("C12", OURS + "c11_symmetry:", "_data_loss",
          lambda honest: lambda instance, params: la.Joint(instance.problem).value(params),
          instance(start=factored)),

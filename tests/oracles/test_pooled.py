@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 import linattn as la
 from linattn.objectives.forms import MomentForm, SequenceForm
+from linattn.objectives.packing import prefers_client_moments
 from linattn.objectives.population import Population
-from linattn.oracles.packing import prefers_client_moments
 from linattn.oracles.pooled import PooledDescent, central_round, one_client, weigh_sequences
 from linattn.oracles.protocol import LocalTask
 

@@ -5,6 +5,7 @@ import pytest
 
 import linattn as la
 from linattn._kernels.layout import BLOCK_SEQUENCES
+from linattn.objectives.forms import SequenceForm
 from linattn.objectives.population import Population
 from linattn.oracles.statistics import StatisticsOracle
 from linattn.types import Problem
@@ -39,7 +40,8 @@ def gradient_of(problem, chosen, params):
         problem.kernel_ridge,
         problem.readout,
     )
-    return Population(part).value_and_gradient(params)[1]
+    form = SequenceForm(part.statistics, part.sequence_weights)
+    return Population(part, form).value_and_gradient(params)[1]
 
 
 @pytest.mark.parametrize("readout", ["token", "mean", "last"])

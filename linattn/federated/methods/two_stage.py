@@ -21,6 +21,7 @@ from linattn.federated.method import (
     average,
     train_everything,
 )
+from linattn.federated.stretch import promised_rounds
 from linattn.objectives.steps import frozen_step
 from linattn.types import single_layer
 
@@ -137,7 +138,8 @@ class TwoStages:
     def plan(self, context: RoundContext, memory: StageMemory) -> Plan:
         """All blocks, then what the second stage trains of those that are not frozen."""
         if not self.is_frozen(context, memory):
-            return train_everything(context, memory)
+            left = 1 if self.rule is not None else self.length - context.round
+            return train_everything(context, memory)._replace(rounds=left)
         moving = self._moving(context)
         asked = self.second.plan(context, self._server(context, memory))
         step = asked.local_lr
@@ -145,7 +147,12 @@ class TwoStages:
             step = frozen_step(context.problem, context.params, step, self.frozen_lr)
         blocks = None if asked.blocks is None else tuple(part & moving for part in asked.blocks)
         return Plan(
-            asked.trained & moving, step, blocks, asked.kept & moving, asked.generated & moving
+            asked.trained & moving,
+            step,
+            blocks,
+            asked.kept & moving,
+            asked.generated & moving,
+            promised_rounds(self.second, asked),
         )
 
     def sampling(self, context: RoundContext, memory: StageMemory) -> Sampling:

@@ -1,0 +1,136 @@
+"""Several rounds at once, where a method promises that nothing but averaging happens in them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+
+from linattn._typing import Array, IntArray
+from linattn.federated.driver import RoundDriver, task_plan
+from linattn.federated.method import FOREVER, Method, Plan, RoundContext, train_everything
+from linattn.linalg import weighted_spread, weighted_sum
+from linattn.oracles.protocol import Evaluated, LocalTask, Rounds
+
+# A method that fills one of these may do something in a round that the next one depends on.
+ACTIVE_SLOTS = (
+    "sampling",
+    "client_memory",
+    "probe",
+    "start",
+    "direction",
+    "penalty_gradient",
+    "review",
+    "update_client",
+    "aggregate",
+)
+
+
+class Stretch(NamedTuple):
+    """Finished rounds under one plan: what the history sees.
+
+    Attributes
+    ----------
+    first : int
+        Number of the first round.
+    plan : Plan
+    path : array, shape (N, D)
+        Server parameters after every round.
+    bills : array of int, shape (N, 3)
+        Floats up, floats down and multiply-adds of every round.
+    drifts : array, shape (N, 2)
+        (Σ w_i ‖·_i − mean‖²)^½ of kernel and value entries, just before averaging.
+    starts : Evaluated or None
+        F and ∇F where every round starts, if its first local steps told.
+    context : RoundContext or None
+        What the slots of the method saw, of a single round.
+    """
+
+    first: int
+    plan: Plan
+    path: Array
+    bills: IntArray
+    drifts: Array
+    starts: Evaluated | None = None
+    context: RoundContext | None = None
+
+
+@runtime_checkable
+class RunsRounds(Protocol):
+    """An oracle that can run several rounds of everybody at once."""
+
+    def together(self, task: LocalTask) -> int:
+        """How many rounds like this one pay to run in one call."""
+
+    def rounds(self, task: LocalTask, weights: Array, count: int) -> Rounds:
+        """Whole rounds of everybody, the first of which is `task`, averaged with `weights`."""
+
+
+def may_stretch(driver: RoundDriver) -> bool:
+    """Whether rounds may be plain: everybody takes E steps of one size on full batches.
+
+    What the plan of a round promises is asked later.
+    """
+    settings, method = driver.settings, driver.method
+    return (
+        settings.batch_size is None
+        and settings.stragglers == 0.0
+        and isinstance(settings.local_steps, int)
+        and isinstance(settings.local_lr, float)
+        and settings.sampling.is_everybody(driver.oracle.num_clients)
+        and all(getattr(method, name) is None for name in ACTIVE_SLOTS)
+        and not driver.record
+        and isinstance(driver.oracle, RunsRounds)
+    )
+
+
+def advance(driver: RoundDriver, t: int, limit: int) -> Stretch:
+    """Run round t, and up to `limit` rounds where they are plain and one call may run several."""
+    if limit > 1:
+        oracle, context = driver.oracle, driver.context(t)
+        assert isinstance(oracle, RunsRounds)
+        driver.begin(context)
+        context = driver.planned(context)
+        limit = min(limit, _plain_rounds(driver.method, task_plan(context)))
+        if limit > 1:
+            task = driver.task(context)
+            limit = min(limit, oracle.together(task))
+            if limit > 1:
+                found = oracle.rounds(task, context.weights, limit)
+                return _settle(driver, context, task, found)
+    return _single(driver, t)
+
+
+def promised_rounds(method: Method, plan: Plan) -> int:
+    """Return for how many rounds plan and extra costs of a method stay as they are, from now on."""
+    if method.plan is train_everything and method.extra_cost is None:
+        return FOREVER
+    return plan.rounds
+
+
+def _plain_rounds(method: Method, plan: Plan) -> int:
+    """For how many rounds all train and share the same blocks."""
+    plain = plan.trained and plan.blocks is None and not plan.kept and not plan.generated
+    return promised_rounds(method, plan) if plain else 1
+
+
+def _settle(driver: RoundDriver, context: RoundContext, task: LocalTask, found: Rounds) -> Stretch:
+    """Account for plain rounds, and let the driver go on from their end."""
+    plan, everybody, count = task_plan(context), context.participants, len(found.path)
+    first = driver.traffic.download(everybody)
+    driver.traffic.publish(plan.trained)
+    downloads = [first, *driver.traffic.repeat(everybody, plan.trained, count - 1)]
+    bills = np.tile(driver.costs(context, task), (count, 1))
+    bills[:, 1] += downloads
+    driver.adopt(context.round, plan, found.path[-1])
+    return Stretch(context.round, plan, found.path, bills, found.drifts, found.starts)
+
+
+def _single(driver: RoundDriver, t: int) -> Stretch:
+    """One round of any method."""
+    done = driver.step(t)
+    bill = np.array([[done.floats_up, done.floats_down, done.multiply_adds]])
+    weights, ends = done.context.weights, done.ends
+    mean, kernel = weighted_sum(weights, ends), driver.mask(driver.params.layout.kernel_blocks)
+    drifts = [weighted_spread(weights, ends[:, part], mean[part]) for part in (kernel, ~kernel)]
+    return Stretch(t, done.plan, done.flat[None], bill, np.array([drifts]), context=done.context)

@@ -1,0 +1,346 @@
+"""What compiled code says of single clients: objectives, gradients, Hessian products, systems."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from linattn._threads import available_threads, in_threads, one_blas_thread
+from linattn._typing import AnyArray, Array, IntArray
+from linattn.objectives.forms import NormalEquations
+from linattn.objectives.packing import batch_room
+from linattn.types import Layout
+
+if TYPE_CHECKING:
+    from linattn._kernels.layout import Data, Shape
+    from linattn._kernels.local import Batches, Course, Record, Rule
+
+# Multiply-adds below which another thread costs more than it saves (about a millisecond).
+WORK_PER_THREAD = 10**7
+# Sums over many clients are taken in this many groups, whatever the number of threads.
+MAX_GROUPS = 16
+
+
+def full_work(data: Data, shape: Shape, clients: IntArray, *, steps: int) -> int:
+    """Return about how many multiply-adds local steps of clients take, on full batches."""
+    if data.width:
+        return 2 * steps * len(clients) * int(data.moments.shape[1])
+    sequences = int(np.diff(data.offsets)[clients].sum())
+    return sequences * steps * (5 * shape.heads + 1) * shape.dim**2 * shape.outputs
+
+
+def thread_bounds(data: Data, shape: Shape, clients: IntArray, *, steps: int = 1) -> list[int]:
+    """Where to cut clients into parts of about equal work, one per thread that pays for itself.
+
+    Every client is computed alone, so the bits do not depend on the parts.
+    """
+    if data.width or len(clients) == 1:
+        return [0, len(clients)]  # moments take less time than a thread takes to start
+    work = full_work(data, shape, clients, steps=steps)
+    count = min(available_threads(), len(clients), work // WORK_PER_THREAD)
+    done = np.cumsum(np.diff(data.offsets)[clients])
+    cuts = np.searchsorted(done, [done[-1] * k / count for k in range(1, count)]) + 1
+    return sorted({0, *cuts.tolist(), len(clients)})
+
+
+def client_gradients(
+    data: Data,
+    shape: Shape,
+    clients: IntArray,
+    points: Array,
+    *,
+    ridges: tuple[float, float] = (0.0, 0.0),
+    kernel: bool = True,
+    value: bool = True,
+    batches: Sequence[IntArray] | None = None,
+) -> tuple[Array, Array]:
+    """Return F_i of clients[k] at points[k], (P,), and its gradient, (P, D).
+
+    Parameters
+    ----------
+    data : Data
+    shape : Shape
+    clients : array of int, shape (P,)
+    points : array, shape (P, D), or (1, D) for all
+    ridges : tuple of float
+        λ and μ.
+    kernel, value : bool
+        Whether the gradient in the kernel and in the value block is wanted; zeros if not.
+    batches : sequence of array of int, optional
+        One minibatch for each client; the loss is then not meant to be read.
+
+    Notes
+    -----
+    Source: Model. Cost: of sequences (5H + 1) d² m multiply-adds each (token readout),
+    H d² m less without the kernel part, 2H d² m less without the value part.
+    """
+    from linattn._kernels.layout import Ridges
+    from linattn._kernels.local import Start, train
+    from linattn._kernels.sequences import Wanted
+
+    size, places = points.shape[1], _plain(points)
+    losses, out = np.empty(len(clients)), np.empty((len(clients), size))
+    held, wanted, chosen = Ridges(*ridges), Wanted(True, kernel, value), _plain(clients)
+    drawn, (rule, record, course) = minibatches(data, batches), _no_steps(size)
+
+    def part(of: slice) -> None:
+        here = places[of] if len(places) > 1 else places
+        start = Start(here, out[of], losses[of], False)
+        train(data, shape, held, wanted, chosen[of], start, rule, 0, drawn, record, course)
+
+    # A room for one minibatch cannot be shared by threads.
+    bounds = [0, len(clients)] if batches else thread_bounds(data, shape, clients)
+    with _alone(data):
+        in_threads(part, bounds)
+    return losses, out
+
+
+@lru_cache(maxsize=16)
+def _no_steps(size: int) -> tuple[Rule, Record, Course]:
+    """A rule for nobody, a record of nothing, no rounds."""
+    from linattn._kernels.local import Record, Rule
+
+    nothing, rows = np.zeros((0, 0, size)), np.zeros((0, size))
+    rule = Rule(0.0, 0.0, np.zeros(size), rows, rows)
+    return rule, Record(nothing, nothing, nothing), no_rounds(size)
+
+
+@lru_cache(maxsize=16)
+def no_rounds(size: int) -> Course:
+    """Return the course of no whole round."""
+    return new_course(np.zeros(0), np.zeros(size), 0)
+
+
+def new_course(weights: Array, start: Array, count: int) -> Course:
+    """Return room for `count` whole rounds of all clients from a server point (D,)."""
+    from linattn._kernels.local import Course
+
+    path = np.empty((count + 1, start.size))
+    path[0] = start
+    return Course(
+        weights, path, np.empty(count), np.empty((count, start.size)), np.empty((count, 2))
+    )
+
+
+def client_products(
+    data: Data, shape: Shape, clients: IntArray, points: Array, directions: Array
+) -> Array:
+    """Return ∇²(data loss of clients[k]) at merged points[k] applied to directions[k], (P, D).
+
+    Parameters
+    ----------
+    data : Data
+    shape : Shape
+        Of a merged kernel.
+    clients : array of int, shape (P,)
+    points, directions : array, shape (P, D), or (1, D) for all
+
+    Notes
+    -----
+    Source: Second derivatives. Cost: about twice that of a gradient.
+    """
+    from linattn._kernels.second_order import products
+
+    out = np.empty((len(clients), points.shape[1]))
+    chosen, rows = _plain(clients), [_plain(points), _plain(directions)]
+
+    def part(of: slice) -> None:
+        here, there = (held[of] if len(held) > 1 else held for held in rows)
+        products(data, shape, chosen[of], here, there, out[of])
+
+    with _alone(data):
+        in_threads(part, thread_bounds(data, shape, clients, steps=2))
+    return out
+
+
+def _plain(array: AnyArray) -> AnyArray:
+    """The array itself, or a copy if it is read-only or not contiguous: another compiled type."""
+    return array if array.flags.carray else np.array(array, order="C")
+
+
+def _alone(data: Data) -> AbstractContextManager[None]:
+    """BLAS on one thread, wherever compiled code calls it."""
+    return nullcontext() if data.width and not data.pair.size else one_blas_thread()
+
+
+def client_systems(
+    data: Data, shape: Shape, kernels: Array, clients: IntArray, weights: Array | None = None
+) -> NormalEquations:
+    """Return H_i(B), (N, P, Hd, Hd), and C_i(B), (N, P, Hd, m), of clients at N kernels.
+
+    With weights, (P,), return weighted sums over some groups of clients instead, (N, groups, …),
+    which do not depend on the number of threads.
+
+    Parameters
+    ----------
+    data : Data
+    shape : Shape
+    kernels : array, shape (N, H·d·d)
+    clients : array of int, shape (P,)
+    weights : array, shape (P,), optional
+
+    Notes
+    -----
+    Source: Model. Cost: of sequences H(H + 5)/2 d³ multiply-adds each (token readout).
+    """
+    from linattn._kernels.second_order import systems
+
+    (points, _), count, size = kernels.shape, len(clients), shape.heads * shape.dim
+    groups = count if weights is None else min(count, MAX_GROUPS)
+    hessians = np.zeros((points * groups, size, size))
+    linears = np.zeros((points * groups, size, shape.outputs))
+    group = np.arange(count) * groups // count
+    slots = (np.arange(points)[:, None] * groups + group).reshape(-1)
+    chosen = np.tile(_plain(clients), points)
+    factors = np.tile(np.ones(count) if weights is None else weights, points)
+    held = _plain(kernels)
+
+    def part(of: slice) -> None:
+        inside = slice(*np.searchsorted(slots, [of.start, of.stop]))
+        first = of.start // groups
+        begin = of.start - first * groups
+        systems(
+            data,
+            shape,
+            chosen[inside],
+            factors[inside],
+            slots[inside] - of.start + begin,
+            held[first:],
+            groups,
+            begin,
+            hessians[of],
+            linears[of],
+        )
+
+    with _alone(data):
+        in_threads(part, _group_bounds(data, shape, chosen, slots))
+    return NormalEquations(
+        hessians.reshape(points, groups, size, size),
+        linears.reshape(points, groups, size, shape.outputs),
+    )
+
+
+def _group_bounds(data: Data, shape: Shape, clients: IntArray, slots: IntArray) -> list[int]:
+    """Where to cut groups of clients into parts for threads."""
+    each = shape.heads * (shape.heads + 5) // 2 * shape.dim / (5 * shape.heads + 1) / shape.outputs
+    bounds = thread_bounds(data, shape, clients, steps=max(1, round(each)))
+    return sorted({*(slots[bounds[:-1]].tolist()), int(slots[-1]) + 1})
+
+
+def solve_systems(held: NormalEquations, ridge: float) -> tuple[Array, Array, Array]:
+    """Return A = H + λI, its lower Cholesky factor and V* = A⁻¹C of N systems.
+
+    Factor and V* are NaN where A is not positive definite to rounding, nor finite.
+
+    Notes
+    -----
+    Source: Model. Cost: (Hd)³/3 + (Hd)² m multiply-adds each.
+    """
+    from linattn._kernels.solve import solve
+
+    hessians = np.array(held.hessian)
+    factors, solutions = np.empty_like(hessians), np.empty_like(held.linear)
+    solve(hessians, held.linear, ridge, factors, solutions)
+    return hessians, factors, solutions
+
+
+def minibatches(data: Data, batches: Sequence[IntArray] | None) -> Batches:
+    """Return minibatches (E, b) or (b,) of every participant as compiled code reads them."""
+    from linattn._kernels.local import Batches
+
+    if batches is None:
+        return _no_batches(data.kind, *data.cross.shape[1:])
+    flat = [np.ascontiguousarray(batch, dtype=np.int64).reshape(-1) for batch in batches]
+    offsets = np.cumsum([0, *(batch.size for batch in flat)])
+    largest = max(batch.shape[-1] for batch in batches)
+    room = batch_room(data.kind, largest, *data.cross.shape[1:])
+    return Batches(np.concatenate(flat), offsets, room)
+
+
+@lru_cache(maxsize=16)
+def _no_batches(kind: int, outputs: int, dim: int) -> Batches:
+    """Full batches."""
+    from linattn._kernels.local import Batches
+
+    nothing = np.zeros(0, dtype=np.int64)
+    return Batches(nothing, nothing, batch_room(kind, 0, outputs, dim))
+
+
+def value_steps(
+    hessians: Array,
+    linears: Array,
+    starts: Array,
+    *,
+    local_lr: float,
+    local_steps: int,
+    prox: float = 0.0,
+    anchor: Array | None = None,
+    shift: Array | None = None,
+    record: tuple[Array, Array] | None = None,
+    course: Course | None = None,
+) -> Array:
+    """Return where gradient steps on ½⟨V, A_iV⟩ − ⟨C_i, V⟩ + prox/2 ‖V − anchor‖² + ⟨shift_i, V⟩
+    end.
+
+    Parameters
+    ----------
+    hessians : array, shape (P, Hd, Hd)
+    linears : array, shape (P, Hd, m)
+    starts, shift : array, shape (P, Hd·m)
+    local_lr : float
+    local_steps : int
+    prox : float
+    anchor : array, shape (Hd·m,)
+    record : tuple of array, shape (E, P, Hd·m) or (0, P, Hd·m)
+        Filled with the places and the gradients there, without prox and shift.
+    course : Course, optional
+        Whole rounds of all from `course.path`, which is filled.
+
+    Notes
+    -----
+    Source: Frozen stage, whose closed form tests compare with these steps. Cost: (Hd)² m
+    multiply-adds per step.
+    """
+    from linattn._kernels.local import Record, Rule, train_values
+
+    nothing = np.zeros((0, *starts.shape))
+    places, slopes = (nothing, nothing) if record is None else record
+    rule = Rule(
+        float(local_lr),
+        float(prox),
+        np.zeros(starts.shape[1]) if anchor is None else np.array(anchor),
+        np.ones(starts.shape),
+        nothing[:, 0] if shift is None else np.ascontiguousarray(shift),
+    )
+    with one_blas_thread():
+        return np.asarray(
+            train_values(
+                np.ascontiguousarray(hessians),
+                np.ascontiguousarray(linears),
+                np.array(starts),
+                rule,
+                local_steps,
+                Record(places, slopes, nothing),
+                no_rounds(starts.shape[1]) if course is None else course,
+            )
+        )
+
+
+@lru_cache(maxsize=64)
+def shape_of(layout: Layout) -> Shape:
+    """Return the sizes of the blocks of a single-layer model, for compiled code."""
+    from linattn._kernels.layout import Shape
+
+    heads, dim, outputs = layout.shapes["value"]
+    return Shape(heads, dim, outputs, layout.shapes["query"][-1] if "query" in layout.shapes else 0)
+
+
+def merged_shape(heads: int, dim: int, outputs: int) -> Shape:
+    """Return the sizes of a value block and of a merged kernel."""
+    from linattn._kernels.layout import Shape
+
+    return Shape(heads, dim, outputs, 0)
