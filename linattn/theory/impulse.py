@@ -13,9 +13,10 @@ from linattn._settings import (
     step_schedule,
 )
 from linattn._threads import one_blas_thread
-from linattn._typing import Array, IntArray
-from linattn.oracles.pooled import PooledDescent, central_round
+from linattn._typing import Array
+from linattn.oracles.pooled import PooledDescent, central_work
 from linattn.oracles.protocol import LocalTask, oracle_of
+from linattn.oracles.unequal import train_unequal
 from linattn.types import Federation, Params
 
 
@@ -101,7 +102,7 @@ class RoundMaps:
         self.weights = problem.weights
         self.local_steps = check_local_steps(local_steps, problem.num_clients)
         self._step: Step = step_schedule("local_lr", local_lr, rounds=rounds)
-        self._central = central_round(problem.weights, self.local_steps)
+        self._central = central_work(problem.weights, self.local_steps)
         self._descent = PooledDescent(problem, like, self._central.weights)
 
     def step_size(self, t: int) -> float:
@@ -116,18 +117,17 @@ class RoundMaps:
     def clients(self, flats: Array, t: int) -> Array:
         """Φ_i of every client from every start: (N, D) -> (N, C, D)."""
         count, clients = len(flats), len(self.weights)
-        ends = np.empty((count, clients, flats.shape[1]))
-        steps = np.broadcast_to(np.asarray(self.local_steps), (clients,))
-        for number in np.unique(steps).tolist():
-            where: IntArray = np.flatnonzero(steps == number)
-            task = LocalTask.plain(
-                np.tile(where, count),
-                np.repeat(flats, len(where), axis=0),
-                local_steps=number,
-                local_lr=self.step_size(t),
-            )
-            ends[:, where] = self._oracle.train(task)[0].reshape(count, len(where), -1)
-        return ends
+        task = LocalTask.plain(
+            np.tile(np.arange(clients), count),
+            np.repeat(flats, clients, axis=0),
+            local_steps=int(np.max(self.local_steps)),
+            local_lr=self.step_size(t),
+        )
+        if isinstance(self.local_steps, int):
+            ends = self._oracle.train(task)[0]
+        else:
+            ends = train_unequal(self._oracle.train, task, np.tile(self.local_steps, count))[0]
+        return np.asarray(ends.reshape(count, clients, -1))
 
     def federated(self, flat: Array, t: int) -> Array:
         """Σ p_i Φ_i, one round of FedAvg: (D,) -> (D,)."""
