@@ -83,6 +83,8 @@ class RoundMaps:
         η, or η_t of round t.
     rounds : int, optional
         How many entries an array of step sizes needs.
+    weights : array, shape (C,), optional
+        Averaging weights; default p_i.
 
     Notes
     -----
@@ -97,12 +99,13 @@ class RoundMaps:
         local_steps: LocalSteps,
         local_lr: StepSize,
         rounds: int | None = None,
+        weights: Array | None = None,
     ) -> None:
         self._oracle = oracle_of(problem, like)
-        self.weights = problem.weights
+        self.weights = problem.weights if weights is None else weights
         self.local_steps = check_local_steps(local_steps, problem.num_clients)
         self._step: Step = step_schedule("local_lr", local_lr, rounds=rounds)
-        self._central = central_work(problem.weights, self.local_steps)
+        self._central = central_work(self.weights, self.local_steps)
         self._descent = PooledDescent(problem, like, self._central.weights)
 
     def step_size(self, t: int) -> float:

@@ -110,6 +110,9 @@ class Course(Protocol):
     def correct(self, state: Array, t: int, ahead: Array, nodes: list[Node]) -> Array:
         """The same as `ahead` with a node at its end."""
 
+    def error(self, node: Node, predicted: Array) -> float:
+        """How far off a predicted impulse is, relative to the measured one; NaN if not finite."""
+
     def trouble(self, state: Array) -> str:
         """Why a state has diverged, or nothing."""
 
@@ -147,6 +150,10 @@ class Forced:
             flat = self.maps.central(flat, t + j) + push
             out[j] = flat
         return out
+
+    def error(self, node: Node, predicted: Array) -> float:
+        """e = ‖I_new − I_predicted‖/‖I_new‖."""
+        return mismatch(node.impulse, predicted, node.floor)
 
     def trouble(self, state: Array) -> str:
         """Not finite, or of an objective that is not."""
@@ -229,7 +236,8 @@ class _Walk:
         """Measure at the end of the interval; reject it, or correct and accept it."""
         t, times = self.t, self.course.clock.times
         node = self.course.measure(ahead[-1], stop)
-        error = mismatch(node, polynomial(self.nodes[-ORDER - 1 :], times[stop : stop + 1])[0])
+        predicted = polynomial(self.nodes[-ORDER - 1 :], times[stop : stop + 1])[0]
+        error = self.course.error(node, predicted)
         if not error <= REJECT * self.tolerance and stop > t + 1:
             self.rejected += 1
             self.interval = (stop - t) // 2
@@ -248,10 +256,10 @@ class _Walk:
             self.outcome = Outcome("completed", self.t, "")
 
 
-def mismatch(node: Node, predicted: Array) -> float:
-    """e = ‖I_new − I_predicted‖/‖I_new‖; NaN where an impulse is not finite."""
-    gap = float(np.linalg.norm(node.impulse - predicted))
-    return gap / max(float(np.linalg.norm(node.impulse)), node.floor)
+def mismatch(impulse: Array, predicted: Array, floor: float) -> float:
+    """Relative error; of impulses below the floor, relative to the floor."""
+    gap = float(np.linalg.norm(impulse - predicted))
+    return gap / max(float(np.linalg.norm(impulse)), floor)
 
 
 def next_interval(interval: int, tolerance: float, error: float) -> int:
