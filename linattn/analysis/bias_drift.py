@@ -10,7 +10,7 @@ import numpy as np
 from linattn._checks import real
 from linattn._settings import LocalSteps, Sampling, check_local_steps, constant_step, step_at
 from linattn._threads import one_blas_thread
-from linattn._typing import IntArray
+from linattn._typing import Array, BoolArray, IntArray
 from linattn.analysis.centralized import CentralizedDescent
 from linattn.analysis.synchronized import (
     central_round,
@@ -250,18 +250,16 @@ def _table(
         "reference": target,
         "lower_bound": float("nan") if bound is None else bound,
         "certified": isinstance(found, Reference) and found.certified,
-        "warmup_star": warmup_star(lengths, rows),
+        "warmup_star": warmup_star(lengths, variables["objective"][1], variables["stable"][1]),
     }
     return xr.Dataset(variables, coords={"warmup": lengths}, attrs=attributes)
 
 
-def warmup_star(lengths: Sequence[int], rows: Sequence[Row]) -> int | None:
+def warmup_star(lengths: Sequence[int], objective: Array, stable: BoolArray) -> int | None:
     """Return T*, the smallest argmin of the objective over stable entries, None without one."""
-    best = min(
-        ((row.objective, t) for t, row in zip(lengths, rows, strict=True) if row.stable),
-        default=(INF, None),
-    )
-    return best[1] if np.isfinite(best[0]) else None
+    held = np.where(stable & np.isfinite(objective), objective, INF)
+    best = int(np.argmin(held))
+    return int(lengths[best]) if np.isfinite(held[best]) else None
 
 
 def _recorded(

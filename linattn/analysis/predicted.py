@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from linattn._checks import real
+from linattn._settings import LocalSteps, Sampling, check_sampling
 from linattn.analysis.bias_drift import bias_drift
-from linattn.analysis.centralized import CentralizedDescent
+from linattn.analysis.predicted_noise import in_expectation
 from linattn.analysis.regret import has_tradeoff, relative_regret
 from linattn.analysis.study_cell import default_grid
 from linattn.analysis.synchronized import check_lengths
 from linattn.objectives.joint import check_fits
 from linattn.objectives.reference import Reference, reference_value
+from linattn.theory.ensemble import REACH, PredictedEnsemble, predict_ensemble
 from linattn.theory.prediction import PredictedRun, predict_run
 from linattn.types import Params, Problem
 
 if TYPE_CHECKING:
     import xarray as xr
 
-COARSER = 3.0
+COARSER = 4.0
 """The second prediction has a tolerance this many times larger."""
+SAFETY = 2.0
+"""The estimated error is this many times the change between the two."""
 MOVED = 0.05
-"""Share of the stake by which T̂ may move between two tolerances."""
+"""Share of the stake by which T̂ may move between them."""
+CHANGED = 0.25
+"""Share of its excess by which the expected objective at T̂ may change between them."""
+NEAR = 1.0
+"""Reach of the sigma points of the second prediction of an ensemble."""
 
 
 def predict_trade_off(
@@ -32,14 +41,21 @@ def predict_trade_off(
     params: Params,
     *,
     rounds: int,
-    local_steps: int,
+    local_steps: LocalSteps,
     local_lr: float,
     warmup_lengths: Sequence[int] | None = None,
+    participation: float = 1.0,
+    batch_size: int | None = None,
+    sampling: str = "uniform",
     tolerance: float = 0.01,
     frozen_lr: float | str | None = None,
     reference: float | Reference | None = None,
 ) -> xr.Dataset:
     """Return the table of `bias_drift` along the predicted run, and whether to trust it.
+
+    With sampling or minibatches the table is in expectation over all draws, of the warm-up too:
+    ``profile`` is E P(B_T), ``objective`` E F(B_T, V_R), the other parts are those of the mean
+    path, and ``value_noise`` holds what the spread adds.
 
     Parameters
     ----------
@@ -47,11 +63,14 @@ def predict_trade_off(
     params : Params
         Start of the warm-up.
     rounds, local_steps, local_lr
-        R, E, η, as in `bias_drift`.
+        R, E or the E_i, η, as in `bias_drift`.
     warmup_lengths : sequence of int, optional
         T in 0..R; default every one up to 200, else 200 of them; 0 and R are always there.
+    participation, batch_size, sampling
+        As in `run`, for both stages.
     tolerance : float
-        Of `predict_run`. A second prediction at three times of it tells the error.
+        Of `predict_run` or `predict_ensemble`. A second prediction at four times of it, that of an
+        ensemble with sigma points at one standard deviation, tells the error.
     frozen_lr : None, float or "safe"
         Step size of the frozen stage, as in `fed_frozen`.
     reference : float or Reference, optional
@@ -60,71 +79,130 @@ def predict_trade_off(
     Returns
     -------
     xarray.Dataset
-        As of `bias_drift`, with further attributes: ``curve_error``, the largest change of the
-        objective between the two tolerances relative to its excess over P_ref; ``trusted`` and
-        ``reason``; ``num_impulses``, ``num_rejected`` and ``amplification`` of the prediction.
-        ``warmup_star`` is T̂. Not trusted where T̂ moves between the tolerances by more than 5 % of
-        the stake in value, the stake is below 1e-3 of what training gains, the run is chaotic, or
-        no length is stable.
+        As of `bias_drift`; ``warmup_star`` is T̂. Further attributes: ``curve_error``, twice the
+        largest change of the objective between the two predictions relative to its excess over
+        P_ref; ``trusted`` and ``reason``; ``num_impulses`` and ``num_rejected`` of the prediction;
+        ``amplification`` of the run (NaN for ensembles).
+
+        Not trusted where T̂ moves between the predictions by more than 5 % of the stake in value,
+        the stake is below 1e-3 of what training gains, the run is chaotic, no length is stable, or
+        the expected excess at T̂ changes by more than a quarter.
 
     Raises
     ------
     TypeError, ValueError
-        As `bias_drift` and `predict_run` do.
+        As `bias_drift`, `predict_run`, `predict_ensemble` and `frozen_moments` do.
 
     Notes
     -----
-    Source: C24, C9. Cost: two predictions (see `predict_run`), E·R centralized steps, and two
-    eigendecompositions per T.
+    Source: C24, C9; under sampling C19, C20. Cost: two predictions (see `predict_run`,
+    `predict_ensemble`), E·R centralized steps, and two eigendecompositions per T; under sampling
+    4r + 2 more.
     """
     check_fits(problem, params)
     real("tolerance", tolerance, minimum=0.0)
     asked = default_grid(rounds) if warmup_lengths is None else warmup_lengths
-    lengths = check_lengths([0, rounds, *asked], rounds)
-    found = reference_value(problem, like=params) if reference is None else reference
-    descent = CentralizedDescent(problem, params, local_lr)
-
-    def predicted(tolerance: float, *, check_chaos: bool) -> tuple[PredictedRun, xr.Dataset]:
-        run = predict_run(
-            problem,
-            params,
-            rounds=rounds,
-            local_steps=local_steps,
-            local_lr=local_lr,
-            tolerance=tolerance,
-            check_chaos=check_chaos,
-        )
-        return run, bias_drift(
-            problem,
-            params,
-            warmup_lengths=lengths,
-            rounds=rounds,
-            local_steps=local_steps,
-            local_lr=local_lr,
-            frozen_lr=frozen_lr,
-            reference=found,
-            path=filled(run, rounds),
-            descent=descent,
-        )
-
-    fine, table = predicted(tolerance, check_chaos=True)
-    other = predicted(COARSER * tolerance, check_chaos=False)[1] if tolerance > 0.0 else table
-    verdict = judge(table, other, fine)
+    forecast = _Forecast(
+        problem,
+        params,
+        check_lengths([0, rounds, *asked], rounds),
+        local_steps,
+        local_lr,
+        check_sampling(participation, sampling),
+        batch_size,
+        frozen_lr,
+        reference_value(problem, like=params) if reference is None else reference,
+    )
+    run = forecast.predict(tolerance)
+    table = other = forecast.table(run)
+    if tolerance > 0.0:
+        other = forecast.table(forecast.predict(COARSER * tolerance, check=True))
+    verdict = judge(table, other, run)
     return table.assign_attrs(
-        curve_error=curve_error(table, other),
+        curve_error=SAFETY * curve_error(table, other),
         trusted=verdict.trusted,
         reason=verdict.reason,
-        num_impulses=fine.num_impulses,
-        num_rejected=fine.num_rejected,
-        amplification=fine.amplification,
+        num_impulses=run.num_impulses,
+        num_rejected=run.num_rejected,
+        amplification=getattr(run, "amplification", float("nan")),
     )
 
 
-def filled(run: PredictedRun, rounds: int) -> list[Params]:
+@dataclass(frozen=True)
+class _Forecast:
+    """Checked arguments of `predict_trade_off`."""
+
+    problem: Problem
+    params: Params
+    lengths: list[int]
+    local_steps: LocalSteps
+    local_lr: float
+    sampling: Sampling
+    batch_size: int | None
+    frozen_lr: float | str | None
+    reference: float | Reference
+
+    @property
+    def rounds(self) -> int:
+        return self.lengths[-1]
+
+    def predict(self, tolerance: float, *, check: bool = False) -> PredictedRun | PredictedEnsemble:
+        everybody = self.sampling.is_everybody(self.problem.num_clients)
+        if everybody and self.batch_size is None:
+            return predict_run(
+                self.problem,
+                self.params,
+                rounds=self.rounds,
+                local_steps=self.local_steps,
+                local_lr=self.local_lr,
+                tolerance=tolerance,
+                check_chaos=not check,
+            )
+        return predict_ensemble(
+            self.problem,
+            self.params,
+            rounds=self.rounds,
+            local_steps=self.local_steps,
+            local_lr=self.local_lr,
+            participation=self.sampling.participation,
+            batch_size=self.batch_size,
+            sampling=self.sampling.scheme,
+            tolerance=tolerance,
+            reach=NEAR if check else REACH,
+        )
+
+    def table(self, run: PredictedRun | PredictedEnsemble) -> xr.Dataset:
+        table = bias_drift(
+            self.problem,
+            self.params,
+            warmup_lengths=self.lengths,
+            rounds=self.rounds,
+            local_steps=self.local_steps,
+            local_lr=self.local_lr,
+            participation=self.sampling.participation,
+            batch_size=self.batch_size,
+            sampling=self.sampling.scheme,
+            frozen_lr=self.frozen_lr,
+            reference=self.reference,
+            path=filled(run.path, self.rounds),
+        )
+        if isinstance(run, PredictedRun):
+            return table
+        return in_expectation(
+            table,
+            self.problem,
+            run,
+            local_steps=self.local_steps,
+            local_lr=self.local_lr,
+            frozen_lr=self.frozen_lr,
+            sampling=self.sampling,
+        )
+
+
+def filled(path: list[Params], rounds: int) -> list[Params]:
     """The path with not-a-number parameters for the rounds after a divergence."""
-    start = run.path[0]
-    lost = Params(start.layout, np.full(start.flat.size, np.nan))
-    return run.path + [lost] * (rounds + 1 - len(run.path))
+    lost = Params(path[0].layout, np.full(path[0].flat.size, np.nan))
+    return path + [lost] * (rounds + 1 - len(path))
 
 
 def curve_error(table: xr.Dataset, other: xr.Dataset) -> float:
@@ -142,8 +220,8 @@ class Verdict(NamedTuple):
     reason: str
 
 
-def judge(table: xr.Dataset, other: xr.Dataset, run: PredictedRun) -> Verdict:
-    """Return whether to trust T̂ of `table`, given the table at a larger tolerance."""
+def judge(table: xr.Dataset, other: xr.Dataset, run: PredictedRun | PredictedEnsemble) -> Verdict:
+    """Return whether to trust T̂ of `table`, given the table of the second prediction."""
     if table.attrs["warmup_star"] is None:
         return Verdict(False, "no warm-up length is stable")
     if run.outcome.status == "unpredictable":
@@ -151,8 +229,15 @@ def judge(table: xr.Dataset, other: xr.Dataset, run: PredictedRun) -> Verdict:
     if not has_tradeoff(table):
         return Verdict(False, "the stake is below 1e-3 of what training gains")
     moved = relative_regret(table, objective_at(table, other.attrs["warmup_star"]))
+    scattered = "single runs scatter too far for a Gaussian: nearer sigma points"
+    if isinstance(run, PredictedEnsemble):
+        best, star = (objective_at(held, table.attrs["warmup_star"]) for held in (other, table))
+        changed = abs(best - star) / max(star - table.attrs["reference"], np.finfo(float).tiny)
+        if not changed <= CHANGED:
+            return Verdict(False, f"{scattered} change the excess at T̂ by {changed:.2g} of itself")
     if not moved <= MOVED:
-        return Verdict(False, f"three tolerances move T̂ by {moved:.2g} of the stake in value")
+        cause = scattered if isinstance(run, PredictedEnsemble) else "four tolerances"
+        return Verdict(False, f"{cause} move T̂ by {moved:.2g} of the stake in value")
     return Verdict(True, "")
 
 

@@ -4,30 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import ceil
 from typing import NamedTuple
 
 import numpy as np
 
 from linattn._checks import positive_int
-from linattn._settings import (
-    LocalSteps,
-    check_local_steps,
-    constant_step,
-    mean_local_steps,
-    steps_per_client,
-)
+from linattn._settings import LocalSteps, check_local_steps, constant_step
 from linattn._threads import one_blas_thread
 from linattn._typing import Array, IntArray
 from linattn.analysis.centralized import CentralizedDescent
 from linattn.objectives.clients import value_steps
 from linattn.objectives.joint import check_fits
 from linattn.objectives.population import population
+from linattn.oracles.pooled import central_work
 from linattn.types import Params, Problem
 
 INF = float("inf")
-# A mean number of steps above an integer by rounding only is that integer.
-COUNT_SLACK = 1e-9
 
 
 class CentralRound(NamedTuple):
@@ -68,12 +60,9 @@ def central_round(
     """
     if isinstance(local_steps, int) and stragglers == 0.0:
         return CentralRound(problem, local_steps, step_size)
-    counts = mean_local_steps(steps_per_client(local_steps, problem.num_clients), stragglers)
-    work = problem.weights * counts
-    mean = float(work.sum())
-    steps = ceil(mean - COUNT_SLACK)
-    weighted = replace(problem, weights=work / mean)
-    return CentralRound(weighted, steps, step_size * mean / steps)
+    work = central_work(problem.weights, local_steps, stragglers=stragglers)
+    weighted = replace(problem, weights=work.weights)
+    return CentralRound(weighted, work.steps, step_size * work.scale)
 
 
 def synchronized_path(

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from linattn._settings import mean_local_steps, steps_per_client
 from linattn._typing import Array, IntArray
 from linattn.objectives.compiled import CompiledForm
 from linattn.objectives.forms import MomentForm
@@ -20,7 +21,7 @@ from linattn.types import Federation, Params, Problem, Statistics, single_layer
 COUNT_SLACK = 1e-9
 
 
-class CentralRound(NamedTuple):
+class CentralWork(NamedTuple):
     """What one round of local steps is without clients.
 
     Attributes
@@ -38,8 +39,10 @@ class CentralRound(NamedTuple):
     scale: float
 
 
-def central_round(weights: Array, local_steps: int | IntArray) -> CentralRound:
-    """Return the centralized round that a round of local steps amounts to; E steps on F if equal.
+def central_work(
+    weights: Array, local_steps: int | IntArray, *, stragglers: float = 0.0
+) -> CentralWork:
+    """Return the centralized steps that a round of local steps amounts to; E on F if all equal.
 
     Parameters
     ----------
@@ -47,6 +50,8 @@ def central_round(weights: Array, local_steps: int | IntArray) -> CentralRound:
         p_i.
     local_steps : int or array of int, shape (C,)
         E or E_i.
+    stragglers : float
+        E_i is the mean number of steps then.
 
     Notes
     -----
@@ -54,15 +59,15 @@ def central_round(weights: Array, local_steps: int | IntArray) -> CentralRound:
 
     Examples
     --------
-    >>> central_round(np.array([0.5, 0.5]), np.array([2, 5]))[1:]
+    >>> central_work(np.array([0.5, 0.5]), np.array([2, 5]))[1:]
     (4, 0.875)
     """
-    if np.ndim(local_steps) == 0:
-        return CentralRound(weights, int(local_steps), 1.0)
-    work = weights * local_steps
+    if np.ndim(local_steps) == 0 and stragglers == 0.0:
+        return CentralWork(weights, int(local_steps), 1.0)
+    work = weights * mean_local_steps(steps_per_client(local_steps, len(weights)), stragglers)
     mean = float(work.sum())
     steps = ceil(mean - COUNT_SLACK)
-    return CentralRound(work / mean, steps, mean / steps)
+    return CentralWork(work / mean, steps, mean / steps)
 
 
 class PooledDescent:

@@ -1,5 +1,6 @@
 """The analytical side: closed forms and bounds. Never imports `linattn.federated`."""
 
+from linattn.theory.ensemble import PredictedEnsemble, predict_ensemble
 from linattn.theory.frozen import FrozenStage, frozen_stage
 from linattn.theory.impulse import drift_impulse
 from linattn.theory.in_context import InContextOptimum, in_context_optimum
@@ -12,6 +13,7 @@ __all__ = [
     "FrozenMoments",
     "FrozenStage",
     "InContextOptimum",
+    "PredictedEnsemble",
     "PredictedRun",
     "ScaffoldStage",
     "change_gauge",
@@ -20,6 +22,7 @@ __all__ = [
     "frozen_moments",
     "frozen_stage",
     "in_context_optimum",
+    "predict_ensemble",
     "predict_run",
     "scaffold_stage",
 ]

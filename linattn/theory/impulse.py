@@ -13,10 +13,11 @@ from linattn._settings import (
     step_schedule,
 )
 from linattn._threads import one_blas_thread
-from linattn._typing import Array, IntArray
+from linattn._typing import Array
 from linattn.linalg import weighted_sum
-from linattn.oracles.pooled import PooledDescent, central_round
+from linattn.oracles.pooled import PooledDescent, central_work
 from linattn.oracles.protocol import LocalTask, oracle_of
+from linattn.oracles.unequal import train_unequal
 from linattn.types import Federation, Params
 
 
@@ -83,6 +84,8 @@ class RoundMaps:
         η, or η_t of round t.
     rounds : int, optional
         How many entries an array of step sizes needs.
+    weights : array, shape (C,), optional
+        Averaging weights; default p_i.
 
     Notes
     -----
@@ -97,12 +100,13 @@ class RoundMaps:
         local_steps: LocalSteps,
         local_lr: StepSize,
         rounds: int | None = None,
+        weights: Array | None = None,
     ) -> None:
         self._oracle = oracle_of(problem, like)
-        self.weights = problem.weights
+        self.weights = problem.weights if weights is None else weights
         self.local_steps = check_local_steps(local_steps, problem.num_clients)
         self._step: Step = step_schedule("local_lr", local_lr, rounds=rounds)
-        self._central = central_round(problem.weights, self.local_steps)
+        self._central = central_work(self.weights, self.local_steps)
         self._descent = PooledDescent(problem, like, self._central.weights)
 
     def step_size(self, t: int) -> float:
@@ -117,18 +121,17 @@ class RoundMaps:
     def clients(self, flats: Array, t: int) -> Array:
         """Φ_i of every client from every start: (N, D) -> (N, C, D)."""
         count, clients = len(flats), len(self.weights)
-        ends = np.empty((count, clients, flats.shape[1]))
-        steps = np.broadcast_to(np.asarray(self.local_steps), (clients,))
-        for number in np.unique(steps).tolist():
-            where: IntArray = np.flatnonzero(steps == number)
-            task = LocalTask.plain(
-                np.tile(where, count),
-                np.repeat(flats, len(where), axis=0),
-                local_steps=number,
-                local_lr=self.step_size(t),
-            )
-            ends[:, where] = self._oracle.train(task)[0].reshape(count, len(where), -1)
-        return ends
+        task = LocalTask.plain(
+            np.tile(np.arange(clients), count),
+            np.repeat(flats, clients, axis=0),
+            local_steps=int(np.max(self.local_steps)),
+            local_lr=self.step_size(t),
+        )
+        if isinstance(self.local_steps, int):
+            ends = self._oracle.train(task)[0]
+        else:
+            ends = train_unequal(self._oracle.train, task, np.tile(self.local_steps, count))[0]
+        return np.asarray(ends.reshape(count, clients, -1))
 
     def federated(self, flat: Array, t: int) -> Array:
         """Σ p_i Φ_i, one round of FedAvg: (D,) -> (D,)."""

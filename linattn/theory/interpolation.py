@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -63,13 +63,6 @@ class Node(NamedTuple):
     floor: float
 
 
-def measure(maps: RoundMaps, clock: Clock, flat: Array, t: int) -> Node:
-    """Measure the impulse of round t at `flat`; after the last round with its step size."""
-    impulse = maps.impulse(flat, min(t, clock.rounds - 1))
-    floor = NOTHING * float(np.linalg.norm(flat))
-    return Node(t, float(clock.times[t]), impulse / clock.scale(t), floor / clock.scale(t))
-
-
 def polynomial(nodes: list[Node], times: Array) -> Array:
     """The polynomial through the nodes (Lagrange) at some times, (n, D)."""
     knots = np.array([node.time for node in nodes])
@@ -79,16 +72,6 @@ def polynomial(nodes: list[Node], times: Array) -> Array:
             if k != j:
                 basis[:, j] *= (times - knots[k]) / (knots[j] - knots[k])
     return np.asarray(basis @ np.stack([node.impulse for node in nodes]))
-
-
-def forced(maps: RoundMaps, clock: Clock, flat: Array, t: int, impulses: Array) -> Array:
-    """θ⁺ = Φ(θ) + I for rounds t, t + 1, … with impulses given per η², (n, D) -> (n, D)."""
-    out = np.empty_like(impulses)
-    pushes = impulses * clock.step_sizes[t : t + len(impulses), None] ** 2
-    for j, push in enumerate(pushes):
-        flat = maps.central(flat, t + j) + push
-        out[j] = flat
-    return out
 
 
 class Draft(NamedTuple):
@@ -113,36 +96,84 @@ class Draft(NamedTuple):
     outcome: Outcome
 
 
-Advance = Callable[[Array, int, int, list[Node]], Array]
-"""(θ_t, t, stop, nodes) -> θ of rounds t + 1 .. stop with the polynomial through the nodes."""
+class Course(Protocol):
+    """How a walk goes on and what it measures on the way; a state begins with θ."""
+
+    clock: Clock
+
+    def measure(self, state: Array, t: int) -> Node:
+        """Measure at round t."""
+
+    def predict(self, state: Array, t: int, stop: int, nodes: list[Node]) -> Array:
+        """States of rounds t + 1 .. stop with the polynomial through nodes up to t, (n, ...)."""
+
+    def correct(self, state: Array, t: int, ahead: Array, nodes: list[Node]) -> Array:
+        """The same as `ahead` with a node at its end."""
+
+    def error(self, node: Node, predicted: Array) -> float:
+        """How far off a predicted impulse is, relative to the measured one; NaN if not finite."""
+
+    def trouble(self, state: Array) -> str:
+        """Why a state has diverged, or nothing."""
 
 
-def advance_forced(maps: RoundMaps, clock: Clock) -> Advance:
-    """Let the path follow Φ and the polynomial."""
+class Forced:
+    """θ⁺ = Φ(θ) + I with the impulse of the path itself (C24)."""
 
-    def advance(flat: Array, t: int, stop: int, nodes: list[Node]) -> Array:
-        return forced(maps, clock, flat, t, polynomial(nodes, clock.times[t:stop]))
+    def __init__(self, maps: RoundMaps, clock: Clock) -> None:
+        self.maps = maps
+        self.clock = clock
 
-    return advance
+    def measure(self, state: Array, t: int) -> Node:
+        """Measure the impulse of round t; after the last round with its step size."""
+        impulse = self.maps.impulse(state, min(t, self.clock.rounds - 1))
+        return self.node(t, impulse, NOTHING * float(np.linalg.norm(state)))
+
+    def node(self, t: int, impulse: Array, floor: float) -> Node:
+        """The node of an impulse at round t."""
+        scale = self.clock.scale(t)
+        return Node(t, float(self.clock.times[t]), impulse / scale, floor / scale)
+
+    def predict(self, state: Array, t: int, stop: int, nodes: list[Node]) -> Array:
+        """Follow Φ and the polynomial."""
+        return self.follow(state, t, polynomial(nodes, self.clock.times[t:stop]))
+
+    def correct(self, state: Array, t: int, ahead: Array, nodes: list[Node]) -> Array:
+        """Follow again; a single round has used its own impulse already."""
+        return ahead if len(ahead) == 1 else self.predict(state, t, t + len(ahead), nodes)
+
+    def follow(self, flat: Array, t: int, impulses: Array) -> Array:
+        """θ⁺ = Φ(θ) + I for rounds t, t + 1, … with impulses given per η², (n, D) -> (n, D)."""
+        out = np.empty_like(impulses)
+        pushes = impulses * self.clock.step_sizes[t : t + len(impulses), None] ** 2
+        for j, push in enumerate(pushes):
+            flat = self.maps.central(flat, t + j) + push
+            out[j] = flat
+        return out
+
+    def error(self, node: Node, predicted: Array) -> float:
+        """e = ‖I_new − I_predicted‖/‖I_new‖."""
+        return mismatch(node.impulse, predicted, node.floor)
+
+    def trouble(self, state: Array) -> str:
+        """Not finite, or of an objective that is not."""
+        return self.maps.trouble(state)
 
 
-def advance_along(flats: Array) -> Advance:
-    """Stay on a known path."""
+class Along(Forced):
+    """A known path, whose impulses are wanted (C23)."""
 
-    def advance(flat: Array, t: int, stop: int, nodes: list[Node]) -> Array:
-        return flats[t + 1 : stop + 1]
+    def __init__(self, maps: RoundMaps, clock: Clock, flats: Array) -> None:
+        super().__init__(maps, clock)
+        self.flats = flats
 
-    return advance
+    def predict(self, state: Array, t: int, stop: int, nodes: list[Node]) -> Array:
+        """Stay on the path."""
+        return self.flats[t + 1 : stop + 1]
 
 
 def interpolate(
-    maps: RoundMaps,
-    clock: Clock,
-    start: Array,
-    advance: Advance,
-    *,
-    tolerance: float,
-    max_impulses: float = float("inf"),
+    course: Course, start: Array, *, tolerance: float, max_impulses: float = float("inf")
 ) -> Draft:
     """Walk with as few impulses as the tolerance allows.
 
@@ -153,11 +184,9 @@ def interpolate(
 
     Parameters
     ----------
-    maps, clock
-        Of the run.
+    course : Course
+        `Forced` (C24) or `Along` (C23).
     start : array, shape (D,)
-    advance : callable
-        `advance_forced` (C24) or `advance_along` (C23).
     tolerance : float
         0 measures every round.
     max_impulses : float
@@ -168,7 +197,7 @@ def interpolate(
     Source: C24. Cost: two passes of Φ (none along a known path) and one round of all clients for
     every impulse, rejected ones included.
     """
-    walk = _Walk(maps, clock, advance, tolerance, max_impulses, start)
+    walk = _Walk(course, start, tolerance, max_impulses)
     while walk.outcome is None:
         walk.go()
     return Draft(np.concatenate(walk.path), walk.nodes, walk.errors, walk.rejected, walk.outcome)
@@ -177,34 +206,26 @@ def interpolate(
 class _Walk:
     """The state of `interpolate`: θ_t, what was measured, and the interval to try next."""
 
-    def __init__(
-        self,
-        maps: RoundMaps,
-        clock: Clock,
-        advance: Advance,
-        tolerance: float,
-        max_impulses: float,
-        start: Array,
-    ) -> None:
-        self.maps, self.clock, self.advance = maps, clock, advance
-        self.tolerance, self.max_impulses = tolerance, max_impulses
-        self.flat, self.t, self.interval = start, 0, 1
+    def __init__(self, course: Course, start: Array, tolerance: float, max_impulses: float) -> None:
+        self.course, self.tolerance, self.max_impulses = course, tolerance, max_impulses
+        self.rounds = course.clock.rounds
+        self.state, self.t, self.interval = start, 0, 1
         self.path, self.errors, self.rejected = [start[None]], list[float](), 0
-        self.nodes = [measure(maps, clock, start, 0)] if clock.rounds else []
-        self.outcome = None if clock.rounds else Outcome("completed", 0, "")
+        self.nodes = [course.measure(start, 0)] if self.rounds else []
+        self.outcome = None if self.rounds else Outcome("completed", 0, "")
 
     def go(self) -> None:
         """Try one interval."""
-        t, rounds = self.t, self.clock.rounds
-        stop = min(t + self.interval, rounds)
-        ahead = self.advance(self.flat, t, stop, self.nodes[-ORDER - 1 :])
-        trouble = self.maps.trouble(ahead[-1])
+        t = self.t
+        stop = min(t + self.interval, self.rounds)
+        ahead = self.course.predict(self.state, t, stop, self.nodes[-ORDER - 1 :])
+        trouble = self.course.trouble(ahead[-1])
         if trouble and stop > t + 1:
             self.interval = (stop - t) // 2
         elif trouble:
             self.outcome = Outcome("diverged", t, trouble)
-        elif stop == t + 1 == rounds:  # no round is left that another impulse could push
-            self._accept(ahead, stop)
+        elif stop == t + 1 == self.rounds:  # no round is left that another impulse could push
+            self._accept(ahead)
         elif len(self.nodes) + self.rejected >= self.max_impulses:
             reason = f"max_impulses = {self.max_impulses:g} were measured"
             self.outcome = Outcome("stopped", t, reason)
@@ -213,31 +234,32 @@ class _Walk:
 
     def _test(self, ahead: Array, stop: int) -> None:
         """Measure at the end of the interval; reject it, or correct and accept it."""
-        t, times = self.t, self.clock.times
-        node = measure(self.maps, self.clock, ahead[-1], stop)
-        error = mismatch(node, polynomial(self.nodes[-ORDER - 1 :], times[stop : stop + 1])[0])
-        if stop > t + 1:
-            if not error <= REJECT * self.tolerance:
-                self.rejected += 1
-                self.interval = (stop - t) // 2
-                return
-            ahead = self.advance(self.flat, t, stop, [*self.nodes[-ORDER:], node])
+        t, times = self.t, self.course.clock.times
+        node = self.course.measure(ahead[-1], stop)
+        predicted = polynomial(self.nodes[-ORDER - 1 :], times[stop : stop + 1])[0]
+        error = self.course.error(node, predicted)
+        if not error <= REJECT * self.tolerance and stop > t + 1:
+            self.rejected += 1
+            self.interval = (stop - t) // 2
+            return
         self.interval = next_interval(stop - t, self.tolerance, error)
         self.nodes.append(node)
         self.errors.append(error)
-        self._accept(ahead, stop)
+        self._accept(ahead)
 
-    def _accept(self, ahead: Array, stop: int) -> None:
+    def _accept(self, ahead: Array) -> None:
+        """Correct the interval, with the last impulse at its end or, in the last round, without."""
+        ahead = self.course.correct(self.state, self.t, ahead, self.nodes[-ORDER - 1 :])
         self.path.append(ahead)
-        self.flat, self.t = ahead[-1], stop
-        if stop == self.clock.rounds:
-            self.outcome = Outcome("completed", stop, "")
+        self.state, self.t = ahead[-1], self.t + len(ahead)
+        if self.t == self.rounds:
+            self.outcome = Outcome("completed", self.t, "")
 
 
-def mismatch(node: Node, predicted: Array) -> float:
-    """e = ‖I_new − I_predicted‖/‖I_new‖; NaN where an impulse is not finite."""
-    gap = float(np.linalg.norm(node.impulse - predicted))
-    return gap / max(float(np.linalg.norm(node.impulse)), node.floor)
+def mismatch(impulse: Array, predicted: Array, floor: float) -> float:
+    """Relative error; of impulses below the floor, relative to the floor."""
+    gap = float(np.linalg.norm(impulse - predicted))
+    return gap / max(float(np.linalg.norm(impulse)), floor)
 
 
 def next_interval(interval: int, tolerance: float, error: float) -> int:
@@ -248,13 +270,12 @@ def next_interval(interval: int, tolerance: float, error: float) -> int:
     return max(1, int(interval * min(GROWTH, scale)))
 
 
-def retraced(maps: RoundMaps, clock: Clock, start: Array, stops: Iterable[int]) -> Array:
-    """Walk with `advance_forced` from stop to stop, whatever the errors.
+def retraced(course: Course, start: Array, stops: Iterable[int]) -> Array:
+    """Walk from stop to stop, whatever the errors.
 
     Parameters
     ----------
-    maps, clock
-        Of the run.
+    course : Course
     start : array, shape (D,)
     stops : iterable of int
         Increasing rounds > 0 where impulses are measured and intervals end.
@@ -268,14 +289,13 @@ def retraced(maps: RoundMaps, clock: Clock, start: Array, stops: Iterable[int]) 
     -----
     Source: C24. Cost: as `interpolate` without rejected intervals.
     """
-    advance = advance_forced(maps, clock)
-    nodes, path, t = [measure(maps, clock, start, 0)], [start[None]], 0
+    nodes, path, t = [course.measure(start, 0)], [start[None]], 0
     for stop in stops:
-        ahead = advance(path[-1][-1], t, stop, nodes[-ORDER - 1 :])
+        state = path[-1][-1]
+        ahead = course.predict(state, t, stop, nodes[-ORDER - 1 :])
         if np.isfinite(ahead[-1]).all():
-            nodes.append(measure(maps, clock, ahead[-1], stop))
-            if stop > t + 1:
-                ahead = advance(path[-1][-1], t, stop, nodes[-ORDER - 1 :])
+            nodes.append(course.measure(ahead[-1], stop))
+            ahead = course.correct(state, t, ahead, nodes[-ORDER - 1 :])
         path.append(ahead)
         t = stop
         if not np.isfinite(ahead[-1]).all():

@@ -17,12 +17,11 @@ from linattn.streams import stream
 from linattn.theory.impulse import RoundMaps
 from linattn.theory.interpolation import (
     ORDER,
+    Along,
     Clock,
     Draft,
+    Forced,
     Node,
-    advance_along,
-    advance_forced,
-    forced,
     interpolate,
     polynomial,
     retraced,
@@ -198,12 +197,10 @@ def predict_run(
     growth = float("nan")
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"), one_blas_thread():
         if count is None:
-            advance = advance_forced(maps, clock)
-            draft = interpolate(
-                maps, clock, params.flat, advance, tolerance=tolerance, max_impulses=cap
-            )
+            course = Forced(maps, clock)
+            draft = interpolate(course, params.flat, tolerance=tolerance, max_impulses=cap)
             if check_chaos and rounds:
-                growth = amplification(maps, clock, draft)
+                growth = amplification(course, draft)
         else:
             draft = iterate(maps, clock, params.flat, count, tolerance=tolerance, max_impulses=cap)
     return _report(draft, clock, params, growth)
@@ -243,8 +240,8 @@ def iterate(
     -----
     Source: C23. Cost: each pass one pass of Φ, and one round of all clients per impulse.
     """
-    zero = np.zeros((clock.rounds, len(start)))
-    flats, trouble = _finite(maps, start, forced(maps, clock, start, 0, zero))
+    course, zero = Forced(maps, clock), np.zeros((clock.rounds, len(start)))
+    flats, trouble = _finite(maps, start, course.follow(start, 0, zero))
     draft = Draft(flats, [], [], 0, trouble or Outcome("completed", clock.rounds, ""))
     measured = 0
     for _ in range(passes if clock.rounds else 0):
@@ -252,14 +249,12 @@ def iterate(
             break
         budget = max_impulses - measured
         along = interpolate(
-            maps, clock, start, advance_along(flats), tolerance=tolerance, max_impulses=budget
+            Along(maps, clock, flats), start, tolerance=tolerance, max_impulses=budget
         )
         if along.outcome.status != "completed":
             return along._replace(flats=flats[: along.outcome.round + 1])
         measured += len(along.nodes) + along.rejected
-        flats, trouble = _finite(
-            maps, start, forced(maps, clock, start, 0, _between(along.nodes, clock))
-        )
+        flats, trouble = _finite(maps, start, course.follow(start, 0, _between(along.nodes, clock)))
         draft = along._replace(flats=flats, outcome=trouble or along.outcome)
     return draft
 
@@ -287,7 +282,7 @@ def _finite(maps: RoundMaps, start: Array, ahead: Array) -> tuple[Array, Outcome
     return flats[: t + 1], Outcome("diverged", t, maps.trouble(flats[t + 1]))
 
 
-def amplification(maps: RoundMaps, clock: Clock, draft: Draft) -> float:
+def amplification(course: Forced, draft: Draft) -> float:
     """Return the largest growth along a predicted path of a move of its start by 1e-9.
 
     The second path has impulses of its own at the same rounds.
@@ -301,7 +296,7 @@ def amplification(maps: RoundMaps, clock: Clock, draft: Draft) -> float:
     size = MOVE * (float(np.linalg.norm(start)) or 1.0)
     moved = start + size / float(np.linalg.norm(direction)) * direction
     stops = {*(node.round for node in draft.nodes), len(draft.flats) - 1} - {0}
-    other = retraced(maps, clock, moved, sorted(stops))
+    other = retraced(course, moved, sorted(stops))
     gaps = np.linalg.norm(other - draft.flats[: len(other)], axis=1)
     growth = float(gaps.max() / gaps[0])
     return growth if np.isfinite(growth) else float("inf")

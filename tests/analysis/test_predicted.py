@@ -31,7 +31,7 @@ def test_it_is_the_table_of_the_run(base):
     excess = measured["objective"].values - reference.value
     gaps = np.abs(predicted["objective"].values - measured["objective"].values) / excess
     assert gaps.max() < 0.02
-    assert gaps.max() < 1.5 * predicted.attrs["curve_error"]
+    assert gaps.max() < predicted.attrs["curve_error"] < 0.3
     assert predicted.attrs["trusted"] is True
     assert predicted.attrs["reason"] == ""
     assert 0 < predicted.attrs["warmup_star"] < 150
@@ -93,7 +93,7 @@ def test_a_length_that_moves_is_not_trusted(base):
     held = table.assign(objective=("warmup", [5.0, 1.0, 1.2, 3.0])).assign_attrs(warmup_star=1)
     other = held.assign(objective=("warmup", [5.0, 1.4, 1.2, 3.0])).assign_attrs(warmup_star=2)
     verdict = judge(held, other, run)
-    assert verdict == (False, "three tolerances move T̂ by 0.1 of the stake in value")
+    assert verdict == (False, "four tolerances move T̂ by 0.1 of the stake in value")
     assert judge(held, held, run).trusted
     assert curve_error(held, other) == pytest.approx(0.4)
     none = held.assign_attrs(warmup_star=None)
@@ -107,3 +107,52 @@ def test_refusals(base):
         la.predict_trade_off(problem, params, tolerance=-1.0, reference=0.0, **RUN)
     with pytest.raises(ValueError, match=r"warmup_lengths must be numbers in 0..150"):
         la.predict_trade_off(problem, params, warmup_lengths=[151], reference=0.0, **RUN)
+
+
+@pytest.fixture(scope="module")
+def sampled(base):
+    """Two of five clients and half of the batch."""
+    problem, params, reference = base
+    settings = {"rounds": 80, "local_steps": 5, "local_lr": 0.005, "participation": 0.4,
+                "batch_size": 4}  # fmt: skip
+    predicted = la.predict_trade_off(
+        problem, params, reference=reference, warmup_lengths=range(0, 81, 5), **settings
+    )
+    return predicted, settings
+
+
+def test_under_sampling_it_is_the_mean_over_runs(base, sampled):
+    problem, params, _ = base
+    predicted, settings = sampled
+    for length in (0, 30, 80):
+        row = predicted.sel(warmup=length)
+        values, profiles = [], []
+        for seed in range(40):
+            method = la.fed_frozen(warmup_rounds=length)
+            run = la.run(method, problem, params, seed=seed, metrics=[], **settings)
+            values.append(la.Joint(problem).value(run.params))
+            profiles.append(la.KernelProfile(problem).value(run.params))
+        for name, found in (("objective", values), ("profile", profiles)):
+            error = 4.0 * np.std(found) / np.sqrt(40) + 0.01 * abs(np.mean(found))
+            assert error < 0.2 * np.mean(found)
+            assert abs(float(row[name]) - np.mean(found)) < error
+
+
+def test_its_parts_add_up(sampled):
+    predicted, _ = sampled
+    parts = ("kernel_bias", "value_transient", "value_floor", "value_cross", "value_noise")
+    total = sum(predicted[name].values for name in parts) + predicted.attrs["reference"]
+    np.testing.assert_allclose(total + predicted["residual"].values, predicted["objective"])
+    assert np.abs(predicted["residual"].values).max() < 1e-12
+    assert np.isnan(predicted.attrs["amplification"])
+
+
+def test_runs_that_leave_a_plateau_at_different_times_are_not_trusted(base):
+    problem, _, reference = base
+    params = la.initial_params(problem, scale=0.05, seed=1)
+    predicted = la.predict_trade_off(
+        problem, params, rounds=200, local_steps=5, local_lr=0.014, participation=0.4,
+        warmup_lengths=range(0, 201, 20), reference=reference,
+    )  # fmt: skip
+    assert predicted.attrs["trusted"] is False
+    assert "single runs scatter too far for a Gaussian" in predicted.attrs["reason"]

@@ -11,7 +11,7 @@ import linattn as la
 from linattn.objectives.forms import MomentForm, SequenceForm
 from linattn.objectives.packing import prefers_client_moments
 from linattn.objectives.population import Population
-from linattn.oracles.pooled import PooledDescent, central_round, one_client, weigh_sequences
+from linattn.oracles.pooled import PooledDescent, central_work, one_client, weigh_sequences
 from linattn.oracles.protocol import LocalTask
 
 few = settings(max_examples=20, deadline=None, derandomize=True)
@@ -108,9 +108,9 @@ def test_other_weights_give_another_mean(small_problem, small_params):
 
 def test_unequal_work_is_steps_on_other_weights():
     weights = np.array([0.2, 0.3, 0.5])
-    central = central_round(weights, np.array([3, 1, 8]))
+    central = central_work(weights, np.array([3, 1, 8]))
     np.testing.assert_allclose(central.weights, weights * [3, 1, 8] / 4.9)
     assert central.steps == 5
     assert central.scale * 5 == pytest.approx(4.9)
-    assert central_round(weights, np.array([4, 4, 4])).steps == 4
-    assert central_round(weights, 4)[1:] == (4, 1.0)
+    assert central_work(weights, np.array([4, 4, 4])).steps == 4
+    assert central_work(weights, 4)[1:] == (4, 1.0)

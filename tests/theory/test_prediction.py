@@ -7,7 +7,7 @@ from method_cases import case
 
 import linattn as la
 from linattn.theory.impulse import RoundMaps
-from linattn.theory.interpolation import Clock, Node, next_interval, polynomial, retraced
+from linattn.theory.interpolation import Clock, Forced, Node, next_interval, polynomial, retraced
 from linattn.theory.prediction import prediction_error
 
 RUN = {"rounds": 12, "local_steps": 4}
@@ -112,10 +112,10 @@ def test_error_in_a_fixed_interval_has_order_three(base):
     settings = {"rounds": 192, "local_steps": 6, "local_lr": 0.01}
     path = fed_avg_path(problem, params, **settings)
     maps = RoundMaps(problem, params, local_steps=6, local_lr=0.01)
-    clock = Clock.of(maps, 192)
+    course = Forced(maps, Clock.of(maps, 192))
     intervals = np.array([3, 4, 6, 8])
     errors = [
-        np.abs(retraced(maps, clock, params.flat, range(k, 193, k)) - path).max() for k in intervals
+        np.abs(retraced(course, params.flat, range(k, 193, k)) - path).max() for k in intervals
     ]
     assert abs(slope(intervals, errors) - 3.0) < 0.3
 
