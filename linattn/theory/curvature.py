@@ -36,7 +36,7 @@ def slopes(gradients: Gradients, flat: Array, directions: Array, *, factored: bo
 
     Notes
     -----
-    Source: theory section 8 (Hessian-vector products). Exact but for rounding. Cost: 4 N gradients,
+    Source: Second derivatives. Exact but for rounding. Cost: 4 N gradients,
     6 N factored.
     """
     weights = FIRST[factored]
@@ -89,7 +89,7 @@ def hessian(gradients: Gradients, flat: Array) -> Array:
 
     Notes
     -----
-    Source: theory section 8. Exact but for rounding. Cost: 2 D gradients.
+    Source: Second derivatives. Exact but for rounding. Cost: 2 D gradients.
     """
     units = (float(np.linalg.norm(flat)) or 1.0) * np.eye(flat.size) / np.sqrt(flat.size)
     found = gradients(np.concatenate([flat + units, flat - units]))

@@ -111,7 +111,7 @@ def predict_ensemble(
     rank: int = RANK,
     reach: float = REACH,
 ) -> PredictedEnsemble:
-    """Predict mean and covariance of FedAvg over its draws of clients and minibatches.
+    """Return the predicted mean and covariance of FedAvg over its draws of clients and batches.
 
     With w̄ = E[w] the applied weights' mean, I = Σ w̄_iΦ_i − Φ and Q the covariance of a round's
     average Σ_S w_iΦ_i at the mean path,
