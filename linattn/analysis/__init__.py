@@ -1,6 +1,7 @@
 """Where a run and the theory of that run are put side by side."""
 
-from linattn.analysis.assess import Assessment, assess
+from linattn.analysis.assess import assess
+from linattn.analysis.assessment import Assessment
 from linattn.analysis.bias_drift import bias_drift
 from linattn.analysis.centralized import CentralizedDescent
 from linattn.analysis.certificate import descent_certificate, looseness

@@ -117,6 +117,7 @@ def test_given_reference_and_time_budget(problem, params):
     assert answer.reference == 1.5
     assert answer.tuned is None
     assert said(answer)["tuned"] == "not compared: the time budget was used up"
+    assert said(answer)["predicted"] == "not predicted: the time budget was used up"
     assert [check.claim for check in answer.checks] == ["C9", "C7", "C4"]
 
 
@@ -127,7 +128,8 @@ def test_sampled_clients(problem, params):
     assert answer.warmup_star < 60
     assert answer.parts["value_noise"] > 0.0
     assert answer.holds
-    assert "not predicted" in said(answer)["predicted"]
+    assert answer.predicted_star == answer.predicted.attrs["warmup_star"]
+    assert said(answer)["predicted"].startswith(f"T̂ = {answer.predicted_star} from")
 
 
 @pytest.mark.parametrize(("step", "words"), [(50.0, "none of R = 8 rounds"),
