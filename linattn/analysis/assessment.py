@@ -208,8 +208,10 @@ class Assessment:
         else:
             kind = "every longer warm-up diverges; lower local_lr"
         never = self._excess(self.objective_never)
+        star = self.predicted_star
+        first = "" if star is None else f"predicted {star}, measured "
         return (
-            f"T* = {self.warmup_star} of R = {rounds} ({kind}): excess "
+            f"{first}T* = {self.warmup_star} of R = {rounds} ({kind}): excess "
             f"{self._excess(self.objective_star)}, never frozen {never}"
         )
 

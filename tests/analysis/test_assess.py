@@ -61,7 +61,8 @@ def test_five_lines_say_what_was_found(answer):
     low, high = answer.plateau
     excess = rounded(answer.objective_star - answer.reference)
     never = rounded(answer.objective_never - answer.reference)
-    assert numbers(lines["best warm-up"]) == [answer.warmup_star, 60, low, high, excess, never]
+    found = [answer.predicted_star, answer.warmup_star, 60, low, high, excess, never]
+    assert numbers(lines["best warm-up"]) == found
     assert numbers(lines["predicted"])[0] == answer.predicted_star
     assert lines["checked"].startswith("4 of 4 hold (C9, C7, C4, C15)")
 
