@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeVar, cast
 
 import numpy as np
 
-from linattn._checks import as_float64
 from linattn._display import facts_html, spread
 from linattn._typing import Array, IntArray
+from linattn.clients import Clients
 from linattn.params import Layout as Layout
 from linattn.params import Params as Params
 
@@ -23,7 +23,6 @@ Made = TypeVar("Made")
 READOUTS = ("token", "mean", "last")
 OWN_QUERIES = "queries"
 """The readout of data that bring queries of their own."""
-WEIGHT_SUM_TOLERANCE = 1e-9
 
 
 class Statistics(NamedTuple):
@@ -82,7 +81,7 @@ class Statistics(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
+class Problem(Clients):
     """A federated regression problem for linear attention: data, weights, ridges; no method.
 
     Make one with `problem_from_tokens` or `synthetic_problem`. The objective of client i is the
@@ -123,16 +122,6 @@ class Problem:
         return (Problem, (*values, self.value_ridge, self.kernel_ridge, self.readout))
 
     @property
-    def num_clients(self) -> int:
-        """Number of clients C."""
-        return len(self.weights)
-
-    @property
-    def num_sequences(self) -> int:
-        """Number of sequences of all clients, S."""
-        return len(self.statistics.energy)
-
-    @property
     def dim(self) -> int:
         """Number of channels d of a token."""
         return int(self.statistics.gram.shape[1])
@@ -143,20 +132,6 @@ class Problem:
         held = self.statistics.cross if self.statistics.target is None else self.statistics.target
         assert held is not None
         return int(held.shape[-1])
-
-    @cached_property
-    def client_sizes(self) -> IntArray:
-        """Number of sequences of each client, (C,)."""
-        return np.diff(self.offsets)
-
-    @cached_property
-    def sequence_weights(self) -> Array:
-        """Weight p_i/n_i of every sequence in F, (S,); sums to one."""
-        return np.repeat(self.weights / self.client_sizes, self.client_sizes)
-
-    def client(self, index: int) -> slice:
-        """Slice of the sequences of client `index`."""
-        return slice(int(self.offsets[index]), int(self.offsets[index + 1]))
 
     def derived(self, build: Callable[..., Made], *details: Any) -> Made:
         """Return ``build(self, *details)``, made at its first use and kept with the problem."""
@@ -169,21 +144,6 @@ class Problem:
     @cached_property
     def _made(self) -> dict[Any, Any]:
         return {}
-
-    def subset(self, clients: Sequence[int]) -> Problem:
-        """Return the problem of some clients, with their weights scaled to sum to one.
-
-        Parameters
-        ----------
-        clients : sequence of int
-            Distinct client numbers in the order wanted.
-
-        Raises
-        ------
-        ValueError
-            If the list is empty, repeats a client or names one that does not exist.
-        """
-        return self.rearranged(*part_of_clients(self, clients))
 
     def oracle(self, params: Params) -> Oracle:
         """Return what answers for the clients: gradients, local steps, objectives, work.
@@ -253,60 +213,6 @@ def single_layer(problem: object, purpose: str = "kernel profile and value block
             f"problem must be a single-layer Problem for {purpose}, got {type(problem).__name__}."
         )
     return cast(Problem, problem)
-
-
-def check_clients(clients: Sequence[int], num_clients: int) -> list[int]:
-    """Return the clients of a subset as a list.
-
-    Raises
-    ------
-    ValueError
-        If the list is empty, repeats a client or names one that does not exist.
-    """
-    chosen = list(clients)
-    valid = len(set(chosen)) == len(chosen) > 0
-    if not valid or not all(i in range(num_clients) for i in chosen):
-        raise ValueError(f"clients must be distinct numbers in 0..{num_clients - 1}, got {chosen}.")
-    return [int(i) for i in chosen]
-
-
-def part_of_clients(
-    problem: Federation, clients: Sequence[int]
-) -> tuple[IntArray, IntArray, Array]:
-    """Return the sequences of some clients, their new offsets, and weights summing to one."""
-    chosen = check_clients(clients, problem.num_clients)
-    begins = np.cumsum([0, *problem.client_sizes])
-    spans = [np.arange(begins[i], begins[i + 1]) for i in chosen]
-    offsets = np.cumsum([0, *problem.client_sizes[chosen]]).astype(np.int64)
-    weights = problem.weights[chosen]
-    return np.concatenate(spans), offsets, weights / weights.sum()
-
-
-def check_weights(weights: Any, sizes: IntArray) -> Array:
-    """Return client weights p: proportional to `sizes`, equal, or the given ones checked.
-
-    Raises
-    ------
-    ValueError
-        If given weights have the wrong length, are not positive, or do not sum to one within 1e-9.
-    """
-    num_clients = len(sizes)
-    if weights is None:
-        return np.asarray(sizes / sizes.sum(), dtype=np.float64)
-    if isinstance(weights, str):
-        if weights != "equal":
-            raise ValueError(f"weights must be None, 'equal' or an array, got {weights!r}.")
-        return np.full(num_clients, 1.0 / num_clients)
-    array = as_float64("weights", weights, ndim=1).copy()
-    if array.size != num_clients:
-        raise ValueError(f"weights must have {num_clients} entries, got {array.size}.")
-    if not (array > 0).all():
-        raise ValueError(f"weights must be positive, got a minimum of {array.min():g}.")
-    if abs(array.sum() - 1.0) > WEIGHT_SUM_TOLERANCE:
-        raise ValueError(
-            f"weights must sum to 1 within {WEIGHT_SUM_TOLERANCE:g}, got {array.sum():.12g}."
-        )
-    return array
 
 
 class Federation(Protocol):

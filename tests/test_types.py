@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import linattn as la
-from linattn.types import Layout, check_weights
+from linattn.clients import check_weights
+from linattn.types import Layout
 
 RNG = np.random.default_rng(0)
 KERNEL, VALUE = RNG.standard_normal((2, 3, 3)), RNG.standard_normal((2, 3, 4))

@@ -13,9 +13,10 @@ import numpy as np
 from linattn._checks import real
 from linattn._typing import Array, IntArray
 from linattn.attention import by_length
+from linattn.clients import Clients, check_weights
 from linattn.data.tokens import ClientData, read_client
 from linattn.deep import DeepAttention
-from linattn.types import Params, check_weights, part_of_clients
+from linattn.types import Params
 
 if TYPE_CHECKING:
     from linattn.oracles.deep import DeepOracle
@@ -42,7 +43,7 @@ class SequenceGroup(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class DeepProblem:
+class DeepProblem(Clients):
     """A federated regression problem for a deep model: data, weights, ridges; no method.
 
     Make one with `deep_problem`. The objective of client i is the mean over its sequences of
@@ -79,26 +80,6 @@ class DeepProblem:
         # Through the constructor, because an unpickled array is writable again.
         values = (self.model, self.groups, self.offsets, self.weights)
         return (DeepProblem, (*values, self.kernel_ridge, self.value_ridge))
-
-    @property
-    def num_clients(self) -> int:
-        """Number of clients C."""
-        return len(self.weights)
-
-    @property
-    def num_sequences(self) -> int:
-        """Number of sequences of all clients, S."""
-        return int(self.offsets[-1])
-
-    @cached_property
-    def client_sizes(self) -> IntArray:
-        """Number of sequences of each client, (C,)."""
-        return np.diff(self.offsets)
-
-    @cached_property
-    def sequence_weights(self) -> Array:
-        """Weight p_i/n_i of every sequence in F, (S,); sums to one."""
-        return np.repeat(self.weights / self.client_sizes, self.client_sizes)
 
     @cached_property
     def ridges(self) -> Array:
@@ -140,21 +121,6 @@ class DeepProblem:
         place = self.places[self.offsets[client] + batch]
         held = np.unique(place[:, 0]).tolist()
         return [(int(k), place[place[:, 0] == k, 1]) for k in held]
-
-    def subset(self, clients: Sequence[int]) -> DeepProblem:
-        """Return the problem of some clients, with their weights scaled to sum to one.
-
-        Parameters
-        ----------
-        clients : sequence of int
-            Distinct client numbers in the order wanted.
-
-        Raises
-        ------
-        ValueError
-            If the list is empty, repeats a client or names one that does not exist.
-        """
-        return self.rearranged(*part_of_clients(self, clients))
 
     def oracle(self, params: Params) -> DeepOracle:
         """Return what answers for the clients.

@@ -11,8 +11,9 @@ import numpy as np
 from linattn._checks import as_float64, one_of, real
 from linattn._typing import Array, BoolArray, IntArray
 from linattn.attention import check_readout
+from linattn.clients import check_weights
 from linattn.data.tokens import Stacked, grouped_statistics
-from linattn.types import Problem, check_weights
+from linattn.types import Problem
 
 Table = Any  # narwhals is optional, and its types with it
 

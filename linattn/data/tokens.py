@@ -18,7 +18,8 @@ from linattn.attention import (
     sequence_statistics,
     stack_statistics,
 )
-from linattn.types import OWN_QUERIES, READOUTS, Problem, Statistics, check_weights
+from linattn.clients import check_weights
+from linattn.types import OWN_QUERIES, READOUTS, Problem, Statistics
 
 # Doubles of tokens that are stacked at a time (32 MiB).
 CHUNK_ENTRIES = 2**22

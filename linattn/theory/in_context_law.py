@@ -19,9 +19,9 @@ import numpy as np
 
 from linattn._checks import positive_int, real
 from linattn._typing import Array
+from linattn.clients import check_weights
 from linattn.data.in_context import check_covariances, context_lengths, noise_levels
 from linattn.theory.population import PopulationLimit
-from linattn.types import check_weights
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,11 +16,12 @@ import scipy.special
 
 from linattn._checks import as_float64, one_of, positive_int, real
 from linattn._typing import Array
+from linattn.clients import check_weights
 from linattn.data.synthetic import draw_client
 from linattn.linalg import factorize, stack_heads
 from linattn.theory.frozen import FrozenStage
 from linattn.theory.wick import psi
-from linattn.types import READOUTS, Params, check_weights
+from linattn.types import READOUTS, Params
 
 # A mean of zero is refused this rarely.
 FALSE_ALARM = 1e-6
