@@ -142,7 +142,10 @@ def descent_certificate(
 
 
 class Ledger:
-    """Observer of rounds that fills the certificate, local step by local step."""
+    """Observer of rounds that fills the certificate, local step by local step.
+
+    ``steps`` holds ‖∇P‖², ‖ε‖² and ηL_K of every local step, ``profiles`` P around them.
+    """
 
     def __init__(self, problem: Problem, params: Params) -> None:
         self.problem = problem
@@ -153,6 +156,8 @@ class Ledger:
         self.profile = self._start_profile(params)
         self.initial = self.profile
         self.rows: list[dict[str, float]] = []
+        self.profiles = [self.profile]
+        self.steps: list[tuple[float, float, float]] = []
         self.cheap: KernelCurvatureBound | None = None
         if params.is_factored:
             self.curvature_kind = "remainder"
@@ -260,6 +265,9 @@ class Ledger:
         self.sums["curvature"] += curvature
         self.sums["resolve"] -= resolve
         self.profile, self.system = profile, following
+        total = errors.track + errors.drift + errors.noise + errors.sampling
+        self.steps.append((float(slope @ slope), float(total @ total), eta_curvature))
+        self.profiles.append(profile)
         return violated, eta_curvature
 
     def _ledger_terms(

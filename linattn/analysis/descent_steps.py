@@ -9,7 +9,6 @@ import numpy as np
 from linattn._typing import Array
 from linattn.analysis.certificate import Ledger
 from linattn.analysis.recorded import recorded_driver
-from linattn.analysis.step_errors import StepErrors
 from linattn.federated.method import Method
 from linattn.federated.rounds import RunSettings, check_settings
 from linattn.types import Params, Problem
@@ -46,32 +45,6 @@ class DescentSteps(NamedTuple):
     ledger: xr.Dataset
 
 
-class _Recorder(Ledger):
-    """The ledger of the certificate, keeping single steps instead of sums."""
-
-    def __init__(self, problem: Problem, params: Params) -> None:
-        self.steps: list[tuple[float, float, float]] = []
-        self.profiles: list[float] = []
-        super().__init__(problem, params)
-        self.profiles.append(self.profile)
-
-    def _step(
-        self,
-        here: Params,
-        there: Params,
-        update: Array,
-        errors: StepErrors,
-        slope: Array,
-        eta: float,
-    ) -> tuple[bool, float] | None:
-        result = super()._step(here, there, update, errors, slope, eta)
-        if result is not None:
-            total = errors.track + errors.drift + errors.noise + errors.sampling
-            self.steps.append((float(slope @ slope), float(total @ total), result[1]))
-            self.profiles.append(self.profile)
-        return result
-
-
 def descent_steps(
     problem: Problem,
     params: Params,
@@ -99,9 +72,8 @@ def descent_steps(
     """
     checked = check_settings(**settings)
     driver = recorded_driver(problem, params, checked, method)
-    recorder = _Recorder(problem, params)
-    completed = recorder.follow(driver)
-    slopes, errors, curvatures = np.array(recorder.steps).reshape(-1, 3).T
-    profile = np.array(recorder.profiles)
-    ledger = recorder.finish(checked.rounds)
-    return DescentSteps(profile, slopes, errors, curvatures, completed, driver.params, ledger)
+    ledger = Ledger(problem, params)
+    completed = ledger.follow(driver)
+    slopes, errors, curvatures = np.array(ledger.steps).reshape(-1, 3).T
+    profile, table = np.array(ledger.profiles), ledger.finish(checked.rounds)
+    return DescentSteps(profile, slopes, errors, curvatures, completed, driver.params, table)
