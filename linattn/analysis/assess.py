@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from linattn._checks import positive_int, real
+from linattn._progress import stage
 from linattn.analysis.assessment import Assessment
 from linattn.analysis.bias_drift import bias_drift
 from linattn.analysis.certificate import descent_certificate
@@ -97,7 +98,8 @@ def assess(
     budget = np.inf if time_budget is None else real("time_budget", time_budget, above=0.0)
     start = initial_params(problem, seed=seed) if params is None else params
     if reference is None:
-        reference = reference_value(problem, like=start, num_starts=num_starts, seed=seed)
+        with stage("reference value"):
+            reference = reference_value(problem, like=start, num_starts=num_starts, seed=seed)
     settings = RunSettings(
         rounds=rounds,
         local_steps=local_steps,
@@ -106,7 +108,8 @@ def assess(
         batch_size=batch_size,
         seed=seed,
     )
-    warm = run(fed_avg(), problem, start, record_params=True, metrics=(), **settings)
+    with stage(f"warm-up of {rounds} rounds"):
+        warm = run(fed_avg(), problem, start, record_params=True, metrics=(), **settings)
     # After a divergence there is nothing to freeze.
     lost = Params(start.layout, np.full(start.flat.size, np.nan))
     path = [*warm.path, *[lost] * (rounds + 1 - len(warm.path))]
@@ -117,12 +120,15 @@ def assess(
         "frozen_lr": frozen_lr,
         "reference": reference,
     }
-    table = bias_drift(problem, start, path=path, **common)
-    checks = compare(problem, path, table, settings, frozen_lr=frozen_lr, reference=reference)
+    with stage(f"second stages of {len(common['warmup_lengths'])} warm-up lengths"):
+        table = bias_drift(problem, start, path=path, **common)
+    with stage("checks of the theory"):
+        checks = compare(problem, path, table, settings, frozen_lr=frozen_lr, reference=reference)
     predicted = tuned = None
     if perf_counter() - began < budget:
         del common["seed"]
-        predicted = predict_trade_off(problem, start, **common)
+        with stage("prediction without the run"):
+            predicted = predict_trade_off(problem, start, **common)
         seconds = budget - (perf_counter() - began)
         tuned = _tuned(problem, start, settings, frozen_lr=frozen_lr, seconds=seconds)
     return Assessment(
@@ -148,16 +154,17 @@ def _tuned(
     for _ in range(EXTENSIONS + 1):
         if perf_counter() - began > seconds:
             return found
-        found = study_in_memory(
-            problem,
-            start,
-            methods=("fed_avg", "fed_frozen", "fed_frozen_exact"),
-            local_lrs=[factor * step for factor in factors],
-            warmup_lengths=[lengths[k] for k in chosen],
-            frozen_lr=frozen_lr,
-            seeds=[seed],
-            **given,
-        )
+        with stage(f"comparison at {len(factors)} step sizes"):
+            found = study_in_memory(
+                problem,
+                start,
+                methods=("fed_avg", "fed_frozen", "fed_frozen_exact"),
+                local_lrs=[factor * step for factor in factors],
+                warmup_lengths=[lengths[k] for k in chosen],
+                frozen_lr=frozen_lr,
+                seeds=[seed],
+                **given,
+            )
         best = [found.best(name).local_lr / step for name in found.methods]
         below = [factors[0] / 4.0, factors[0] / 2.0] if min(best) <= factors[0] * 1.01 else []
         above = [factors[-1] * 2.0, factors[-1] * 4.0] if max(best) >= factors[-1] * 0.99 else []

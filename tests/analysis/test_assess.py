@@ -122,6 +122,14 @@ def test_given_reference_and_time_budget(problem, params):
     assert [check.claim for check in answer.checks] == ["C9", "C7", "C4"]
 
 
+def test_long_stages_are_named(problem, params, monkeypatch, capfd):
+    monkeypatch.setattr("linattn._progress.PAUSE", 1e-4)
+    la.assess(problem, params=params, local_steps=5, local_lr=0.02, rounds=6)
+    said = capfd.readouterr().err.splitlines()
+    assert "reference value ..." in said
+    assert "comparison at 7 step sizes ..." in said
+
+
 def test_sampled_clients(problem, params):
     answer = la.assess(
         problem, params=params, local_steps=20, local_lr=0.04, rounds=60, participation=0.5
