@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from linattn.claims import Verdict
 
-NUMERICS = 3
+NUMERICS = 4
 """Version of the numbers of the library: raise it whenever stored results would change."""
 
 Own = Annotated[str, Meta(extra={OWN: True})]
