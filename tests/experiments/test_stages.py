@@ -31,7 +31,8 @@ def call(*arguments):
 def certificates(tmp_path):
     """A store with one certificate."""
     held = simulation("certificate")
-    changes = {f"problem.{name}": size for name, size in SMALL.items()} | {"horizon": 0.9, "local_steps": 6}
+    changes = {f"problem.{name}": size for name, size in SMALL.items()}
+    changes |= {"horizon": 0.9, "local_steps": 6}
     fill(tmp_path, "certificate", held.specs("tiny", changes))
     return tmp_path
 
