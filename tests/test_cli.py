@@ -36,10 +36,13 @@ def call(*arguments):
             "unknown key 'nois'; did you mean problem.noise?",
         ),
         (
-            ["run", "bias_drift", "--set", "rounds"],
-            "--set must be given as key=value, got 'rounds'",
+            ["run", "bias_drift", "--set", "horizon"],
+            "--set must be given as key=value, got 'horizon'",
         ),
-        (["run", "bias_drift", "--set", "rounds=-3"], "rounds must be an integer >= 1, got -3."),
+        (
+            ["run", "bias_drift", "--set", "horizon=-3"],
+            "horizon must be a finite number > 0, got -3.",
+        ),
         (["run", "bias_drift", "--workers", "0"], "workers must be an integer >= 1, got 0."),
         (
             ["run", "bias_drift", "--shard", "3/2"],
@@ -101,18 +104,29 @@ def test_list_of_an_empty_place(tmp_path, capsys):
 def test_bias_drift_has_the_grids_of_the_contract():
     sweep = simulation("bias_drift")
     paper, quick, tiny = (sweep.specs(preset) for preset in ("paper", "quick", "tiny"))
-    regimes = {
-        (s.seed, s.problem.value_heterogeneity, s.problem.covariate_heterogeneity) for s in paper
-    }
-    assert regimes >= {(s, v, c) for s in range(10) for v in (0, 0.75, 1.5) for c in (0, 0.3)}
-    assert all(s.rounds == 400 and {1, 10, 50} <= set(s.local_steps) for s in paper)
-    assert all(len(s.lengths()) >= 20 for s in paper)
+
+    def grid(specs):
+        return {
+            (s.seed, s.problem.value_heterogeneity, s.problem.covariate_heterogeneity, s.local_lr,
+             s.local_steps)
+            for s in specs if s.horizon == 60.0
+        }  # fmt: skip
+
+    worlds = [(0.0, 0.3), (0.4, 0.3), (0.75, 0.0), (0.75, 0.3), (1.5, 0.3)]
+    pairs = [(0.005, 9), (0.005, 21), (0.005, 41), (0.005, 81), (0.005, 201), (0.01, 5), (0.01, 11),
+             (0.01, 21), (0.01, 41), (0.01, 101), (0.02, 3), (0.02, 6), (0.02, 11), (0.02, 21),
+             (0.02, 51), (0.005, 1), (0.01, 1), (0.02, 1)]  # fmt: skip
+    assert grid(paper) == {(s, *world, *pair) for s in range(10) for world in worlds
+                           for pair in pairs}  # fmt: skip
     assert {"merged", "factored"} == {s.initial.kernel for s in paper}
     assert {0.0, 0.5} == {s.problem.kernel_heterogeneity for s in paper}
-    assert len(quick) == 12
-    assert all(s.rounds == 200 and s.local_steps == (1, 20) for s in quick)
-    assert all(len(s.lengths()) == 12 for s in quick)
-    assert [(s.rounds, s.local_steps) for s in tiny] == [(20, (1, 5))]
+    assert {1, 2} == {s.initial.num_heads for s in paper}
+    assert {0.25, 1.0} == {s.participation for s in paper}
+    assert {None, 8} == {s.batch_size for s in paper}
+    few = [(0.01, 1), (0.01, 11), (0.02, 11), (0.02, 21)]
+    assert grid(quick) == {(s, *world, *pair) for s in range(3) for world in worlds[1:]
+                           for pair in few}  # fmt: skip
+    assert [(s.local_lr, s.local_steps, s.horizon) for s in tiny] == [(0.02, 6, 10.0)]
 
 
 def test_a_table_is_aligned():

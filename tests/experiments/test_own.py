@@ -149,8 +149,7 @@ def test_methods_of_ones_own_in_a_sweep(place):
     assert code == 0, err
     (found,) = la.load_results(place / "results", "methods")
     assert list(found.dataset.method.values) == ["fed_avg", "my_method", "stronger"]
-    drift = found.dataset.kernel_drift.values[:, -1]
-    assert (drift[1:] < drift[0]).all()
+    assert (found.dataset.kernel_drift.values > 0.0).all()
     (place / "method.py").write_text(METHOD.replace("0.5)", "0.6)"), encoding="utf-8")
     code, out, _ = call(place, "run", "methods", *where, "--set", asked)
     assert out.endswith("1 computed, 0 there before\n")  # another text, another spec

@@ -14,7 +14,7 @@ from linattn.data.worlds import InitialSpec, ProblemSpec
 from linattn.experiments import Grid, Simulation, Spec
 from linattn.experiments import simulation as module
 from linattn.experiments.simulation import parse_override, parse_overrides, spec_json
-from linattn.experiments.specs import warmup_grid
+from linattn.experiments.specs import pairs
 from scripts import simulation
 
 BIAS_DRIFT = simulation("bias_drift")
@@ -37,7 +37,7 @@ def mappings(draw):
     return {
         "seed": draw(st.integers(0, 2**40)),
         "local_lr": draw(st.one_of(st.integers(1, 9), st.floats(1e-9, 1e3))),
-        "local_steps": sorted(draw(st.sets(st.integers(1, 99), min_size=1, max_size=4))),
+        "local_steps": draw(st.integers(1, 99)),
         "problem": {"noise": draw(number), "value_heterogeneity": draw(number)},
     }
 
@@ -47,8 +47,7 @@ def test_digest_does_not_depend_on_the_spelling(values):
     backwards = {key: values[key] for key in reversed(values)}
     as_floats = {**values, "local_lr": float(values["local_lr"])}
     as_floats["problem"] = {key: float(value) for key, value in values["problem"].items()}
-    steps, problem = tuple(values["local_steps"]), ProblemSpec(**values["problem"])
-    direct = BiasDriftSpec(**{**values, "local_steps": steps, "problem": problem})
+    direct = BiasDriftSpec(**{**values, "problem": ProblemSpec(**values["problem"])})
     read = [BIAS_DRIFT.spec_from(v) for v in (values, backwards, as_floats)]
     assert len({digest(spec) for spec in [*read, direct]}) == 1
 
@@ -98,8 +97,8 @@ def test_defaults_are_the_base_problem():
         ({"local_lr": -1}, "local_lr must be a finite number > 0, got -1."),
         ({"local_lr": math.inf}, "local_lr must be a finite number > 0, got inf."),
         ({"local_lr": math.nan}, "local_lr must be a finite number > 0, got nan."),
-        ({"rounds": 0}, "rounds must be an integer >= 1, got 0."),
-        ({"rounds": 2.5}, "rounds must be an integer >= 1, got 2.5."),
+        ({"num_starts": 0}, "num_starts must be an integer >= 1, got 0."),
+        ({"local_steps": 2.5}, "local_steps must be an integer >= 1, got 2.5."),
         ({"seed": True}, "seed must be an integer >= 0, got true."),
         ({"problem": {"noise": "x"}}, 'problem.noise must be a finite number >= 0, got "x".'),
         (
@@ -114,15 +113,7 @@ def test_defaults_are_the_base_problem():
             {"frozen_lr": "fast"},
             'frozen_lr must be a finite number > 0 or "safe" or null, got "fast".',
         ),
-        (
-            {"local_steps": [0, 1]},
-            "local_steps must be a list of entries that are each an integer >= 1, got [0, 1].",
-        ),
-        (
-            {"local_steps": [5, 1]},
-            "local_steps must be strictly increasing, at least one, got [5, 1].",
-        ),
-        ({"warmup_lengths": [0, 300]}, "warmup_lengths must be at most rounds = 200, got 300."),
+        ({"participation": 1.5}, "participation must be "),
         ({"problem": {"nois": 1}}, "unknown key 'problem.nois'; did you mean problem.noise?"),
         ({"noise": 1}, "unknown key 'noise'; did you mean problem.noise?"),
         ({"num_head": 1}, "unknown key 'num_head'; did you mean problem.num_heads or initial.num"),
@@ -139,8 +130,8 @@ def test_a_bad_value_is_one_sentence(values, sentence):
 
 
 def test_bad_values_are_seen_in_specs_made_by_hand_too():
-    with pytest.raises(ValueError, match="rounds must be an integer >= 1, got -4"):
-        digest(BiasDriftSpec(rounds=-4))
+    with pytest.raises(ValueError, match="num_starts must be an integer >= 1, got -4"):
+        digest(BiasDriftSpec(num_starts=-4))
 
 
 class PlainSpec(Spec):
@@ -198,10 +189,11 @@ def test_equal_specs_are_one_run():
 def test_a_value_replaces_an_axis_and_a_list_is_an_axis():
     held = presets(Grid(BiasDriftSpec(), {"seed": range(3), "problem.noise": [0, 1]}))
     assert len(held.specs("p", {"seed": 7})) == 2
-    assert len(held.specs("p", {"seed": 7, "rounds": [10, 20, 30]})) == 6
+    assert len(held.specs("p", {"seed": 7, "horizon": [10, 20, 30]})) == 6
     assert {s.problem.noise for s in held.specs("p", {"problem.noise": [3, 4]})} == {3.0, 4.0}
+    bounds = simulation("bounds")
     for value, steps in ((50, (50,)), ([1, 50], (1, 50))):  # a field that is a list itself
-        assert {s.local_steps for s in held.specs("p", {"local_steps": value})} == {steps}
+        assert {s.local_steps for s in bounds.specs("tiny", {"local_steps": value})} == {steps}
 
 
 @pytest.mark.parametrize(
@@ -249,13 +241,11 @@ def test_unknown_keys_presets_and_axes_teach(call, sentence):
         call()
 
 
-@given(st.integers(1, 2000), st.integers(2, 40))
-def test_warmup_lengths_span_the_rounds(rounds, count):
-    lengths = warmup_grid(rounds, count)
-    assert lengths[0] == 0
-    assert lengths[-1] == rounds
-    assert len(lengths) <= count
-    assert list(lengths) == sorted(set(lengths))
+@given(st.floats(0.0, 0.5), st.sampled_from([0.005, 0.01, 0.02]))
+def test_pairs_have_the_drift_number(drift, step):
+    ((eta, count),) = pairs((drift,), step)
+    assert eta == step
+    assert abs(BiasDriftSpec(local_lr=eta, local_steps=count).drift - drift) <= 0.25 * step + 1e-12
 
 
 def test_every_simulation_declares_the_three_presets():
