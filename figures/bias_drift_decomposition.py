@@ -1,100 +1,93 @@
-"""Figure 1: what every warm-up length costs, split into its exact parts (C9).
+"""What every warm-up length costs, split into its exact parts (C9), as the drift number grows.
 
-    F(B_T, V_R) − P_ref = kernel bias + transient + frozen floor + cross term
-
-One panel per regime and number of local steps; T* with its interval over seeds. The kernel bias of
-as many synchronized steps shows what client drift did to the kernel.
+F(B_T, V_R) − P_ref = kernel bias + value drift (transient + frozen floor + cross term)
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from linattn.analysis.bias_drift import PARTS
+import numpy as np
+
+from linattn.experiments.find import PageLook
 from linattn.experiments.store import Result
-from linattn.report.groups import Group, groups
-from linattn.report.marks import (
-    WARMUP,
-    best_length,
-    caption,
-    finite_range,
-    median_line,
-    panel,
-    rounds_axis,
-    signed_log_axis,
-    star_in_words,
-    unstable_marks,
-)
-from linattn.report.style import LOOKS, PageLook, legend, sheet
+from linattn.report.groups import Group, field
+from linattn.report.looks import LOOKS
+from linattn.report.canvas import Page, log
+from linattn.report.regimes import TIME, by_drift, excess, saved, star_in_words, time, worlds
+from linattn.report.words import in_words
 
 NAME = "bias_drift_decomposition"
 SIMULATION = "bias_drift"
-THRESHOLD = 1e-3
-EXPLAINED = "Target and covariate: how much the clients differ in them."
-TOTAL = LOOKS["fed_frozen"]._replace(label="final loss above P_ref = sum of the parts", marker="o")
-SYNCHRONIZED = LOOKS["synchronized"]._replace(label="kernel bias of synchronized steps")
+WORLD = (0.75, 0.3, 0.0)
+TOTAL = LOOKS["fed_frozen"]._replace(label="F − P_ref = sum of both", marker="", weight=1.5)
+CAPTION = (
+    "What is left of the loss above the best known profile value P_ref after T warm-up and R − T "
+    "frozen rounds, split exactly: kernel bias (what the kernel has not learned, or lost to "
+    "client drift) and value drift (what averaging leaves of the value block), at several drift "
+    "numbers s = η(E − 1)/2 and one horizon; stars mark the best warm-up. Beside them the "
+    "kernel bias of as many centralized steps."
+)
 
 
 def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
     """Draw the figure of stored results into `folder`; return its files."""
-    found = groups(results)
-    columns = max(len(regime.local_steps) for regime in found)
-    height = 1.45 + 1.4 / len(found)
-    with sheet(NAME, len(found), columns, height=height, sharey=True, look=look) as drawn:
-        low, high = _limits(found)
-        for row, regime in zip(drawn.axes, found, strict=True):
-            for axes, steps in zip(row, regime.local_steps, strict=False):
-                _panel(drawn, axes, regime, steps)
-                signed_log_axis(axes, low, high, threshold=THRESHOLD)
-            for axes in row[len(regime.local_steps) :]:
-                axes.set_visible(False)
-        legend(drawn, columns=3)
-        caption(
-            drawn,
-            "What is left of the loss after T warm-up rounds and R − T frozen rounds, in parts "
-            "that add up exactly for each seed. Lines: median over seeds, bands: 10–90 %. "
-            f"{EXPLAINED} {_known(found)}",
+    world = _world(results)
+    page = Page(NAME, f"{CAPTION} World: {world.label}.", summary(results).splitlines(), columns=4,
+                height=2.3, share=True)  # fmt: skip
+    for s, part in by_drift(world):
+        title = f"s = {s:g} (η = {part.fields['local_lr']:g}, E = {part.fields['local_steps']})"
+        panel = page.panel(title, TIME, log("loss above P_ref", low=_lowest(world)))
+        across = time(part)
+        drifted = sum(part.values(f"value_{n}") for n in ("transient", "floor", "cross"))
+        centralized = excess(part, "profile_synchronized")
+        panel.curve(
+            "synchronized", across, centralized, weight=0.7, label="centralized kernel bias"
         )
-        return drawn.save(folder)
+        panel.curve("kernel_bias", across, part.values("kernel_bias"))
+        panel.curve("value_drift", across, drifted)
+        panel.curve(TOTAL, across, excess(part))
+        panel.best(across, excess(part))
+        page.details = [
+            *page.details,
+            f"s = {s:g}: {star_in_words(part)}; " + "; ".join(
+                f"{LOOKS[n].label} at T* {in_words(_at_best(part, part.values(n)))}"
+                for n in ("kernel_bias", "value_transient", "value_floor", "value_cross")
+            ),
+        ]  # fmt: skip
+    return page.save(folder, look)
 
 
 def summary(results: Sequence[Result]) -> str:
-    """Return T* of every regime, with quantiles over seeds, one line each."""
-    lines = []
-    for regime in groups(results):
-        rounds = regime.coordinate("warmup")[-1]
-        for steps in regime.local_steps:
-            lines.append(f"{regime.title(steps)}: {star_in_words(regime, steps, rounds)}")
-    return "\n".join(lines)
+    """Return what drift costs the kernel, and what the parts are at the best length."""
+    world = _world(results)
+    s, part = by_drift(world)[-1]
+    never, best = excess(part)[:, -1], saved(part)
+    lost = part.values("kernel_bias")[:, -1]
+    certified = world.values("reference_certified")
+    return "\n".join(
+        [
+            f"{world.label}, s = {s:g}: {star_in_words(part)}; the excess there is "
+            f"{in_words(best)} of that of never freezing",
+            f"never freezing ends {in_words(never)} above P_ref, {in_words(lost / never)} of it "
+            "kernel bias",
+            f"P_ref is certified optimal in {int(certified.sum())} of {certified.size} runs",
+        ]
+    )
 
 
-def _panel(drawn: Any, axes: Any, regime: Group, steps: int) -> None:
-    lengths = regime.coordinate("warmup")
-    found = star_in_words(regime, steps, lengths[-1])
-    panel(drawn, axes, regime.title(steps), x=WARMUP, y="loss above P_ref", below=found)
-    best_length(drawn, axes, regime, steps)
-    reference = regime.values("reference")[:, None]
-    total = regime.values("objective", steps) - reference
-    smooth = regime.values("profile_synchronized", steps) - reference
-    median_line(drawn, axes, SYNCHRONIZED, lengths, smooth, linewidth=0.9)
-    for part in PARTS:
-        median_line(drawn, axes, part, lengths, regime.values(part, steps))
-    median_line(drawn, axes, TOTAL, lengths, total, linewidth=1.6, markersize=2.0)
-    unstable_marks(drawn, axes, lengths, total)
-    rounds_axis(axes, lengths[-1])
+def _world(results: Sequence[Result]) -> Group:
+    """The world of the figure, or the most heterogeneous there is."""
+    found = worlds([r for r in results if field(r, "horizon") <= 60.0])
+    return next((w for w in found if w.heterogeneity == WORLD), found[-1])
 
 
-def _limits(found: list[Group]) -> tuple[float, float]:
-    """Smallest and largest number of all panels."""
-    arrays = [regime.values(part) for regime in found for part in PARTS]
-    totals = [r.values("objective") - r.values("reference")[:, None, None] for r in found]
-    return finite_range([*totals, *arrays])
+def _lowest(world: Group) -> float:
+    """A decade below the lowest total: parts far below it are not worth an axis."""
+    return 0.1 * min(float(np.nanmin(np.median(excess(p), axis=0))) for _, p in by_drift(world))
 
 
-def _known(found: list[Group]) -> str:
-    """Say how good the reference value is."""
-    certified = sum(int(regime.values("reference_certified").sum()) for regime in found)
-    runs = sum(regime.seeds for regime in found)
-    return f"P_ref: best known P, certified optimal in {certified} of {runs} runs."
+def _at_best(part: Group, values: np.ndarray) -> np.ndarray:
+    places = excess(part).argmin(axis=1)
+    return values[np.arange(len(values)), places]

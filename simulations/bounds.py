@@ -12,13 +12,8 @@ import numpy as np
 import linattn as la
 from linattn._fields import Count
 from linattn.experiments import Grid, Simulation
-from linattn.experiments.specs import (
-    TrainedKernelSpec,
-)
-from linattn.experiments.tables import (
-    single,
-    stacked,
-)
+from linattn.experiments.specs import COVARIATE, TARGET, KernelSpec
+from linattn.experiments.tables import single, stacked
 from linattn.theory.published import (
     alignment_bound,
     average_drift,
@@ -35,7 +30,7 @@ UNITS = dict.fromkeys(
 ) | {"step": "1/curvature"}
 
 
-class BoundsSpec(TrainedKernelSpec):
+class BoundsSpec(KernelSpec):
     """The bias of the frozen stage between its bounds, and the rate, for every E."""
 
     local_steps: tuple[Count, ...] = (2, 3, 5, 8, 13, 20, 32, 50, 80, 130, 200, 320)
@@ -49,7 +44,7 @@ def run(spec: BoundsSpec) -> xr.Dataset:
     Charles and Konečný (recalled); NaN where a bound is refused. ``rate`` is ρ(M̂), ``condition``
     that of Σp S_iA_i with its bound.
     """
-    problem, params = spec.after_warmup(spec.rounds, spec.warmup_local_steps)
+    problem, params = spec.after_warmup()
     parts = [_panel(problem, params, spec.local_lr, steps) for steps in spec.local_steps]
     return stacked(parts, spec.local_steps)
 
@@ -82,19 +77,17 @@ def _or_nan(bound: float | None) -> float:
     return np.nan if bound is None else bound
 
 
-LEVELS = "problem.value_heterogeneity"
-SPREAD = "problem.covariate_heterogeneity"
-
-
 SIMULATION = Simulation(
     BoundsSpec,
     run,
     presets={
-        "paper": [Grid(BoundsSpec(), {"seed": range(10), LEVELS: [0.75, 1.5], SPREAD: [0.0, 0.3]})],
-        "quick": [Grid(BoundsSpec(), {"seed": range(3), LEVELS: [1.5], SPREAD: [0.0, 0.3]})],
-        "tiny": [Grid(BoundsSpec(rounds=2, local_steps=(2, 20)), {LEVELS: [1.5], SPREAD: [0.3]})],
+        "paper": [Grid(BoundsSpec(), {TARGET: [0.75, 1.5], COVARIATE: [0.0, 0.3],
+                                      "seed": range(10)})],
+        "quick": [Grid(BoundsSpec(), {TARGET: [1.5], COVARIATE: [0.0, 0.3], "seed": range(3)})],
+        "tiny": [Grid(BoundsSpec(warmup_rounds=2, local_steps=(2, 20)),
+                      {TARGET: [1.5], COVARIATE: [0.3]})],
     },
-)
+)  # fmt: skip
 
 
 if __name__ == "__main__":

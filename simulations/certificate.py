@@ -15,17 +15,10 @@ from linattn._fields import Count
 from linattn.analysis.certificate import IDENTITY, LEDGER
 from linattn.analysis.regret import best_length, has_tradeoff, relative_regret
 from linattn.claims import Verdict
-from linattn.data.worlds import InitialSpec, ProblemSpec
-from linattn.experiments import Grid, Simulation
+from linattn.experiments import Simulation
 from linattn.experiments.checks import Column, worst
-from linattn.experiments.specs import (
-    SyntheticSpec,
-)
-from linattn.experiments.tables import (
-    reference_variables,
-    single,
-    stacked,
-)
+from linattn.experiments.specs import FACTORED, WORLDS, RegimeSpec, pairs, regimes
+from linattn.experiments.tables import reference_variables, single
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -34,51 +27,28 @@ CURVATURE_KINDS = ("exact", "cheap bound", "remainder")
 UNITS = {"argmin_certificate": "rounds", "argmin_profile": "rounds", "warmup_star": "rounds"}
 
 
-class CertificateSpec(SyntheticSpec):
+class CertificateSpec(RegimeSpec):
     """The ledger C4 (or C4f) and the additive identity along a warm-up."""
 
     num_starts: Count = 20
 
 
 def run(spec: CertificateSpec) -> xr.Dataset:
-    """Return the certificate of every number of local steps, round by round.
+    """Return the certificate round by round, and what freezing after each round ends at.
 
-    Dimensions: `local_steps`; `round` = 0..rounds. Besides the columns of
-    `linattn.descent_certificate`: ``objective``, F after freezing at that round and training the
-    value block to the end, and ``stable``; per number of local steps the argmin of certificate and
-    profile, ``looseness``, and the relative ``regret`` of freezing at the certificate's argmin
-    (NaN where ``tradeoff`` is 0); the reference value of P.
+    Dimension `round` = 0..rounds. Besides the columns of `linattn.descent_certificate`:
+    ``objective``, F after freezing at that round and training the value block to the end, and
+    ``stable``, NaN between the lengths of the warm-up table; argmin of certificate and profile,
+    ``looseness``, the relative ``regret`` of freezing at the certificate's argmin (NaN where
+    ``tradeoff`` is 0); the reference value of P.
     """
     problem, params = spec.prepared()
     reference = la.reference_value(problem, like=params, num_starts=spec.num_starts, seed=spec.seed)
-    parts = [
-        _panel(spec, problem, params, reference=reference, local_steps=steps)
-        for steps in spec.local_steps
-    ]
-    return stacked(parts, spec.local_steps).assign(reference_variables(reference))
-
-
-def _panel(
-    spec: CertificateSpec,
-    problem: la.Problem,
-    params: la.Params,
-    *,
-    reference: la.Reference,
-    local_steps: int,
-) -> xr.Dataset:
-    certificate = la.descent_certificate(
-        problem, params, rounds=spec.rounds, local_steps=local_steps, local_lr=spec.local_lr
-    )
-    table = la.bias_drift(
-        problem,
-        params,
-        warmup_lengths=range(spec.rounds + 1),
-        rounds=spec.rounds,
-        local_steps=local_steps,
-        local_lr=spec.local_lr,
-        reference=reference,
-    )
+    settings = {"rounds": spec.rounds, **spec.settings()}
+    certificate = la.descent_certificate(problem, params, **settings)
     frozen_at = int(np.argmin(certificate["certificate"].values))
+    lengths = sorted({*spec.lengths(), frozen_at})
+    table = la.bias_drift(problem, params, warmup_lengths=lengths, reference=reference, **settings)
     ended = certificate.attrs["diverged_round"]
     values = {
         "argmin_certificate": frozen_at,
@@ -88,15 +58,11 @@ def _panel(
         "curvature_kind": CURVATURE_KINDS.index(certificate.attrs["curvature_kind"]),
         "warmup_star": best_length(table),
         "tradeoff": has_tradeoff(table),
-        "regret": relative_regret(table, float(table["objective"][frozen_at])),
+        "regret": relative_regret(table, float(table["objective"].sel(warmup=frozen_at))),
     }
-    after = {
-        name: ("round", table[name].values, table[name].attrs) for name in ("objective", "stable")
-    }
-    return certificate.assign(after).assign(single(values, UNITS))
-
-
-HETEROGENEOUS = ProblemSpec(value_heterogeneity=0.75, covariate_heterogeneity=0.3)
+    after = table[["objective", "stable"]].rename(warmup="round").astype(float)
+    found = certificate.merge(after.reindex(round=certificate["round"])).drop_attrs(deep=False)
+    return found.assign(single(values, UNITS) | reference_variables(reference))
 
 
 def _certificate(runs: Sequence[xr.Dataset]) -> Verdict:
@@ -117,47 +83,28 @@ def _additive(runs: Sequence[xr.Dataset]) -> Verdict:
     return worst("C4 identity stored", "P(B_T) by the ledger", "identity", map(column, runs))
 
 
+FEW = [(0.02, 11), (0.02, 21)]
+MAIN = [(0.75, 0.3)]
 SIMULATION = Simulation(
     CertificateSpec,
     run,
     presets={
         "paper": [
-            Grid(
-                CertificateSpec(rounds=100, local_steps=(1, 10, 50)),
-                {
-                    "seed": range(10),
-                    "problem.value_heterogeneity": [0.0, 0.75, 1.5],
-                    "problem.covariate_heterogeneity": [0.0, 0.3],
-                },
-            ),
-            Grid(
-                CertificateSpec(
-                    rounds=100,
-                    local_steps=(1, 10, 50),
-                    problem=HETEROGENEOUS,
-                    initial=InitialSpec(kernel="factored", rank=3),
-                ),
-                {"seed": range(10), "problem.kernel_heterogeneity": [0.0, 0.5]},
-            ),
+            *regimes(CertificateSpec(), pairs((0.0, 0.02, 0.05, 0.1, 0.2, 0.5), 0.02), seeds=10),
+            *regimes(CertificateSpec(), pairs((0.05, 0.1), 0.01), seeds=10),
+            *regimes(CertificateSpec(initial=FACTORED), FEW, seeds=10, worlds=MAIN,
+                     problem__kernel_heterogeneity=[0.0, 0.5]),
         ],
         "quick": [
-            Grid(
-                CertificateSpec(rounds=60, local_steps=(1, 20)),
-                {
-                    "seed": range(3),
-                    "problem.value_heterogeneity": [1.5],
-                    "problem.covariate_heterogeneity": [0.0, 0.3],
-                },
-            ),
+            *regimes(CertificateSpec(num_starts=4), [(0.02, 6)], seeds=3, worlds=WORLDS[1:]),
+            *regimes(CertificateSpec(num_starts=4), [(0.02, 21)], seeds=3, worlds=MAIN),
         ],
-        "tiny": [
-            Grid(
-                CertificateSpec(rounds=10, local_steps=(1, 5), num_starts=4, problem=HETEROGENEOUS)
-            ),
-        ],
+        "tiny": regimes(
+            CertificateSpec(horizon=10.0, num_starts=2), [(0.02, 6), (0.02, 21)], worlds=MAIN
+        ),
     },
     checks=(_certificate, _additive),
-)
+)  # fmt: skip
 
 
 if __name__ == "__main__":

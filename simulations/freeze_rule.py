@@ -5,28 +5,21 @@ Run ``python simulations/freeze_rule.py --preset quick``; results go to ``./resu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 import linattn as la
 from linattn._fields import Positive
 from linattn.analysis.regret import best_length, has_tradeoff, relative_regret
-from linattn.data.worlds import InitialSpec, ProblemSpec
-from linattn.experiments import Grid, Simulation
-from linattn.experiments.specs import (
-    SyntheticSpec,
-    distinct,
-)
-from linattn.experiments.tables import (
-    along,
-    single,
-    stacked,
-)
+from linattn.experiments import Simulation
+from linattn.experiments.specs import FACTORED, WORLDS, RegimeSpec, distinct, regimes
+from linattn.experiments.tables import along, single
 
 if TYPE_CHECKING:
     import xarray as xr
 
+Rule = Literal["profile", "observable", "certified"]
 UNITS = {
     "warmup_star": "rounds",
     "never_floats_up": "floats",
@@ -38,52 +31,37 @@ UNITS = {
 }
 
 
-Rule = Literal["profile", "observable", "certified"]
-
-
-class FreezeRuleSpec(SyntheticSpec):
+class FreezeRuleSpec(RegimeSpec):
     """Freezing rules C13 against the best warm-up length and against never freezing."""
 
     frozen_lr: Positive | Literal["safe"] | None = None
     rules: tuple[Rule, ...] = ("profile", "observable", "certified")
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         distinct("rules", self.rules)
 
 
 def run(spec: FreezeRuleSpec) -> xr.Dataset:
-    """Return where every rule freezes and what that costs, for every number of local steps.
+    """Return where every rule freezes and what that costs.
 
-    Dimensions: `local_steps`; `warmup` = 0..rounds, the objective against which rules are judged;
-    `rule`. ``rule_round`` is the number of warm-up rounds (R if the rule never fired);
-    ``rule_regret`` is relative regret, NaN where there is no trade-off (``tradeoff`` = 0);
-    ``rule_excess`` is F(T̂)/F(T*) − 1. The floats are those of the whole run.
+    Dimensions: `warmup`, the objective against which rules are judged; `rule`. ``rule_round`` is
+    the number of warm-up rounds (R if the rule never fired); ``rule_regret`` is relative regret,
+    NaN where there is no trade-off (``tradeoff`` = 0); ``rule_excess`` is F(T̂)/F(T*) − 1. The
+    floats are those of the whole run.
     """
     problem, params = spec.prepared()
-    parts = [_panel(spec, problem, params, local_steps=steps) for steps in spec.local_steps]
-    return stacked(parts, spec.local_steps)
-
-
-def _panel(
-    spec: FreezeRuleSpec, problem: la.Problem, params: la.Params, *, local_steps: int
-) -> xr.Dataset:
     table = la.bias_drift(
         problem,
         params,
-        warmup_lengths=range(spec.rounds + 1),
+        warmup_lengths=spec.lengths(),
         rounds=spec.rounds,
-        local_steps=local_steps,
-        local_lr=spec.local_lr,
         frozen_lr=spec.frozen_lr,
         reference=0.0,  # only the objective is used
+        **spec.settings(),
     )
-
-    rows = [
-        _row(spec, problem, params, table=table, local_steps=local_steps, rule=name)
-        for name in spec.rules
-    ]
-    never = _trained(spec, problem, params, method=la.fed_avg(), local_steps=1)  # any E
+    rows = [_row(spec, problem, params, table, rule) for rule in spec.rules]
+    once = {"local_steps": 1, "local_lr": spec.local_lr}  # floats are the same at any E
+    never = _trained(spec, la.fed_avg(), problem, params, **once)
     values = {
         "warmup_star": best_length(table),
         "tradeoff": has_tradeoff(table),
@@ -91,20 +69,14 @@ def _panel(
         "never_floats_down": _total(never, "floats_down"),
     }
     part = table[["objective", "stable"]].assign_coords(rule=list(spec.rules))
-    return part.assign(along("rule", rows, UNITS)).assign(single(values, UNITS))
+    return part.drop_attrs(deep=False).assign(along("rule", rows, UNITS) | single(values, UNITS))
 
 
 def _row(
-    spec: FreezeRuleSpec,
-    problem: la.Problem,
-    params: la.Params,
-    *,
-    table: xr.Dataset,
-    local_steps: int,
-    rule: str,
+    spec: FreezeRuleSpec, problem: la.Problem, params: la.Params, table: xr.Dataset, rule: str
 ) -> dict[str, float]:
     method = la.fed_frozen(warmup_rounds=la.freeze_rule(rule), frozen_lr=spec.frozen_lr)
-    result = _trained(spec, problem, params, method=method, local_steps=local_steps)
+    result = _trained(spec, method, problem, params, **spec.settings())
     completed = result.outcome.status == "completed"
     objective = la.Joint(problem).value(result.params) if completed else np.inf
     star = table.attrs["warmup_star"]
@@ -120,70 +92,32 @@ def _row(
 
 
 def _trained(
-    spec: FreezeRuleSpec,
-    problem: la.Problem,
-    params: la.Params,
-    *,
-    method: la.Method,
-    local_steps: int,
+    spec: FreezeRuleSpec, method: la.Method, problem: la.Problem, params: la.Params, **settings: Any
 ) -> la.Result:
-    return la.run(
-        method,
-        problem,
-        params,
-        rounds=spec.rounds,
-        local_steps=local_steps,
-        local_lr=spec.local_lr,
-        seed=spec.seed,
-        metrics=("floats_up", "floats_down"),
-    )
+    metrics = ("floats_up", "floats_down")
+    return la.run(method, problem, params, rounds=spec.rounds, metrics=metrics, **settings)
 
 
 def _total(result: la.Result, name: str) -> float:
     return float(result.columns[name].sum())
 
 
-HETEROGENEOUS = ProblemSpec(value_heterogeneity=0.75, covariate_heterogeneity=0.3)
-
-
+FEW = [(0.02, 11), (0.02, 21)]
+MAIN = [(0.75, 0.3)]
 SIMULATION = Simulation(
     FreezeRuleSpec,
     run,
     presets={
         "paper": [
-            Grid(
-                FreezeRuleSpec(rounds=400, local_steps=(1, 10, 50)),
-                {
-                    "seed": range(10),
-                    "problem.value_heterogeneity": [0.0, 0.75, 1.5],
-                    "problem.covariate_heterogeneity": [0.0, 0.3],
-                },
-            ),
-            Grid(
-                FreezeRuleSpec(
-                    rounds=400,
-                    local_steps=(1, 10, 50),
-                    problem=HETEROGENEOUS,
-                    initial=InitialSpec(kernel="factored", rank=3),
-                ),
-                {"seed": range(10), "problem.kernel_heterogeneity": [0.0, 0.5]},
-            ),
+            *regimes(FreezeRuleSpec(), [(0.02, 1), (0.02, 6), *FEW, (0.02, 51)], seeds=10),
+            *regimes(FreezeRuleSpec(), [(0.01, 11), (0.01, 21)], seeds=10),
+            *regimes(FreezeRuleSpec(initial=FACTORED), FEW, seeds=10, worlds=MAIN,
+                     problem__kernel_heterogeneity=[0.0, 0.5]),
         ],
-        "quick": [
-            Grid(
-                FreezeRuleSpec(rounds=100, local_steps=(1, 20)),
-                {
-                    "seed": range(3),
-                    "problem.value_heterogeneity": [0.0, 1.5],
-                    "problem.covariate_heterogeneity": [0.0, 0.3],
-                },
-            ),
-        ],
-        "tiny": [
-            Grid(FreezeRuleSpec(rounds=10, local_steps=(1, 5), problem=HETEROGENEOUS)),
-        ],
+        "quick": regimes(FreezeRuleSpec(), [(0.02, 6), (0.02, 21)], seeds=3, worlds=WORLDS[1:]),
+        "tiny": regimes(FreezeRuleSpec(horizon=10.0), [(0.02, 6), (0.02, 21)], worlds=MAIN),
     },
-)
+)  # fmt: skip
 
 
 if __name__ == "__main__":

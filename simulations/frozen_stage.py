@@ -12,20 +12,14 @@ import msgspec
 import numpy as np
 
 import linattn as la
-from linattn._fields import Count, Index
+from linattn._fields import Count
 from linattn._typing import Array
 from linattn.claims import Verdict
-from linattn.data.worlds import InitialSpec, ProblemSpec, consistent_targets
+from linattn.data.worlds import consistent_targets
 from linattn.experiments import Grid, Simulation
 from linattn.experiments.checks import FORMULA_BUDGET, Column, worst
-from linattn.experiments.specs import (
-    SyntheticSpec,
-)
-from linattn.experiments.tables import (
-    along,
-    single,
-    stacked,
-)
+from linattn.experiments.specs import COVARIATE, FACTORED, HETEROGENEOUS, KERNEL, TARGET, KernelSpec
+from linattn.experiments.tables import along, single, stacked
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -48,18 +42,15 @@ UNITS = {
 CONTROLS = ("shared_tokens", "identical_clients", "consistent_targets")
 
 
-class FrozenStageSpec(SyntheticSpec):
+class FrozenStageSpec(KernelSpec):
     """Frozen rounds at one kernel against the closed forms C7 and C8.
 
-    The kernel is the one after `warmup_rounds` rounds of `warmup_local_steps` local steps;
     `rounds` frozen rounds are simulated and recorded for every entry of `local_steps`, and
     `settle_rounds` rounds from V* measure the bias.
     """
 
     rounds: Count = 40
     local_steps: tuple[Count, ...] = (1, 2, 5, 10, 20, 50, 100)
-    warmup_rounds: Index = 10
-    warmup_local_steps: Count = 10
     settle_rounds: Count = 200
 
 
@@ -68,7 +59,7 @@ def run(spec: FrozenStageSpec) -> xr.Dataset:
 
     Dimensions: `local_steps`; `round` = 0..rounds; `control`.
     """
-    problem, params = spec.after_warmup(spec.warmup_rounds, spec.warmup_local_steps)
+    problem, params = spec.after_warmup()
     controls = {
         "shared_tokens": _shared(spec),
         "identical_clients": la.pool(problem).subset([0]),  # identical clients move identically
@@ -198,9 +189,6 @@ def _norm(array: Array) -> float:
     return float(np.linalg.norm(array))
 
 
-HETEROGENEOUS = ProblemSpec(value_heterogeneity=1.5, covariate_heterogeneity=0.3)
-
-
 def _closed_form(runs: Sequence[xr.Dataset]) -> Verdict:
     def column(run: xr.Dataset) -> Column:
         error = run["relative_error"].where(_tame(run)).values
@@ -240,46 +228,26 @@ def _tame(run: xr.Dataset) -> xr.DataArray:
     return tame  # type: ignore[no-any-return]
 
 
+PAPER = FrozenStageSpec(rounds=100, local_steps=(1, 2, 3, 5, 10, 20, 50, 100, 200, 400))
 SIMULATION = Simulation(
     FrozenStageSpec,
     run,
     presets={
         "paper": [
-            Grid(
-                FrozenStageSpec(rounds=100, local_steps=(1, 2, 3, 5, 10, 20, 50, 100, 200, 400)),
-                {
-                    "seed": range(10),
-                    "problem.value_heterogeneity": [0.0, 0.75, 1.5],
-                    "problem.covariate_heterogeneity": [0.0, 0.3],
-                },
-            ),
-            Grid(
-                FrozenStageSpec(
-                    problem=HETEROGENEOUS, initial=InitialSpec(kernel="factored", rank=3)
-                ),
-                {"seed": range(10), "problem.kernel_heterogeneity": [0.0, 0.5]},
-            ),
+            Grid(PAPER, {TARGET: [0.75, 1.5], COVARIATE: [0.0, 0.3], "seed": range(10)}),
+            Grid(FrozenStageSpec(problem=HETEROGENEOUS, initial=FACTORED),
+                 {KERNEL: [0.0, 0.5], "seed": range(10)}),
         ],
         "quick": [
-            Grid(
-                FrozenStageSpec(),
-                {
-                    "seed": range(3),
-                    "problem.value_heterogeneity": [0.0, 1.5],
-                    "problem.covariate_heterogeneity": [0.0, 0.3],
-                },
-            ),
+            Grid(FrozenStageSpec(), {TARGET: [1.5], COVARIATE: [0.0, 0.3], "seed": range(3)}),
         ],
         "tiny": [
-            Grid(
-                FrozenStageSpec(
-                    problem=HETEROGENEOUS, rounds=10, local_steps=(1, 5), settle_rounds=100
-                )
-            ),
+            Grid(FrozenStageSpec(problem=HETEROGENEOUS, rounds=10, local_steps=(1, 5),
+                                 settle_rounds=100)),
         ],
     },
     checks=(_closed_form, _bias, _bias_bound, _nulls),
-)
+)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -13,15 +13,11 @@ import linattn as la
 from linattn._fields import Index
 from linattn._typing import Array
 from linattn.analysis.outputs import output_mismatch
-from linattn.data.worlds import ModelSpec, ProblemSpec, World
+from linattn.data.worlds import ModelSpec, World
 from linattn.experiments import Grid, Simulation
-from linattn.experiments.specs import (
-    WorldSpec,
-    increasing,
-)
-from linattn.experiments.tables import (
-    padded,
-)
+from linattn.experiments.specs import FEW_CLIENTS, SMALL, TARGET, WorldSpec, increasing
+from linattn.experiments.tables import padded, single
+from linattn.experiments.tuning import near
 from linattn.federated.method import Proposal
 
 if TYPE_CHECKING:
@@ -49,7 +45,8 @@ def run(spec: GatesSpec) -> xr.Dataset:
     ``mismatch`` of FedAvg's outputs in every round, relative, and its parts: ``multilinear``, the
     mismatch under the gates of the model that the round sent down, and ``gate_flip``, the norm of
     the rest. ``fed_avg`` and ``fed_sq``: objective along rounds when both start from FedAvg's
-    parameters after `pretraining` rounds, FedSQ with the gates of those.
+    parameters after `pretraining` rounds, FedSQ with the gates of those, each at its best step;
+    ``factor`` is that of FedAvg from the start.
     """
     import xarray as xr
 
@@ -60,21 +57,27 @@ def run(spec: GatesSpec) -> xr.Dataset:
         for name, value in mismatch_parts(context, proposal).items():
             parts[name].append(value)
 
+    best = spec.tuned(la.fed_avg(), world)
     warm = spec.train(
-        la.fed_avg(), world, observe=observe, record_params=True, metrics=("objective",)
-    )
+        la.fed_avg(), world, observe=observe, record_params=True, metrics=("objective",),
+        local_lr=best.factor * world.local_lr,
+    )  # fmt: skip
     length = spec.rounds + 1
-    data: dict[str, Any] = {
-        name: ("round", padded(np.array([np.nan, *values]), length), {"units": "1"})
-        for name, values in parts.items()
-    }
     gates, weights = distances(world, warm.path)
-    data["gate_distance"] = ("round", padded(gates, length), {"units": "1"})
-    data["weight_distance"] = ("round", padded(weights, length), {"units": "1"})
+    rows = {name: np.array([np.nan, *values]) for name, values in parts.items()}
+    rows |= {"gate_distance": gates, "weight_distance": weights}
+    data: dict[str, Any] = {
+        name: ("round", padded(row, length), {"units": "1"}) for name, row in rows.items()
+    }
     for name in ("fed_avg", "fed_sq"):
-        curves = [_after(spec, world, warm.path[min(t, len(warm.path) - 1)], name)
-                  for t in spec.pretraining]  # fmt: skip
+        curves = []
+        for rounds in spec.pretraining:
+            start = warm.path[min(rounds, len(warm.path) - 1)]
+            method = la.fed_sq(structural=start) if name == "fed_sq" else la.fed_avg()
+            tuned = spec.tuned(method, world, params=start, factors=near(best.factor))
+            curves.append(padded(tuned.found.columns["objective"], length))
         data[name] = (("pretraining", "round"), np.stack(curves), {"units": "loss"})
+    data |= single({"factor": best.factor}, {})
     return xr.Dataset(data, {"round": np.arange(length), "pretraining": list(spec.pretraining)})
 
 
@@ -108,48 +111,19 @@ def distances(world: World, path: list[la.Params]) -> tuple[Array, Array]:
     return gates / max(gates[0], 1e-300), weights / max(weights[0], 1e-300)
 
 
-def _after(spec: GatesSpec, world: World, start: la.Params, name: str) -> Array:
-    """Objective along the rounds of a method from pre-trained parameters."""
-    method = la.fed_avg() if name == "fed_avg" else la.fed_sq(structural=start)
-    result = spec.train(method, world, params=start, metrics=("objective",))
-    return padded(result.columns["objective"], spec.rounds + 1)
-
-
-SMALL = ProblemSpec(
-    num_clients=4, sequences_per_client=16, value_heterogeneity=0.75, covariate_heterogeneity=0.3
-)
-
-
 SIMULATION = Simulation(
     GatesSpec,
     run,
     presets={
-        "paper": [
-            Grid(
-                GatesSpec(rounds=200, local_lr=0.02, pretraining=(0, 5, 20, 50, 100)),
-                {"seed": range(10), "problem.value_heterogeneity": [0.0, 0.75]},
-            ),
-        ],
-        "quick": [
-            Grid(
-                GatesSpec(rounds=16, local_steps=3, problem=SMALL, pretraining=(0, 16)),
-                {"seed": range(2)},
-            ),
-        ],
-        "tiny": [
-            Grid(
-                GatesSpec(
-                    rounds=4,
-                    local_steps=2,
-                    pretraining=(0, 2),
-                    model=ModelSpec(inner_dim=2),
-                    problem=ProblemSpec(num_clients=3, sequences_per_client=6, num_tokens=5, dim=3),
-                ),
-                {"seed": range(2)},
-            ),
-        ],
+        "paper": [Grid(GatesSpec(rounds=100, most_rounds=100, pretraining=(0, 5, 20, 60)),
+                       {TARGET: [0.0, 0.75], "seed": range(10)})],
+        "quick": [Grid(GatesSpec(rounds=8, most_rounds=8, local_steps=4, factors=(3.0, 10.0, 30.0),
+                                 problem=FEW_CLIENTS, pretraining=(0, 4)), {"seed": range(2)})],
+        "tiny": [Grid(GatesSpec(rounds=4, most_rounds=4, local_steps=2, factors=(10.0, 30.0),
+                                pretraining=(0, 2), model=ModelSpec(inner_dim=2), problem=SMALL),
+                      {"seed": range(2)})],
     },
-)
+)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -12,14 +12,9 @@ import numpy as np
 import linattn as la
 from linattn._fields import Count
 from linattn.analysis.trajectory import LocalPath, local_paths
-from linattn.data.worlds import InitialSpec, ProblemSpec
 from linattn.experiments import Grid, Simulation
-from linattn.experiments.specs import (
-    TrainedKernelSpec,
-)
-from linattn.experiments.tables import (
-    along,
-)
+from linattn.experiments.specs import FACTORED, HETEROGENEOUS, KERNEL, KernelSpec
+from linattn.experiments.tables import along
 from linattn.federated.method import Method
 from linattn.linalg import stack_heads
 
@@ -35,7 +30,7 @@ UNITS = {
 }
 
 
-class OrdersSpec(TrainedKernelSpec):
+class OrdersSpec(KernelSpec):
     """Drift, bias and mismatch at η = local_lr · 2⁻ᵏ, k < `halvings`, and for every E."""
 
     local_steps: tuple[Count, ...] = (2, 3, 5, 9, 17, 33, 65)
@@ -59,7 +54,7 @@ def run(spec: OrdersSpec) -> xr.Dataset:
     """
     import xarray as xr
 
-    problem, params = spec.after_warmup(spec.rounds, spec.warmup_local_steps)
+    problem, params = spec.after_warmup()
     steps = spec.local_lr * 0.5 ** np.arange(spec.halvings)
     by_step = [_measured(problem, params, float(eta), spec.local_steps_fixed) for eta in steps]
     smallest = float(steps[-1])
@@ -106,31 +101,16 @@ def _covariance(path: LocalPath, params: la.Params) -> float:
     return float(np.linalg.norm(np.tensordot(path.weights, kernels, 1) - mean))
 
 
-SPEC = OrdersSpec(
-    problem=ProblemSpec(value_heterogeneity=0.75, covariate_heterogeneity=0.3),
-    initial=InitialSpec(kernel="factored", rank=3),
-)
-
-
+SPEC = OrdersSpec(problem=HETEROGENEOUS, initial=FACTORED)
+TINY = OrdersSpec(problem=HETEROGENEOUS, initial=FACTORED, warmup_rounds=2, halvings=4,
+                  local_steps=(2, 4, 8))  # fmt: skip
 SIMULATION = Simulation(
     OrdersSpec,
     run,
     presets={
-        "paper": [
-            Grid(SPEC, {"seed": range(10), "problem.kernel_heterogeneity": [0.0, 0.5]}),
-        ],
+        "paper": [Grid(SPEC, {KERNEL: [0.0, 0.5], "seed": range(10)})],
         "quick": [Grid(SPEC, {"seed": range(3)})],
-        "tiny": [
-            Grid(
-                OrdersSpec(
-                    problem=SPEC.problem,
-                    initial=SPEC.initial,
-                    rounds=2,
-                    halvings=4,
-                    local_steps=(2, 4, 8),
-                )
-            )
-        ],
+        "tiny": [Grid(TINY)],
     },
 )
 

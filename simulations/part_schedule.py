@@ -11,15 +11,10 @@ import numpy as np
 
 import linattn as la
 from linattn._fields import Count, Index
-from linattn.data.worlds import ModelSpec, ProblemSpec
+from linattn.data.worlds import ModelSpec
 from linattn.experiments import Grid, Simulation
-from linattn.experiments.specs import (
-    WorldSpec,
-    distinct,
-)
-from linattn.experiments.tables import (
-    padded,
-)
+from linattn.experiments.specs import FEW_CLIENTS, SMALL, TARGET, WorldSpec, distinct
+from linattn.experiments.tables import along, padded
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -49,32 +44,31 @@ class PartScheduleSpec(WorldSpec):
 
 
 def run(spec: PartScheduleSpec) -> xr.Dataset:
-    """Return FedAvg and FedPart under every schedule.
+    """Return FedAvg and FedPart under every schedule, each at its best step.
 
     Dimensions: `schedule`, "fed_avg" or "order, W"; `round` = 0..rounds. ``objective``, and
-    ``floats`` (both ways) and ``multiply_adds`` summed up to that round.
+    ``floats`` (both ways) and ``multiply_adds`` summed up to that round; ``factor`` of the unit
+    step, and whether it is ``interior``.
     """
     import xarray as xr
 
     world = spec.world()
-    found = {
-        name: spec.train(method, world, metrics=tuple(COLUMNS)).columns
+    tuned = {
+        name: spec.tuned(method, world, metrics=tuple(COLUMNS))
         for name, method in schedules(spec).items()
     }
     full = {
-        name: np.stack([padded(columns[name], spec.rounds + 1) for columns in found.values()])
+        name: np.stack([padded(t.found.columns[name], spec.rounds + 1) for t in tuned.values()])
         for name in COLUMNS
     }
+    sums = {"floats": full["floats_up"] + full["floats_down"],
+            "multiply_adds": full["multiply_adds"]}  # fmt: skip
     dims = ("schedule", "round")
-    floats = np.cumsum(full["floats_up"] + full["floats_down"], axis=1)
-    data: dict[str, Any] = {
-        "objective": (dims, full["objective"], {"units": "loss"}),
-        "floats": (dims, floats, {"units": "floats"}),
-        "multiply_adds": (
-            dims, np.cumsum(full["multiply_adds"], axis=1), {"units": "multiply-adds"},
-        ),
-    }  # fmt: skip
-    return xr.Dataset(data, {"schedule": list(found), "round": np.arange(spec.rounds + 1)})
+    data: dict[str, Any] = {"objective": (dims, full["objective"], {"units": "loss"})}
+    for name, each in sums.items():
+        data[name] = (dims, np.cumsum(each, axis=1), {"units": name.replace("_", "-")})
+    data |= along("schedule", [t.said() for t in tuned.values()], {})
+    return xr.Dataset(data, {"schedule": list(tuned), "round": np.arange(spec.rounds + 1)})
 
 
 def schedules(spec: PartScheduleSpec) -> dict[str, la.Method]:
@@ -90,51 +84,21 @@ def schedules(spec: PartScheduleSpec) -> dict[str, la.Method]:
     return {"fed_avg": la.fed_avg()} | made
 
 
-SMALL = ProblemSpec(
-    num_clients=4, sequences_per_client=12, value_heterogeneity=0.75, covariate_heterogeneity=0.3
-)
-
-
 SIMULATION = Simulation(
     PartScheduleSpec,
     run,
     presets={
-        "paper": [
-            Grid(
-                PartScheduleSpec(rounds=195, local_lr=0.02, initial_rounds=(5, 0, 60)),
-                {
-                    "seed": range(10),
-                    "problem.value_heterogeneity": [0.0, 0.75],
-                    "groups": ["layer", "block"],
-                },
-            ),
-        ],
-        "quick": [
-            Grid(
-                PartScheduleSpec(
-                    rounds=26,
-                    local_steps=2,
-                    problem=SMALL,
-                    initial_rounds=(5, 0, 10),
-                ),
-                {"seed": range(2)},
-            ),
-        ],
-        "tiny": [
-            Grid(
-                PartScheduleSpec(
-                    rounds=6,
-                    local_steps=2,
-                    rounds_per_group=1,
-                    initial_rounds=(2, 0),
-                    model=ModelSpec(num_layers=3, inner_dim=2),
-                    problem=ProblemSpec(num_clients=3, sequences_per_client=6, num_tokens=5, dim=3),
-                ),
-                {"seed": range(2)},
-            ),
-        ],
+        "paper": [Grid(PartScheduleSpec(rounds=200, most_rounds=200, initial_rounds=(5, 0, 60)),
+                       {TARGET: [0.0, 0.75], "groups": ["layer", "block"], "seed": range(10)})],
+        "quick": [Grid(PartScheduleSpec(rounds=20, most_rounds=20, local_steps=2,
+                                        factors=(10.0, 30.0), problem=FEW_CLIENTS,
+                                        initial_rounds=(5, 0, 10)), {"seed": range(2)})],
+        "tiny": [Grid(PartScheduleSpec(rounds=6, most_rounds=6, local_steps=2, rounds_per_group=1,
+                                       factors=(10.0, 30.0), initial_rounds=(2, 0), problem=SMALL,
+                                       model=ModelSpec(num_layers=3, inner_dim=2)),
+                      {"seed": range(2)})],
     },
-)
+)  # fmt: skip
 
 
 if __name__ == "__main__":

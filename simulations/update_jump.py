@@ -11,17 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import linattn as la
+from linattn._fields import Count, Positive
 from linattn._typing import Array
 from linattn.analysis.outputs import relative_mismatch
-from linattn.data.worlds import InitialSpec, ProblemSpec, World
+from linattn.data.worlds import InitialSpec, ProblemSpec
 from linattn.experiments import Grid, Simulation
-from linattn.experiments.specs import (
-    WorldSpec,
-)
-from linattn.experiments.tables import (
-    padded,
-)
-from linattn.federated.method import Proposal
+from linattn.experiments.specs import FACTORED, SMALL, TARGET, SyntheticSpec
+from linattn.experiments.tables import padded
+from linattn.federated.method import Proposal, observed
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -29,8 +26,16 @@ if TYPE_CHECKING:
 VARIANTS = ("full", "one_block", "value_only")
 
 
-class UpdateJumpSpec(WorldSpec):
+class UpdateJumpSpec(SyntheticSpec):
     """Norms of local updates before and after averaging: full, one block in turn, value only."""
+
+    rounds: Count = 20
+    local_steps: Count = 20
+    local_lr: Positive = 0.02
+
+    def num_steps(self) -> int:
+        """Those of one run."""
+        return self.rounds * self.local_steps
 
 
 def run(spec: UpdateJumpSpec) -> xr.Dataset:
@@ -44,13 +49,13 @@ def run(spec: UpdateJumpSpec) -> xr.Dataset:
     """
     import xarray as xr
 
-    world = spec.world()
+    problem, params = spec.prepared()
     methods = {
         "full": la.fed_avg(),
         "one_block": la.fed_part(initial_rounds=0, rounds_per_group=1),
         "value_only": la.fed_frozen(warmup_rounds=0),
     }
-    rows = {name: _observed(spec, world, methods[name]) for name in VARIANTS}
+    rows = {name: _observed(spec, problem, params, methods[name]) for name in VARIANTS}
     units = {"before": "loss per parameter", "after": "loss per parameter", "objective": "loss"}
     data: dict[str, Any] = {
         name: (
@@ -63,7 +68,9 @@ def run(spec: UpdateJumpSpec) -> xr.Dataset:
     return xr.Dataset(data, {"variant": list(VARIANTS), "round": np.arange(1, spec.rounds + 1)})
 
 
-def _observed(spec: UpdateJumpSpec, world: World, method: la.Method) -> dict[str, Array]:
+def _observed(
+    spec: UpdateJumpSpec, problem: la.Problem, params: la.Params, method: la.Method
+) -> dict[str, Array]:
     """Norms and mismatch of every round, NaN after a divergence."""
     seen: dict[str, list[float]] = {"before": [], "after": [], "mismatch": []}
 
@@ -73,7 +80,10 @@ def _observed(spec: UpdateJumpSpec, world: World, method: la.Method) -> dict[str
             seen[name].append(_update_norm(context, proposal, points))
         seen["mismatch"].append(relative_mismatch(context, proposal))
 
-    result = spec.train(method, world, observe=observe, metrics=("objective",))
+    result = la.run(
+        observed(method, observe), problem, params, rounds=spec.rounds,
+        local_steps=spec.local_steps, local_lr=spec.local_lr, metrics=("objective",),
+    )  # fmt: skip
     columns = {name: padded(np.array(values), spec.rounds) for name, values in seen.items()}
     return columns | {"objective": padded(result.columns["objective"], spec.rounds + 1)[1:]}
 
@@ -89,55 +99,25 @@ def _update_norm(context: la.RoundContext, proposal: Proposal, points: Array) ->
 
 
 IID = ProblemSpec(num_clients=10, num_tokens=8, sequences_per_client=32)
-HETEROGENEOUS = ProblemSpec(
-    num_clients=10,
-    num_tokens=8,
-    sequences_per_client=32,
-    value_heterogeneity=1.5,
-    covariate_heterogeneity=0.3,
-)
-
-
+HETEROGENEOUS = ProblemSpec(num_clients=10, num_tokens=8, sequences_per_client=32,
+                            value_heterogeneity=1.5, covariate_heterogeneity=0.3)  # fmt: skip
 SIMULATION = Simulation(
     UpdateJumpSpec,
     run,
     presets={
         "paper": [
-            Grid(
-                UpdateJumpSpec(
-                    rounds=90, local_steps=20, local_lr=0.02, problem=problem, initial=initial
-                ),
-                {"seed": range(10)},
-            )
+            Grid(UpdateJumpSpec(rounds=90, problem=problem, initial=initial), {"seed": range(10)})
             for problem in (IID, HETEROGENEOUS)
-            for initial in (InitialSpec(), InitialSpec(kernel="factored", rank=3))
+            for initial in (InitialSpec(), FACTORED)
         ],
         "quick": [
-            Grid(
-                UpdateJumpSpec(rounds=20, local_steps=20, local_lr=0.02, problem=problem),
-                {"seed": range(2)},
-            )
+            Grid(UpdateJumpSpec(problem=problem), {"seed": range(2)})
             for problem in (IID, HETEROGENEOUS)
         ],
-        "tiny": [
-            Grid(
-                UpdateJumpSpec(
-                    rounds=6,
-                    local_steps=3,
-                    problem=ProblemSpec(
-                        num_clients=3,
-                        sequences_per_client=6,
-                        num_tokens=5,
-                        dim=3,
-                        value_heterogeneity=value,
-                    ),
-                ),
-                {"seed": range(2)},
-            )
-            for value in (0.0, 1.5)
-        ],
+        "tiny": [Grid(UpdateJumpSpec(rounds=6, local_steps=3, problem=SMALL),
+                      {TARGET: [0.0, 1.5], "seed": range(2)})],
     },
-)
+)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,15 +1,17 @@
-"""Fields that several simulations share: a synthetic problem with a start, or a world."""
+"""Fields that several simulations share: a synthetic problem with a start, a regime, or a world."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, TypeVar
 
 from linattn._fields import Count, Positive
+from linattn.analysis.study_cell import default_grid
 from linattn.data.splits import DATASETS, federated_split
 from linattn.data.tokens import problem_from_tokens
 from linattn.data.worlds import InitialSpec, ModelSpec, ProblemSpec, World
-from linattn.experiments.simulation import Spec
+from linattn.experiments.simulation import Grid, Spec
+from linattn.experiments.tuning import FACTORS, Tuned, best_step
 from linattn.federated.method import Method, Proposal, RoundContext, observed
 from linattn.federated.methods import fed_avg
 from linattn.federated.result import Result
@@ -17,61 +19,145 @@ from linattn.federated.rounds import run
 from linattn.objectives.steps import safe_step
 from linattn.types import Params, Problem
 
+S = TypeVar("S", bound=Spec)
 Observe = Callable[[RoundContext, Proposal], None]
 REAL_RIDGE = 1e-4
+SETTLED = 0.01
+"""Share of its whole fall that a settled objective falls by in the last tenth of the rounds."""
+TARGET, COVARIATE = "problem.value_heterogeneity", "problem.covariate_heterogeneity"
+KERNEL = "problem.kernel_heterogeneity"
+WORLDS = ((0.0, 0.3), (0.4, 0.3), (0.75, 0.0), (0.75, 0.3), (1.5, 0.3))
+"""Target and covariate heterogeneity of the regimes; the first has no trade-off."""
+HETEROGENEOUS = ProblemSpec(value_heterogeneity=0.75, covariate_heterogeneity=0.3)
+FACTORED = InitialSpec(kernel="factored", rank=3)
+FEW_CLIENTS = ProblemSpec(
+    num_clients=4, sequences_per_client=16, value_heterogeneity=0.75, covariate_heterogeneity=0.3
+)
+SMALL = ProblemSpec(
+    num_clients=3, sequences_per_client=6, num_tokens=5, dim=3, value_heterogeneity=0.75
+)
+"""For tests: a run takes a moment."""
 
 
 class SyntheticSpec(Spec):
-    """What every run on a synthetic problem has.
-
-    One run covers all its `local_steps`: they share the problem, the reference value and the
-    synchronized trajectory.
-    """
+    """What every run on a synthetic problem has."""
 
     problem: ProblemSpec = ProblemSpec()
     initial: InitialSpec = InitialSpec()
-    rounds: Count = 200
-    local_steps: tuple[Count, ...] = (1, 20)
     local_lr: Positive = 0.05
 
-    def __post_init__(self) -> None:
-        increasing("local_steps", self.local_steps)
-
     def cost(self) -> float:
-        """Gradient steps of one trajectory per number of local steps, times the data."""
+        """Gradient steps of one trajectory, times the data."""
         data = self.problem.num_clients * self.problem.sequences_per_client
-        return float(self.rounds * sum(self.local_steps) * data * self.problem.dim**2)
+        return float(self.num_steps() * data * self.problem.dim**2)
+
+    def num_steps(self) -> int:
+        """Gradient steps of one trajectory."""
+        return 100
 
     def prepared(self) -> tuple[Problem, Params]:
         """Return the problem and its initial parameters."""
         problem = self.problem.make(self.seed)
         return problem, self.initial.make(problem, self.seed)
 
-    def after_warmup(self, rounds: int, local_steps: int) -> tuple[Problem, Params]:
-        """Return the problem and its parameters after some FedAvg rounds."""
+
+class KernelSpec(SyntheticSpec):
+    """What is measured at one kernel: after `warmup_rounds` rounds of `warmup_local_steps` steps.
+
+    One run covers all its `local_steps`.
+    """
+
+    local_steps: tuple[Count, ...] = (1, 20)
+    warmup_rounds: Count = 10
+    warmup_local_steps: Count = 10
+
+    def __post_init__(self) -> None:
+        increasing("local_steps", self.local_steps)
+
+    def num_steps(self) -> int:
+        """Those of the warm-up."""
+        return self.warmup_rounds * self.warmup_local_steps
+
+    def after_warmup(self) -> tuple[Problem, Params]:
+        """Return the problem and its parameters after the warm-up."""
         problem, start = self.prepared()
         result = run(
             fed_avg(),
             problem,
             start,
-            rounds=rounds,
-            local_steps=local_steps,
+            rounds=self.warmup_rounds,
+            local_steps=self.warmup_local_steps,
             local_lr=self.local_lr,
             metrics=(),
         )
         return problem, result.params
 
 
-class TrainedKernelSpec(SyntheticSpec):
-    """What is measured at one kernel: after `rounds` rounds of `warmup_local_steps` steps."""
+class RegimeSpec(SyntheticSpec):
+    """A regime of the trade-off: η, E and the horizon τ_R = ηER decide the number of rounds.
 
-    rounds: Count = 10
-    warmup_local_steps: Count = 10
+    The trade-off depends on η and E through the drift number s = η(E − 1)/2 and the warm-up time
+    τ = ηET alone, up to corrections of the order of s² and of η.
+    """
 
-    def cost(self) -> float:
-        """Gradient steps of the warm-up, times the data."""
-        data = self.problem.num_clients * self.problem.sequences_per_client
-        return float(self.rounds * self.warmup_local_steps * data * self.problem.dim**2)
+    local_lr: Positive = 0.02
+    local_steps: Count = 11
+    horizon: Positive = 60.0
+
+    @property
+    def rounds(self) -> int:
+        """R = τ_R/(ηE), rounded."""
+        return max(1, round(self.horizon / (self.local_lr * self.local_steps)))
+
+    @property
+    def drift(self) -> float:
+        """The drift number s."""
+        return 0.5 * self.local_lr * (self.local_steps - 1)
+
+    def num_steps(self) -> int:
+        """τ_R/η."""
+        return self.rounds * self.local_steps
+
+    def lengths(self) -> tuple[int, ...]:
+        """Every warm-up length up to 200, else 200 of them."""
+        return default_grid(self.rounds)
+
+    def settings(self) -> dict[str, Any]:
+        """E and η, as functions take them."""
+        return {"local_steps": self.local_steps, "local_lr": self.local_lr}
+
+
+def pairs(drifts: Iterable[float], *steps: float) -> list[tuple[float, int]]:
+    """Return (η, E) with E = 1 + 2s/η for every step size η and drift number s.
+
+    Examples
+    --------
+    >>> pairs((0.0, 0.1), 0.01, 0.02)
+    [(0.01, 1), (0.01, 21), (0.02, 1), (0.02, 11)]
+    """
+    listed = list(drifts)
+    return [(eta, round(1.0 + 2.0 * s / eta)) for eta in steps for s in listed]
+
+
+def regimes(
+    base: S,
+    chosen: Iterable[tuple[float, int]],
+    *,
+    seeds: int = 1,
+    worlds: Iterable[tuple[float, float]] = WORLDS,
+    **axes: Sequence[Any],
+) -> list[Grid]:
+    """Return the grids of a `RegimeSpec` in some worlds, at some (η, E), over seeds.
+
+    `axes` are further fields, with ``__`` for the dot.
+    """
+    listed = list(chosen)
+    more = {name.replace("__", "."): values for name, values in axes.items()}
+    return [
+        Grid(base, {TARGET: [target], COVARIATE: [covariate], "local_lr": [eta],
+                    "local_steps": [count], **more, "seed": range(seeds)})
+        for target, covariate in worlds for eta, count in listed
+    ]  # fmt: skip
 
 
 class WorldSpec(Spec):
@@ -79,41 +165,53 @@ class WorldSpec(Spec):
 
     ``data="synthetic"`` is the problem of `linattn.synthetic_problem`; with ``deep`` its tokens and
     targets are those of a deep model. Real data: a Dirichlet split of the digits, and one side of
-    every exercise of the watch recordings; there the step is `step_factor` · `linattn.safe_step`.
+    every exercise of the watch recordings. Every method is run at `factors` times the unit step,
+    `linattn.safe_step` for one layer and `deep_step` for deep models, and at further ones until its
+    best is inside; its best has the smallest training objective at the end. The number of rounds is
+    doubled from `rounds` up to `most_rounds`, until FedAvg at its best step falls by less than 1 %
+    of its whole fall in the last tenth of them.
     """
 
     data: Literal["synthetic", "digits", "watch"] = "synthetic"
     alpha: Positive = 0.05
     deep: bool = False
     model: ModelSpec = ModelSpec()
-    problem: ProblemSpec = ProblemSpec(value_heterogeneity=0.75, covariate_heterogeneity=0.3)
+    problem: ProblemSpec = HETEROGENEOUS
     initial: InitialSpec = InitialSpec()
-    rounds: Count = 40
+    rounds: Count = 25
+    most_rounds: Count = 25
     local_steps: Count = 10
-    local_lr: Positive = 0.05
-    step_factor: Positive = 2.0
+    factors: tuple[Positive, ...] = FACTORS
+    deep_step: Positive = 0.01
 
     def __post_init__(self) -> None:
         if self.deep and self.data != "synthetic":
             raise ValueError(f"deep must be false for data {self.data!r}: it has one layer here.")
+        increasing("factors", self.factors)
+        if self.most_rounds < self.rounds:
+            raise ValueError(
+                f"most_rounds must be at least rounds = {self.rounds}, got {self.most_rounds}."
+            )
 
     def cost(self) -> float:
-        """Gradient steps of one trajectory, times the data."""
+        """Gradient steps of one trajectory at every step size, times the data."""
         if self.data == "synthetic":
             clients = self.problem.num_clients * self.problem.sequences_per_client
             data = clients * self.problem.dim**2
         else:
-            data = DATASETS[self.data].work
-        return float(self.rounds * self.local_steps * data * (20 if self.deep else 1))
+            data = DATASETS[self.data].work * self.initial.num_heads
+        steps = self.most_rounds * self.local_steps * len(self.factors)
+        return float(steps * data * (20 if self.deep else 1))
 
     def world(self) -> World:
-        """Return problem, start and step size."""
+        """Return problem, start and unit step."""
         if self.data != "synthetic":
             return self._real_world()
         if self.deep:
-            return World(*self.model.make(self.problem, self.seed), self.local_lr)
+            return World(*self.model.make(self.problem, self.seed), self.deep_step)
         problem = self.problem.make(self.seed)
-        return World(problem, self.initial.make(problem, self.seed), self.local_lr)
+        params = self.initial.make(problem, self.seed)
+        return World(problem, params, safe_step(problem, params))
 
     def _real_world(self) -> World:
         alpha = self.alpha if DATASETS[self.data].usual == "dirichlet" else None
@@ -122,13 +220,13 @@ class WorldSpec(Spec):
             held.train, readout=held.readout, value_ridge=REAL_RIDGE, kernel_ridge=REAL_RIDGE
         )
         params = self.initial.make(problem, self.seed)
-        step = self.step_factor * safe_step(problem, params)
+        step = safe_step(problem, params)
         return World(problem, params, step, held.readout, held.client_tests)
 
     def train(
         self, method: Method, world: World, *, observe: Observe | None = None, **more: Any
     ) -> Result:
-        """Run a method in a world; `observe` sees every proposal before it is aggregated."""
+        """Run a method at the unit step; `observe` sees every proposal before it is aggregated."""
         settings: dict[str, Any] = {
             "rounds": self.rounds,
             "local_steps": self.local_steps,
@@ -139,6 +237,37 @@ class WorldSpec(Spec):
             method = observed(method, observe)
         start = more.pop("params", world.params)
         return run(method, world.problem, start, **settings | more)
+
+    def tuned(
+        self,
+        method: Method,
+        world: World,
+        *,
+        factors: Sequence[float] = (),
+        personal: bool = True,
+        **more: Any,
+    ) -> Tuned[Result]:
+        """Run a method at its best step: by the objective of the models that clients use."""
+        measured = "personal_objective" if personal and method.personal is not None else "objective"
+        more["metrics"] = tuple(dict.fromkeys((*more.get("metrics", ()), measured)))
+
+        def run_at(factor: float) -> tuple[Result, float]:
+            result = self.train(method, world, local_lr=factor * world.local_lr, **more)
+            completed = result.outcome.status == "completed"
+            return result, float(result.columns[measured][-1]) if completed else float("inf")
+
+        return best_step(run_at, factors or self.factors)
+
+    def settled(self, world: World) -> int:
+        """Return the number of rounds after which FedAvg at its best step has settled."""
+        rounds = self.rounds
+        while rounds < self.most_rounds:
+            objective = self.tuned(fed_avg(), world, rounds=rounds).found.columns["objective"]
+            last = objective[-1 - rounds // 10] - objective[-1]
+            if last < SETTLED * (objective[0] - objective[-1]):
+                break
+            rounds = min(2 * rounds, self.most_rounds)
+        return rounds
 
 
 def increasing(name: str, values: tuple[Any, ...], *, most: int | None = None) -> None:
@@ -165,19 +294,3 @@ def distinct(name: str, values: tuple[Any, ...]) -> None:
     """
     if not values or len(set(values)) < len(values):
         raise ValueError(f"{name} must be distinct, at least one, got {list(values)}.")
-
-
-def warmup_grid(rounds: int, count: int) -> tuple[int, ...]:
-    """Return at most `count` warm-up lengths: 0, 1, 2, 3, 5, 8, then geometric up to `rounds`.
-
-    Examples
-    --------
-    >>> warmup_grid(200, 12)
-    (0, 1, 2, 3, 5, 8, 14, 23, 40, 68, 117, 200)
-    """
-    head = [t for t in (0, 1, 2, 3, 5, 8)[: count - 1] if t < rounds]
-    tail = count - len(head)
-    first = max(head[-1], 1)
-    ratio = (rounds / first) ** (1.0 / tail)
-    grown = [round(first * ratio**k) for k in range(1, tail)]
-    return tuple(sorted({*head, *grown, rounds}))

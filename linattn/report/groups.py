@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,8 +25,30 @@ SPLITS = {
     "sides": "one side tested",
     "subjects": "subjects left out",
 }
-SAID = ("seed", "data", "split", "alpha", "deep", "initial.kernel", "initial.rank", *HETEROGENEITY)
+SAID = (
+    "seed",
+    "num_starts",
+    "data",
+    "split",
+    "alpha",
+    "deep",
+    "initial.kernel",
+    "initial.rank",
+    *HETEROGENEITY,
+)
 """Fields that are in the label by other words, or never."""
+WORDS = {
+    "initial.num_heads": "H = {}",
+    "local_lr": "η = {}",
+    "local_steps": "E = {}",
+    "participation": "participation {}",
+    "batch_size": "batch {}",
+    "problem.num_clients": "C = {}",
+    "problem.sequences_per_client": "S = {}",
+    "rounds": "R = {}",
+    "budget": "budget {}",
+    "groups": "by {}",
+}
 
 
 @dataclass(frozen=True)
@@ -38,9 +60,9 @@ class Group:
     label : str
         The setting in words, as ``target 1.5, covariate 0.3``.
     results : list of Result
-        One per seed, or sorted by another field and then by seed.
+        Sorted by the fields that vary within the group, then by seed.
     fields : mapping
-        The spec without the seed, nested fields under dotted names.
+        What all of them share, nested fields under dotted names.
     """
 
     label: str
@@ -49,7 +71,7 @@ class Group:
 
     @property
     def seeds(self) -> int:
-        """Number of seeds."""
+        """Number of results, one per seed unless something else varies within the group."""
         return len(self.results)
 
     @property
@@ -62,40 +84,78 @@ class Group:
         """Whether query and key weights are trained instead of the kernel."""
         return self.fields.get("initial.kernel") == "factored"
 
-    @property
-    def local_steps(self) -> list[int]:
-        """The numbers of local steps E of every run."""
-        return [int(steps) for steps in self.results[0].dataset["local_steps"].values]
-
     def coordinate(self, name: str) -> Array:
         """Return a coordinate that all seeds share, as `warmup` or `round`."""
         return np.asarray(self.results[0].dataset[name].values, dtype=float)
 
-    def values(self, name: str, local_steps: int | None = None) -> Array:
-        """Return a variable of all seeds, seed first, at one number of local steps or at all."""
-        arrays = [np.asarray(result.dataset[name].values, dtype=float) for result in self.results]
-        if local_steps is not None:
-            place = self.local_steps.index(local_steps)
-            arrays = [array[place] for array in arrays]
+    def names(self, name: str) -> list[str]:
+        """Return a coordinate of names, as `method`."""
+        return [str(entry) for entry in self.results[0].dataset[name].values]
+
+    def values(self, name: str, **at: Any) -> Array:
+        """Return a variable of all seeds, seed first; ``dim=value`` picks along a dimension.
+
+        Results of several lengths are filled up with NaN.
+        """
+        arrays = [
+            np.asarray((r.dataset[name].sel(at) if at else r.dataset[name]).values, dtype=float)
+            for r in self.results
+        ]
+        shape = np.max([array.shape for array in arrays], axis=0)
+        if any(array.shape != tuple(shape) for array in arrays):
+            pads = [[(0, n - k) for n, k in zip(shape, a.shape, strict=True)] for a in arrays]
+            arrays = [
+                np.pad(a, p, constant_values=np.nan) for a, p in zip(arrays, pads, strict=True)
+            ]
         return np.stack(arrays)
 
-    def title(self, local_steps: int) -> str:
-        """Name the setting at one number of local steps."""
-        return f"{self.label}, E = {local_steps}"
+    def split(self, *names: str) -> list[Group]:
+        """Return the parts that agree in some fields as well, in the order of their values."""
+        parts = groups(self.results, split_by=names)
+        return [replace(part, fields={**self.fields, **part.fields}) for part in parts]
+
+    def only(self, keep: Callable[[Result], bool]) -> Group:
+        """Return the group with some of its results, all of them if none would be left."""
+        kept = [result for result in self.results if keep(result)]
+        return Group(self.label, kept or self.results, self.fields)
 
 
-def groups(results: Sequence[Result], *, along: str = "seed") -> list[Group]:
-    """Group results by everything but the seed (and the field `along`), in words.
+def groups(
+    results: Sequence[Result], *within: str, split_by: Sequence[str] | None = None
+) -> list[Group]:
+    """Group results by everything but the seed and the fields `within`, in words.
 
-    Results of a group are sorted by `along`, then by seed; groups with merged kernels come first,
-    synthetic ones before deep models and real data, each by heterogeneity.
+    Groups with merged kernels come first, synthetic ones before deep models and real data, each by
+    heterogeneity.
+
+    Parameters
+    ----------
+    results : sequence of Result
+    *within : str
+        Dotted fields that may vary in a group.
+    split_by : sequence of str, optional
+        Group by these fields alone instead; they are the label, and the order.
     """
+
+    def flat(result: Result) -> dict[str, Any]:
+        fields = spec_fields(result)
+        if split_by is not None:
+            return {name: fields.get(name) for name in split_by}
+        return {k: v for k, v in fields.items() if k != "seed" and k not in within}
+
+    def order(result: Result) -> list[Any]:
+        fields = spec_fields(result)
+        return [fields[name] for name in (*within, "seed") if fields.get(name) is not None]
+
     found: dict[str, tuple[dict[str, Any], list[Result]]] = {}
-    for result in sorted(results, key=lambda r: (spec_fields(r)[along], spec_fields(r)["seed"])):
-        flat = {k: v for k, v in spec_fields(result).items() if k not in ("seed", along)}
-        found.setdefault(json.dumps(flat, sort_keys=True), (flat, []))[1].append(result)
-    every = [flat for flat, _ in found.values()]
-    made = [Group(_label(flat, every, along), held, flat) for flat, held in found.values()]
+    for result in sorted(results, key=order):
+        key = json.dumps(flat(result), sort_keys=True)
+        found.setdefault(key, (flat(result), []))[1].append(result)
+    every = [fields for fields, _ in found.values()]
+    if split_by is not None:
+        parts = [Group(_told(split_by, f), held, f) for f, held in found.values()]
+        return sorted(parts, key=lambda g: [g.fields[name] for name in split_by])
+    made = [Group(_label(f, every, within), held, f) for f, held in found.values()]
     return sorted(made, key=lambda g: (_kind(g.fields), g.factored, g.heterogeneity, g.label))
 
 
@@ -122,16 +182,23 @@ def _kind(flat: Mapping[str, Any]) -> int:
     return 2 if flat.get("data", "synthetic") != "synthetic" else int(bool(flat.get("deep")))
 
 
-def _label(flat: Mapping[str, Any], every: Sequence[Mapping[str, Any]], along: str) -> str:
+def _label(
+    flat: Mapping[str, Any], every: Sequence[Mapping[str, Any]], within: Sequence[str]
+) -> str:
     """What a reader needs to tell a setting from the others."""
-    base = _base(flat, along)
-    alike = [other for other in every if _base(other, along) == base]
+    base = _base(flat, within)
+    alike = [other for other in every if _base(other, within) == base]
     names = {name for row in alike for name in row} - set(SAID)
     told = sorted(n for n in names if len({json.dumps(row.get(n)) for row in alike}) > 1)
-    return ", ".join([base, *(f"{_word(name)} {_said(flat.get(name))}" for name in told)])
+    return ", ".join([base, *([_told(told, flat)] if told else [])])
 
 
-def _base(flat: Mapping[str, Any], along: str) -> str:
+def _told(names: Sequence[str], flat: Mapping[str, Any]) -> str:
+    words = (WORDS.get(name) or f"{_word(name)} {{}}" for name in names)
+    return ", ".join(w.format(_said(flat.get(n))) for w, n in zip(words, names, strict=True))
+
+
+def _base(flat: Mapping[str, Any], within: Sequence[str]) -> str:
     """Data, parametrization and heterogeneity in words."""
     factored = ["factored"] if flat.get("initial.kernel") == "factored" else []
     data = flat.get("data", "synthetic")
@@ -142,12 +209,12 @@ def _base(flat: Mapping[str, Any], along: str) -> str:
     levels = [
         f"{word} {flat[name]:g}"
         for name, word in HETEROGENEITY.items()
-        if name in flat and name != along and (flat[name] or word in ALWAYS)
+        if name in flat and name not in within and (flat[name] or word in ALWAYS)
     ]
     deep = []
     if flat.get("deep"):
         kind = "ReLU" if flat["model.feature_map"] == "relu" else "linear"
-        deep = [f"deep {kind} (L = {flat['model.num_layers']})"]
+        deep = [f"deep {kind} L = {flat['model.num_layers']}"]
     return ", ".join([*deep, *factored, *levels]) or "all runs"
 
 

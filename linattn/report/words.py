@@ -16,6 +16,7 @@ QUANTILES = (0.1, 0.9)
 SHARE = 0.9
 """Share of seeds in which a claim must hold, the upper end of the bands."""
 HUGE = 1e300
+DIVERGED = 1e30
 ROUNDING = 1e-9
 
 
@@ -90,6 +91,12 @@ def reproduced(hits: Sequence[bool], what: str = "world") -> str:
     return "reproduced" + ends.get(count, f" in all {count} {what}s")
 
 
+def bounded(values: ArrayLike) -> Array:
+    """Return values with +inf for what has diverged but has not overflowed yet, or is unknown."""
+    array = np.asarray(values, dtype=float)
+    return np.where(~(np.abs(array) <= DIVERGED), np.inf, array)
+
+
 def mostly(seeds: ArrayLike) -> bool:
     """Whether something is true in at least nine of ten seeds.
 
@@ -99,11 +106,6 @@ def mostly(seeds: ArrayLike) -> bool:
     (True, False)
     """
     return bool(np.mean(np.asarray(seeds, dtype=bool)) >= SHARE - 1e-12)
-
-
-def last_known(values: Array) -> Array:
-    """Values whose NaN (diverged, never reached) count as +inf, worse than anything."""
-    return np.where(np.isnan(values), np.inf, values)
 
 
 def pages(found: Sequence[T], size: int) -> Iterator[Sequence[T]]:
