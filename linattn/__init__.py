@@ -19,6 +19,7 @@ from linattn.analysis import (
     descent_certificate,
     describe,
     looseness,
+    predict_study,
     predict_trade_off,
     synchronized_control,
 )
@@ -179,6 +180,7 @@ __all__ = [
     "predict",
     "predict_ensemble",
     "predict_run",
+    "predict_study",
     "predict_trade_off",
     "problem_from_frame",
     "problem_from_tokens",

@@ -7,6 +7,7 @@ from linattn.analysis.certificate import descent_certificate, looseness
 from linattn.analysis.describe import Description, describe
 from linattn.analysis.mismatch import aggregation_mismatch
 from linattn.analysis.predicted import predict_trade_off
+from linattn.analysis.predicted_study import predict_study
 from linattn.analysis.study import Study
 from linattn.analysis.synchronized import synchronized_control
 
@@ -21,6 +22,7 @@ __all__ = [
     "descent_certificate",
     "describe",
     "looseness",
+    "predict_study",
     "predict_trade_off",
     "synchronized_control",
 ]

@@ -13,7 +13,14 @@ from linattn._checks import positive_int, real
 from linattn._display import axes_or_new, table_html
 from linattn._typing import Array
 from linattn.analysis.budget import Budget, one_budget
-from linattn.analysis.study_cell import Cell, Setting, method_map, study_cell
+from linattn.analysis.study_cell import (
+    Cell,
+    Setting,
+    Warmup,
+    method_map,
+    simulated_warmup,
+    study_cell,
+)
 from linattn.federated.method import Method
 from linattn.objectives.joint import check_fits
 from linattn.objectives.steps import check_frozen_lr
@@ -277,8 +284,9 @@ def study_in_memory(
     seeds: Iterable[int] = range(1),
     time_budget: float | None = None,
     observe: Callable[[int, int], None] | None = None,
+    warmup: Warmup = simulated_warmup,
 ) -> Study:
-    """Return the study of `linattn.study`, computed in this process."""
+    """Return the study of `linattn.study`, computed in this process; `warmup` makes the paths."""
     began = perf_counter()
     budget = one_budget(rounds, floats, multiply_adds)
     setting, steps, counts, every = checked(
@@ -300,7 +308,7 @@ def study_in_memory(
             break
         held, start = at_seed(problem, params, seed)
         found[count, step, seed] = study_cell(
-            held, start, setting, local_steps=count, local_lr=step, seed=seed
+            held, start, setting, local_steps=count, local_lr=step, seed=seed, warmup=warmup
         )
         if observe is not None:
             observe(done + 1, len(order))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +27,20 @@ TWO_STAGE = ("fed_avg", "fed_frozen", "fed_frozen_exact")
 """Read off one warm-up: its end, averaging after every T, and one exact value round after it."""
 SECOND_STAGES = {"frozen_scaffold": "scaffold"}
 """Forked from the same warm-up at every T, by explicit rounds."""
+
+
+Warmup = Callable[..., list[Params]]
+"""(problem, params, rounds, settings of `run` by name) -> parameters after 0, 1, … rounds."""
+
+
+def simulated_warmup(
+    problem: Problem, params: Params, *, rounds: int, **settings: Any
+) -> list[Params]:
+    """Return the path of FedAvg, up to a divergence."""
+    result = run(
+        fed_avg(), problem, params, rounds=rounds, record_params=True, metrics=(), **settings
+    )
+    return result.path
 
 
 class Setting(NamedTuple):
@@ -79,6 +93,7 @@ def study_cell(
     local_steps: int,
     local_lr: float,
     seed: int,
+    warmup: Warmup = simulated_warmup,
 ) -> Cell:
     """Return the end of the budget for every method and warm-up length.
 
@@ -92,7 +107,7 @@ def study_cell(
     every other method (one per length for other second stages).
     """
     with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
-        return _Cell(problem, params, setting, local_steps, local_lr, seed).cell()
+        return _Cell(problem, params, setting, local_steps, local_lr, seed, warmup).cell()
 
 
 class _Cell:
@@ -106,6 +121,7 @@ class _Cell:
         local_steps: int,
         local_lr: float,
         seed: int,
+        warmup: Warmup,
     ) -> None:
         self.problem, self.params, self.setting = problem, params, setting
         self.run: dict[str, Any] = {
@@ -129,10 +145,7 @@ class _Cell:
         most = int(amount / first * 4) + 1 if setting.batch_size or first else 1
         self.most = affordable(self.cost.warmup(most)[1:], amount)
         self.spent = self.cost.warmup(self.most)
-        result = run(
-            fed_avg(), problem, params, rounds=self.most, record_params=True, metrics=(), **self.run
-        )
-        self.path = result.path
+        self.path = warmup(problem, params, rounds=self.most, **self.run)
         asked = setting.lengths or default_grid(self.most)
         self.lengths = tuple(t for t in asked if t <= self.most)
         self.second = _closed_form(problem, params, setting, local_steps, local_lr)
