@@ -1,19 +1,19 @@
-"""Figure 12: do ReLU gates settle before weights, and what does fixing them remove? (FedSQ)"""
+"""Do ReLU gates settle before weights, and what does fixing them remove? (FedSQ)"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from linattn._typing import Array
+from linattn.experiments.find import PageLook
 from linattn.experiments.store import Result
 from linattn.report.groups import Group, groups
-from linattn.report.marks import caption, median_line, panel
-from linattn.report.style import LOOKS, Look, PageLook, legend, sheet
-from linattn.report.words import in_words, mostly, reproduced
+from linattn.report.looks import LOOKS, Look
+from linattn.report.page import Axis, Page, log
+from linattn.report.words import bounded, in_words, mostly, reproduced
 
 NAME = "gates"
 SIMULATION = "gates"
@@ -26,92 +26,82 @@ PARTS = {
     "multilinear": Look("under fixed gates (left by FedSQ)", "#44AA99", "--"),
     "gate_flip": Look("gate flips (removed by FedSQ)", "#882255", ":"),
 }
+CAPTION = (
+    "Gates of a deep ReLU model along FedAvg at its best step. Left: share of the distance to the "
+    "last round that is left. Middle: mismatch of outputs after averaging, and its two parts. "
+    "Right: FedSQ over FedAvg, both continued from as many rounds, each at its best step."
+)
 
 
 def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
     """Draw the figure of stored results into `folder`; return its files."""
     found = groups(results)
-    with sheet(NAME, len(found), 3, height=3.0, width=8.4, look=look) as drawn:
-        for world, (settle, parts, after) in zip(found, drawn.axes, strict=True):
-            _settling(drawn, settle, world)
-            _parts(drawn, parts, world)
-            _after(drawn, after, world)
-        legend(drawn, columns=4)
-        caption(drawn, f"Lines: median over seeds, bands: 10–90 %. {_claims(found)}")
-        return drawn.save(folder)
+    page = Page(NAME, CAPTION, summary(results).splitlines(), _lines(found))
+    for world in found[:2]:
+        rounds = world.coordinate("round")
+        settle = page.panel(world.label, "round", Axis("share left (1)", low=0.0))
+        parts = page.panel(f"mismatch, {_short(world)}", "round", log("relative (1)"))
+        after = page.panel(f"FedSQ, {_short(world)}", "rounds of pre-training",
+                           "F of FedSQ / F of FedAvg (1)")  # fmt: skip
+        for name, shown in DISTANCES.items():
+            settle.curve(shown, rounds, world.values(name))
+        for name, shown in PARTS.items():
+            parts.curve(shown, rounds[1:], world.values(name)[:, 1:])
+        after.curve("fed_sq", world.coordinate("pretraining"), _ratios(world))
+        after.level("fed_avg", 1.0)
+    return page.save(folder, look)
 
 
 def summary(results: Sequence[Result]) -> str:
-    """Return half-way distances, shares of the mismatch and final objectives, then the claims."""
+    """Return FedSQ's premise and promise against the stored numbers."""
     found = groups(results)
+    first, lower, start = [], [], []
+    for world in found:
+        gates, weights = (world.values(name)[:, 1:-1].mean(axis=1) for name in DISTANCES)
+        first.append(mostly(gates < weights))
+        trained, ratios = world.coordinate("pretraining") > 0, _ratios(world)
+        lower += [mostly(column < 1.0) for column in ratios[:, trained].T]
+        start += [mostly(column > 1.0) for column in ratios[:, ~trained].T]
+    share = np.concatenate([_share(world) for world in found])
+    return "\n".join(
+        [
+            "premise (FedSQ): gates settle before weights (less of their distance is left, mean "
+            f"over rounds): {reproduced(first)}",
+            "fixing gates removes the gate flips, "
+            f"{in_words(share, percent=True, digits=2)} of the squared mismatch",
+            "promise: from a pre-trained start it ends lower than FedAvg: "
+            f"{reproduced(lower, 'setting')}; our prediction that it loses from a random start: "
+            f"{reproduced(start)}",
+        ]
+    )
+
+
+def _lines(found: Sequence[Group]) -> list[str]:
+    """Half-way distances, and final objectives of FedSQ."""
     lines = []
     for world in found:
         half = len(world.coordinate("round")) // 2
-        gates, weights = (in_words(world.values(name)[:, half], percent=True) for name in DISTANCES)
-        lines.append(
-            f"{world.label}: half-way {gates} of the gates' and {weights} of the weights' distance "
-            f"is left; gate flips are {in_words(_share(world), percent=True)} of the mismatch"
-        )
+        gates, weights = (in_words(world.values(n)[:, half], percent=True) for n in DISTANCES)
+        lines.append(f"{world.label}: half-way {gates} of the gates' and {weights} of the weights' "
+                     "distance is left")  # fmt: skip
         for length, ratio in zip(world.coordinate("pretraining"), _ratios(world).T, strict=True):
-            lines.append(
-                f"{world.label}: after {length:.0f} rounds of pre-training FedSQ ends at "
-                f"{in_words(ratio)} of FedAvg's objective"
-            )
-    return "\n".join([*lines, _claims(found)])
+            lines.append(f"{world.label}: after {length:.0f} rounds of pre-training FedSQ ends at "
+                         f"{in_words(ratio)} of FedAvg's objective")  # fmt: skip
+    return lines
 
 
-def _settling(drawn: Any, axes: Any, world: Group) -> None:
-    y = "share of the distance left"
-    panel(drawn, axes, f"{world.label}: settling", x="round", y=y, outer=False)
-    axes.set_title(f"{world.label}:\ndistance to the last round", fontsize=7)
-    for name, look in DISTANCES.items():
-        median_line(drawn, axes, look, world.coordinate("round"), world.values(name))
-    axes.set_ylim(bottom=0.0)
-
-
-def _parts(drawn: Any, axes: Any, world: Group) -> None:
-    panel(drawn, axes, f"{world.label}: mismatch", x="round", y="relative norm", outer=False)
-    axes.set_title("output mismatch after averaging", fontsize=7)
-    axes.set_yscale("log")
-    for name, look in PARTS.items():
-        median_line(drawn, axes, look, world.coordinate("round")[1:], world.values(name)[:, 1:])
-
-
-def _after(drawn: Any, axes: Any, world: Group) -> None:
-    y = "F of FedSQ / F of FedAvg"
-    panel(drawn, axes, f"{world.label}: {y}", x="rounds of pre-training", y=y, outer=False)
-    axes.set_title("both continued from pre-training", fontsize=7)
-    median_line(drawn, axes, "fed_sq", world.coordinate("pretraining"), _ratios(world))
-    drawn.level(axes, "fed_avg", 1.0, linewidth=0.8)
+def _short(world: Group) -> str:
+    return f"target {world.heterogeneity[0]:g}"
 
 
 def _ratios(world: Group) -> Array:
     """Final objective of FedSQ over that of FedAvg, (seeds, pre-training)."""
-    sq, avg = (world.values(name)[..., -1] for name in ("fed_sq", "fed_avg"))
-    return np.asarray(np.where(np.isnan(sq), np.inf, sq) / avg)
+    sq, avg = (bounded(world.values(name)[..., -1]) for name in ("fed_sq", "fed_avg"))
+    with np.errstate(invalid="ignore"):
+        return np.asarray(sq / avg)
 
 
 def _share(world: Group) -> Array:
     """Squared norm of the gate-flip part over the sum of both squared parts, mean over rounds."""
     flip, rest = (world.values(name)[:, 1:] ** 2 for name in ("gate_flip", "multilinear"))
     return np.asarray((flip / (flip + rest)).mean(axis=1))
-
-
-def _claims(found: list[Group]) -> str:
-    """FedSQ's premise and promise in our words against the stored numbers."""
-    first, lower, start = [], [], []
-    for world in found:
-        gates, weights = (world.values(name)[:, 1:-1].mean(axis=1) for name in DISTANCES)
-        first.append(mostly(gates < weights))
-        trained = world.coordinate("pretraining") > 0
-        ratios = _ratios(world)
-        lower += [mostly(column < 1.0) for column in ratios[:, trained].T]
-        start += [mostly(column > 1.0) for column in ratios[:, ~trained].T]
-    share = np.concatenate([_share(world) for world in found])
-    return (
-        "Premise (FedSQ): gates settle before weights (less of their distance to the end is left, "
-        f"mean over rounds): {reproduced(first)}. Fixing gates removes the gate flips, "
-        f"{in_words(share, percent=True, digits=2)} of the squared mismatch. Promise: from a "
-        f"pre-trained start it ends lower than FedAvg: {reproduced(lower, 'setting')}; our "
-        f"prediction that it loses from a random start: {reproduced(start)}."
-    )

@@ -1,193 +1,140 @@
-"""Figure 7: every method on the same clients, and what it costs to be as good as FedAvg.
-
-One row per method, one marker per world: final objective, test accuracy, client drift, mismatch of
-outputs, and rounds, floats and multiply-adds until FedAvg's final objective.
-"""
+"""All methods on the same clients, each at its best step and setting."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from linattn._typing import Array
+from linattn.analysis.study import bootstrapped
+from linattn.experiments.find import PageLook
 from linattn.experiments.store import Result
+from linattn.experiments.tables import write_table
+from linattn.federated.methods.table import METHODS
 from linattn.report.groups import Group, groups
-from linattn.report.marks import caption, name_rows, record, sideways
-from linattn.report.style import LOOKS, PageLook, sheet
-from linattn.report.words import in_words, last_known, mostly, page_name, pages, reproduced
+from linattn.report.looks import MARKERS, Look, looks_of
+from linattn.report.page import Axis, Page, Panel, log
+from linattn.report.words import in_words, mostly, number, reproduced
 
 NAME = "methods"
 SIMULATION = "methods"
-MARKERS = ("o", "s", "^", "D")
-PERSONAL = ("fed_tp", "local_attention", "fine_tuned")
-ZERO = {"mismatch": 1e-5, "drift": 0.1}
-"""Where axes that show 0 become linear."""
-TICKS = (0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
-RATIO = "relative to FedAvg"
-PANELS = {
-    "objective": "final objective",
-    "accuracy": "test accuracy",
-    "drift": "client drift, last round",
-    "mismatch": "output mismatch",
-    "rounds_to_target": "rounds to target",
-    "floats_to_target": "floats to target",
-    "work_to_target": "multiply-adds to target",
-}
+CAPTION = (
+    "All methods from one start on the same clients, each at the step and setting with the "
+    "smallest training objective at the end. (a) objective over that of FedAvg; (b) test accuracy "
+    "on the clients' own sequences; (c) the best step in units of the safe step; (d) client drift "
+    "in the kernel over that of FedAvg, last round (none where the kernel is frozen); (e), (f) "
+    "floats and multiply-adds until FedAvg's objective + 1 % of its gain, over FedAvg's. Starred: "
+    "judged by models that clients keep, which fit their own data only."
+)
+NOTHING = 1e-6
+"""Relative drift below it is rounding."""
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000")
 
 
 def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
-    """Draw the figure of stored results into `folder`; return its files."""
+    """Draw the figure of stored results into `folder`; return its files and those of the table."""
     found = groups(results)
-    made: list[Path] = []
-    for number, page in enumerate(pages(found, len(MARKERS))):
-        made += _page(page, page_name(NAME, number), folder, _claims(found), look)
-    return made
+    names = list(dict.fromkeys(name for world in found for name in world.names("method")))
+    labels = tuple(_label(name) for name in names)
+    rows = Axis("", names=labels)
+    page = Page(NAME, CAPTION, summary(results).splitlines(), height=1.0 + 0.11 * len(names))
+    panels = [page.panel(title, axis, rows) for title, axis in (
+        ("final objective", log("relative to FedAvg (1)")),
+        ("test accuracy", Axis("%", low=0.0, high=100.0)),
+        ("best step", log("factor of the unit step (1)")),
+        ("client drift", log("relative to FedAvg (1)")),
+        ("floats to target", log("relative to FedAvg (1)")),
+        ("multiply-adds to target", log("relative to FedAvg (1)")),
+    )]  # fmt: skip
+    for number_, world in enumerate(found):
+        shown = Look(world.label, COLOURS[number_ % 6], "", MARKERS[number_ % len(MARKERS)], 0.9)
+        shift = 0.5 * ((number_ + 0.5) / len(found) - 0.5)
+        _world(panels, world, shown, {name: names.index(name) + shift for name in names})
+    for panel in (panels[0], *panels[3:]):
+        panel.level("reference", 1.0, upright=True, label="FedAvg")
+    head = ("world", "method", "median", "low", "high", "lower in", "seeds", "step", "setting")
+    table = write_table(folder, f"{NAME}_table", head, _table(found))
+    return [*page.save(folder, look), *table]
 
 
 def summary(results: Sequence[Result]) -> str:
-    """Return final objectives relative to FedAvg and accuracies, then the claims."""
+    """Return how many best steps are interior, and whether the papers' claims come out."""
     found = groups(results)
-    lines = []
-    for world in found:
-        named = [
-            f"{LOOKS[m].label} {in_words(_values(world, 'objective', m), digits=3)}"
-            for m in _methods([world])
-            if m != "fed_avg"
-        ]
-        lines.append(f"{world.label}: objective relative to FedAvg: {'; '.join(named)}")
-        if np.isfinite(_accuracy(world, "fed_avg")).all():
-            named = [
-                f"{LOOKS[m].label} {in_words(_accuracy(world, m) / 100, percent=True, digits=2)}"
-                for m in _methods([world])
-            ]
-            lines.append(f"{world.label}: test accuracy {'; '.join(named)}")
-    return "\n".join([*lines, _claims(found)])
-
-
-def _page(page: Any, name: str, folder: Path, claims: str, look: PageLook) -> list[Path]:
-    methods = _methods(page)
-    height = 2.2 + 0.19 * len(methods)
-    with sheet(name, 1, len(PANELS), height=height, width=9.6, look=look) as drawn:
-        for axes, (kind, title) in zip(drawn.axes[0], PANELS.items(), strict=True):
-            drawn.panel(axes, title, x=_unit(kind), y="")
-            axes.set_title(title.replace(", ", ",\n").replace(" to ", "\nto "), fontsize=7)
-            axes.xaxis.label.set_fontsize(6.5)
-            _rows(drawn, axes, page, methods, kind)
-        _markers(drawn, page)
-        caption(
-            drawn,
-            "All methods from one start on the same clients; points: median over seeds, bars: "
-            f"10–90 %. Target: FedAvg's final objective + 1 % of its gain; no point: never there. "
-            f"* judged by the models that clients keep, which fit their own data only. {claims}",
-        )
-        return drawn.save(folder)
-
-
-def _rows(drawn: Any, axes: Any, page: Any, methods: list[str], kind: str) -> None:
-    names = [LOOKS[m].label + ("*" if m in PERSONAL else "") for m in methods]
-    name_rows(drawn, axes, names, labels=axes is drawn.axes[0, 0])
-    shifts = np.linspace(-0.24, 0.24, len(page)) if len(page) > 1 else [0.0]
-    for world, shift, marker in zip(page, shifts, MARKERS, strict=False):
-        for row, method in enumerate(methods):
-            if method in world.results[0].dataset["method"].values:
-                values = _values(world, kind, method)
-                style = {"label": f"{LOOKS[method].label}, {world.label}", "marker": marker}
-                sideways(drawn, axes, method, row + shift, values, markersize=3.0, **style)
-    _scale(axes, kind)
-    if kind not in ("accuracy", "mismatch"):
-        drawn.level(axes, "fed_avg", 1.0, across=False, linewidth=0.6)
-
-
-def _scale(axes: Any, kind: str) -> None:
-    """A logarithmic axis with 0 where something may vanish, and ticks that can be read."""
-    from matplotlib.ticker import NullFormatter, NullLocator
-
-    if kind == "accuracy":
-        return
-    zero = ZERO.get(kind)
-    axes.set_xscale("log") if zero is None else axes.set_xscale("symlog", linthresh=zero)
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    low, high = axes.get_xlim()
-    if kind == "mismatch":
-        axes.set_xticks([0, 1e-4, 1e-2], ["0", "10⁻⁴", "10⁻²"])
-        return
-    low, high = (min(low, 0.8) if zero is None else -0.02), max(high, 1.25)
-    axes.set_xlim(low, high)
-    wanted = TICKS if high / max(low, 1e-9) < 5.0 else (0.0, 0.1, 0.3, 1.0, 3.0, 10.0)
-    ticks = [t for t in wanted if low <= t <= high]
-    axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
-
-
-def _markers(drawn: Any, page: Any) -> None:
-    """One grey marker per world below all panels."""
-    from matplotlib.lines import Line2D
-
-    handles = [
-        Line2D([], [], linestyle="", marker=marker, color="#444444", label=world.label)
-        for world, marker in zip(page, MARKERS, strict=False)
+    inside = np.concatenate([world.values("interior").ravel() for world in found])
+    lines = [
+        f"the best step is interior to its grid in {100 * inside.mean():.0f} % of {inside.size} "
+        "cells (world, seed, method)"
     ]
-    drawn.figure.legend(handles=handles, loc="outside lower center", ncols=2)
-    for world in page:
-        record(drawn, drawn.axes[0, 0], f"target, {world.label}", world.values("target"))
-
-
-def _unit(kind: str) -> str:
-    return {"accuracy": "%", "mismatch": "relative (1)"}.get(kind, RATIO)
-
-
-def _values(world: Group, kind: str, method: str) -> Array:
-    """What a panel shows of a method, one value per seed; NaN counts as worst."""
-    if kind == "accuracy":
-        return _accuracy(world, method)
-    if kind == "mismatch":
-        return _of(world, "mismatch", method)
-    if kind == "drift":
-        return _drift(world, method) / _drift(world, "fed_avg")
-    if kind == "objective":
-        return last_known(_ratio(world, "final_objective", method))
-    return last_known(_ratio(world, kind, method))
-
-
-def _of(world: Group, name: str, method: str) -> Array:
-    place = list(world.results[0].dataset["method"].values).index(method)
-    return world.values(name)[:, place]
-
-
-def _ratio(world: Group, name: str, method: str) -> Array:
-    return _of(world, name, method) / _of(world, name, "fed_avg")
-
-
-def _drift(world: Group, method: str) -> Array:
-    parts = [_of(world, name, method)[:, -1] for name in ("kernel_drift", "value_drift")]
-    return np.asarray(np.hypot(*parts))
-
-
-def _accuracy(world: Group, method: str) -> Array:
-    return 100.0 * _of(world, "test_accuracy", method)
-
-
-def _methods(page: Any) -> list[str]:
-    """Methods of any world of the page, in the order of the shared looks."""
-    held = {str(m) for world in page for m in world.results[0].dataset["method"].values}
-    order = list(LOOKS)
-    shared = sorted(held - set(PERSONAL), key=lambda m: (m != "fed_avg", order.index(m)))
-    return shared + sorted(held & set(PERSONAL), key=order.index)
-
-
-def _claims(found: list[Group]) -> str:
-    """The papers' headline claims, in our words, against the stored numbers."""
-    better = [mostly(_ratio(w, "final_objective", "fed_frozen") < 1.0) for w in found]
-    real = [w for w in found if np.isfinite(_accuracy(w, "fed_avg")).all()]
-    finer = [mostly(_accuracy(w, "fed_frozen") > _accuracy(w, "fed_avg")) for w in real]
-    cheaper = [mostly(_ratio(w, "floats_to_target", "fed_part") < 1.0) for w in found]
-    drift = [mostly(_drift(w, "fed_prox") < _drift(w, "fed_avg")) for w in found]
-    return (
-        f"Claim (FedFrozen): freezing beats full training under heterogeneity: in the objective "
-        f"{reproduced(better)}; in test accuracy {reproduced(finer)}. Claim (FedPart): as good "
-        f"for less communication: {reproduced(cheaper)}. Claim (FedProx): less client drift: "
-        f"{reproduced(drift)}. A world counts if at least 90 % of its seeds agree."
+    frozen, exact, less, cheaper = [], [], [], []
+    for world in found:
+        known = set(world.names("method"))
+        for name, hits in (("fed_frozen", frozen), ("frozen_one_shot", exact)):
+            if name in known:
+                hits.append(mostly(_ratio(world, name) < 1.0))
+        if "fed_prox" in known:
+            drift = [world.values("kernel_drift", method=n) for n in ("fed_prox", "fed_avg")]
+            less.append(mostly(drift[0] < drift[1]))
+        if "fed_part" in known:
+            price = _relative(world, "floats_to_target", "fed_part")
+            cheaper.append(mostly(price < 1.0))
+    lines.append(
+        f"freezing ends lower than FedAvg, both at their best: {reproduced(frozen)}; with one "
+        f"exact value round: {reproduced(exact)}"
     )
+    lines.append(
+        f"FedProx has less client drift: {reproduced(less)}; FedPart reaches FedAvg's objective "
+        f"with fewer floats: {reproduced(cheaper)}"
+    )
+    return "\n".join(lines)
+
+
+def _world(panels: list[Panel], world: Group, shown: Look, place: dict[str, float]) -> None:
+    quantities = ("objective", "test_accuracy", "factor", "kernel_drift", "floats_to_target",
+                  "work_to_target")  # fmt: skip
+    for panel, quantity in zip(panels, quantities, strict=True):
+        for name in world.names("method"):
+            if quantity == "objective":
+                values = _ratio(world, name)
+            elif quantity in ("test_accuracy", "factor"):
+                scale = 100.0 if quantity == "test_accuracy" else 1.0
+                values = scale * world.values(quantity, method=name)
+            else:
+                values = _relative(world, quantity, name)
+            panel.row(shown, place[name], np.where(values > NOTHING, values, np.nan))
+
+
+def _ratio(world: Group, name: str) -> Array:
+    return _relative(world, "final_objective", name)
+
+
+def _relative(world: Group, quantity: str, name: str) -> Array:
+    """A quantity over FedAvg's of the same seed."""
+    values, base = (world.values(quantity, method=n) for n in (name, "fed_avg"))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(values / base)
+
+
+def _label(name: str) -> str:
+    personal = name in METHODS and METHODS[name].personal
+    return looks_of([name])[name].label + ("*" if personal else "")
+
+
+def _table(found: Sequence[Group]) -> list[list[str]]:
+    """One row per world and method: paired differences to FedAvg with their bootstrap interval."""
+    rows = []
+    for world in found:
+        base = world.values("final_objective", method="fed_avg")
+        for name in world.names("method"):
+            apart = world.values("final_objective", method=name) - base
+            known = apart[np.isfinite(apart)]
+            low, high = bootstrapped(known) if known.size > 1 else (np.nan, np.nan)
+            middle = float(np.median(apart)) if known.size == apart.size else np.inf
+            setting = world.values("setting", method=name)
+            told = "" if np.isnan(setting).all() else in_words(setting, digits=2)
+            rows.append([world.label, _label(name), *(number(v) for v in (middle, low, high)),
+                         str(int((apart < 0.0).sum())), str(apart.size),
+                         in_words(world.values("factor", method=name), digits=2),
+                         told])  # fmt: skip
+    return rows

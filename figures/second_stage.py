@@ -1,161 +1,121 @@
-"""Figure 8: what averaging leaves of the value problem after freezing, and who recovers it.
-
-Per world: F − P(B_T) along the rounds of every second stage, and the share of the remaining loss
-F − P_ref that is frozen value drift.
-"""
+"""What averaging leaves of the value problem after freezing, and who recovers it (C8)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from linattn._typing import Array
+from linattn.experiments.find import PageLook
 from linattn.experiments.store import Result
 from linattn.report.groups import Group, groups
-from linattn.report.marks import caption, median_line, panel
-from linattn.report.style import LOOKS, PageLook, legend, sheet
-from linattn.report.words import in_words, last_known, mostly, page_name, pages, reproduced
+from linattn.report.looks import LOOKS
+from linattn.report.page import Axis, Page, log
+from linattn.report.regimes import TIME, time
+from linattn.report.words import bounded, in_words, mostly, reproduced
 
 NAME = "second_stage"
 SIMULATION = "second_stage"
+SHOWN = ((0.75, 0.0, 0.0), (0.75, 0.3, 0.0), (1.5, 0.3, 0.0))
 STAGES = {
-    "fed_avg": LOOKS["fed_frozen"]._replace(label="averaging (FedFrozen)", marker="o"),
-    "scaffold": LOOKS["frozen_scaffold"]._replace(label="SCAFFOLD", marker="D"),
-    "one_shot": LOOKS["frozen_one_shot"]._replace(label="one exact round", marker="*"),
+    "fed_avg": LOOKS["fed_frozen"]._replace(label="averaging (FedFrozen)"),
+    "scaffold": LOOKS["frozen_scaffold"]._replace(label="control variates (SCAFFOLD)"),
+    "one_shot": LOOKS["frozen_one_shot"]._replace(label="one exact round"),
 }
 FLOOR = LOOKS["value_floor"]._replace(label="frozen floor of averaging (exact formula)", line=":")
 LOWEST = 1e-7
 """Below this share of the largest gap nothing is shown."""
+CAPTION = (
+    "Second stages of FedFrozen from one warm-up. Top: what is left of the value problem, along "
+    "the rounds after a warm-up of time {0:g}. Bottom: its share of the final loss above P_ref, "
+    "against the warm-up time."
+)
 
 
 def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
     """Draw the figure of stored results into `folder`; return its files."""
     found = groups(results)
-    words = _claims(found)
-    made: list[Path] = []
-    for number, page in enumerate(pages(found, 4)):
-        name = page_name(NAME, number)
-        with sheet(name, 2, len(page), height=2.1, look=look) as drawn:
-            for world, (top, bottom) in zip(page, drawn.axes.T, strict=True):
-                _along_rounds(drawn, top, world, first=world is page[0])
-                _shares(drawn, bottom, world, first=world is page[0])
-            legend(drawn)
-            caption(
-                drawn,
-                "Second stages of FedFrozen from one warm-up. Lines: median over seeds, bands: "
-                f"10–90 %. {words}",
-            )
-            made += drawn.save(folder)
-    return made
+    most = max(world.fields["local_steps"] for world in found)
+    shown = [w for w in found if w.fields["local_steps"] == most and w.heterogeneity in SHOWN
+             and not w.factored][:3] or found[:3]  # fmt: skip
+    place = _middle(shown[0])
+    caption = CAPTION.format(shown[0].coordinate("time")[place])
+    page = Page(NAME, caption, summary(results).splitlines(), _lines(found), columns=len(shown))
+    for world in shown:
+        gap = bounded(world.values("gap")[:, :, place])
+        first = int(world.values("length")[0, place])
+        top = float(np.median(gap[:, :, first]))
+        panel = page.panel(world.label, TIME, log("F − P(B_T) (loss)", LOWEST * top, 2.0 * top))
+        for s, name in enumerate(world.names("stage")):
+            panel.curve(STAGES[name], time(world, "round")[first:], gap[:, s, first:], marker="")
+        floor = world.values("floor")[:, place]
+        if np.isfinite(floor).all():
+            panel.level(FLOOR, float(np.median(floor)))
+    for world in shown:
+        panel = page.panel(f"left at the end: {world.label}", TIME,
+                           Axis("share of F − P_ref (%)", low=0.0, high=100.0))  # fmt: skip
+        for name in world.names("stage"):
+            panel.curve(STAGES[name], world.coordinate("time"), 100.0 * _share(world, name))
+    return page.save(folder, look)
 
 
 def summary(results: Sequence[Result]) -> str:
-    """Return shares of value drift and what is recovered of it, with quantiles."""
-    found = groups(results)
-    lines = []
+    """Return whether averaging leaves a floor, and who recovers it."""
+    found = [world for world in groups(results) if world.heterogeneity[1] > 0.0]
+    drift = np.concatenate([_share(w, "fed_avg")[:, _middle(w)] for w in found])
+    closed, variates, exact = [], [], []
     for world in found:
-        place = _middle(world)
-        length = int(world.coordinate("warmup")[place])
-        share = in_words(_share(world, "fed_avg")[:, place], percent=True)
         with np.errstate(invalid="ignore"):
-            floor = world.values("floor")[:, place] / _ends(world, "fed_avg")[:, place]
-        left = in_words(_known(floor))
-        parts = [f"T = {length}: value drift {share} of F − P_ref, its floor {left} of it"]
-        for stage in _stages(world)[1:]:
-            recovered = in_words(_known(_recovered(world, stage)[:, place]), percent=True)
-            parts.append(f"{STAGES[stage].label} recovers {recovered} of it")
-        accuracy = world.values("test_accuracy")
-        if np.isfinite(accuracy).all():
-            for s, stage in enumerate(_stages(world)):
-                right = in_words(accuracy[:, s, place], percent=True)
-                parts.append(f"test accuracy {STAGES[stage].label} {right}")
-        lines.append(f"{world.label}, {'; '.join(parts)}")
-    return "\n".join([*lines, _claims(found)])
+            ratio = (world.values("floor") / _ends(world, "fed_avg"))[:, _middle(world)]
+        closed.append(mostly((ratio > 0.5) & (ratio < 2.0)))
+        for name, hits in (("scaffold", variates), ("one_shot", exact)):
+            if name in world.names("stage"):
+                hits.append(mostly(_recovered(world, name)[:, _middle(world)] > 0.5))
+    return "\n".join(
+        [
+            f"after averaging {in_words(drift, percent=True)} of the loss above P_ref is value "
+            "drift, where covariates differ",
+            f"prediction: it is the frozen floor of the closed form: {reproduced(closed)}",
+            f"prediction: control variates recover most of it: {reproduced(variates)}; one exact "
+            f"round does: {reproduced(exact)}",
+        ]
+    )
 
 
-def _along_rounds(drawn: Any, axes: Any, world: Group, *, first: bool) -> None:
-    """The gap of every stage from the middle warm-up length on."""
-    place = _middle(world)
-    length = int(world.coordinate("warmup")[place])
-    title = f"{world.label}, T = {length}"
-    panel(drawn, axes, title, x="round", y="F − P(B_T) (loss)" if first else "", outer=False,
-          wrap=30)  # fmt: skip
-    rounds = world.coordinate("round")[length:]
-    gap = last_known(world.values("gap")[:, :, place, length:])  # diverged where it ends
-    axes.set_yscale("log")
-    for s, stage in enumerate(_stages(world)):
-        median_line(drawn, axes, STAGES[stage], rounds, gap[:, s], marker="")
-    floor = world.values("floor")[:, place]
-    if np.isfinite(floor).all():
-        drawn.level(axes, FLOOR, float(np.median(floor)))
-    top = float(gap[..., 0].max())
-    top = top if np.isfinite(top) else 1.0
-    axes.set_ylim(LOWEST * top, 2.0 * top)
-
-
-def _shares(drawn: Any, axes: Any, world: Group, *, first: bool) -> None:
-    y = "share of F − P_ref (%)" if first else ""
-    panel(drawn, axes, f"{world.label}: value drift left", x="warm-up length T", y=y, outer=False,
-          wrap=30)  # fmt: skip
-    axes.set_title("frozen value drift at the end", fontsize=7)
-    lengths = world.coordinate("warmup")
-    for stage in _stages(world):
-        median_line(drawn, axes, STAGES[stage], lengths, 100.0 * _share(world, stage))
-    with np.errstate(invalid="ignore"):
-        floor = world.values("floor") / (_ends(world, "fed_avg") + world.values("kernel_bias"))
-    median_line(drawn, axes, FLOOR, lengths, 100.0 * floor, linewidth=1.0)
-    axes.set_ylim(-4.0, 104.0)
-
-
-def _known(values: Array) -> Array:
-    return values[np.isfinite(values)]
-
-
-def _stages(world: Group) -> list[str]:
-    return [str(stage) for stage in world.results[0].dataset["stage"].values]
+def _lines(found: Sequence[Group]) -> list[str]:
+    return [
+        f"{world.label}: value drift {in_words(_share(world, 'fed_avg')[:, _middle(world)])} of "
+        "F − P_ref; recovered by "
+        + ", ".join(
+            f"{STAGES[n].label} {in_words(_recovered(world, n)[:, _middle(world)], percent=True)}"
+            for n in world.names("stage")[1:]
+        )
+        for world in found
+    ]
 
 
 def _middle(world: Group) -> int:
-    """Place of the middle warm-up length."""
-    return len(world.coordinate("warmup")) // 2
+    """Place of the middle warm-up time."""
+    return len(world.coordinate("time")) // 2
 
 
 def _ends(world: Group, stage: str) -> Array:
-    """F − P(B_T) after the last round, (seeds, lengths)."""
-    return last_known(world.values("gap")[:, _stages(world).index(stage), :, -1])
+    """F − P(B_T) after the last round, (seeds, times)."""
+    return bounded(world.values("gap", stage=stage)[..., -1])
 
 
 def _share(world: Group, stage: str) -> Array:
     """Part of F − P_ref that is F − P(B_T), all of it where the stage diverged."""
-    end, bias = _ends(world, stage), world.values("kernel_bias")
-    finite = np.where(np.isfinite(end), end, 0.0)
-    return np.asarray(np.where(np.isfinite(end), finite / (finite + bias), 1.0))
+    gap = _ends(world, stage)
+    with np.errstate(invalid="ignore"):
+        share = gap / (gap + np.maximum(world.values("kernel_bias"), 0.0))
+    return np.where(np.isfinite(gap), share, 1.0)
 
 
 def _recovered(world: Group, stage: str) -> Array:
-    """Part of what averaging leaves that another stage removes in the same rounds, at least −1."""
-    end, base = _ends(world, stage), _ends(world, "fed_avg")
-    with np.errstate(invalid="ignore"):  # both diverged: nothing to recover
-        return np.asarray(np.maximum(1.0 - end / base, -1.0))
-
-
-def _claims(found: list[Group]) -> str:
-    """The predictions against the stored numbers."""
-    words = []
-    for stage in ("scaffold", "one_shot"):
-        cases = [
-            mostly(_ends(w, stage)[:, k] < 0.1 * w.values("floor")[:, k])
-            for w in found
-            for k in range(len(w.coordinate("warmup")))
-            if stage in _stages(w)
-        ]
-        words.append(f"{STAGES[stage].label} is there in these rounds: "
-                     f"{reproduced(cases, 'setting')}")  # fmt: skip
-    return (
-        "Prediction (ours, after the SCAFFOLD paper): averaging stops at a floor of client drift; "
-        "control variates or one exact round go through it, here to below a tenth of it. "
-        f"{'; '.join(words)}. Above the floor averaging is still under way."
-    )
+    """Share of the value drift of averaging that a stage removes, of the whole scale at least 0."""
+    left, gap = _ends(world, stage), _ends(world, "fed_avg")
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isfinite(gap), 1.0 - left / gap, np.isfinite(left).astype(float))

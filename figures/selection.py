@@ -1,125 +1,60 @@
-"""Figure 13: selective training along λ, with E1 and E2 of the masks that were sent."""
+"""Selective training along λ: E1 (blocks nobody trains) against E2 (blocks only some train)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from linattn._typing import Array
+from linattn.experiments.find import PageLook
 from linattn.experiments.store import Result
 from linattn.report.groups import Group, groups
-from linattn.report.marks import caption, median_line, panel
-from linattn.report.style import Look, PageLook, legend, sheet
-from linattn.report.words import in_words, last_known, mostly, page_name, pages, reproduced
+from linattn.report.looks import LOOKS, MARKERS, SHADES, Look
+from linattn.report.page import Axis, Page
+from linattn.report.words import bounded, in_words, mostly, reproduced
 
 NAME = "selection"
 SIMULATION = "selection"
-WEIGHT = "consistency λ, scores of mean 1"
 ERRORS = {
-    "unselected_gradient": Look("E1: nobody trains", "#332288", "-", "o"),
-    "selection_skew": Look("E2: only some train (bound)", "#CC6677", "--", "s"),
-    "selection_error": Look("what E2 bounds (measured)", "#000000", ":", "."),
+    "unselected_gradient": LOOKS["kernel_bias"]._replace(label="E1: blocks nobody trains"),
+    "selection_skew": LOOKS["fed_part"]._replace(label="E2: blocks only some train", marker=""),
+    "selection_error": LOOKS["measured"]._replace(label="what E2 bounds", line=":"),
 }
-BLOCKS = {
-    "query": Look("query", "#0072B2", "-", "^"),
-    "key": Look("key", "#E69F00", "--", "v"),
-    "value": Look("value", "#009E73", "-.", "D"),
-}
+CAPTION = (
+    "Selective layer training against λ, the price of clients that choose alike, each at its best "
+    "step. Left: final objective over that of FedAvg, one line per world. Middle: the two errors "
+    "of the masks and what the second bounds, means over rounds, in {0}. Right: share of the "
+    "choices that are value blocks."
+)
 
 
 def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
     """Draw the figure of stored results into `folder`; return its files."""
     found = groups(results)
-    made: list[Path] = []
-    for number, page in enumerate(pages(found, 3)):
-        name = page_name(NAME, number)
-        with sheet(name, len(page), 3, height=2.8, width=8.4, look=look) as drawn:
-            for world, (loss, errors, blocks) in zip(page, drawn.axes, strict=True):
-                _losses(drawn, loss, world)
-                _errors(drawn, errors, world)
-                _blocks(drawn, blocks, world)
-            legend(drawn, columns=4)
-            caption(drawn, f"Lines: median over seeds, bands: 10–90 %. {_claims(found)}")
-            made += drawn.save(folder)
-    return made
+    world, least = found[-1], _least(found)
+    ticks = (0.0, *(t for t in (0.01, 0.1, 1.0, 10.0, 100.0) if t >= least))
+    weight = Axis("consistency λ (1)", "symlog", low=0.0, threshold=least, ticks=ticks)
+    page = Page(NAME, CAPTION.format(world.label), summary(results).splitlines(), _lines(found),
+                height=2.4)  # fmt: skip
+    losses = page.panel("final objective", weight, "F / F of FedAvg (1)")
+    errors = page.panel("errors of the masks", weight, Axis("squared gradient", low=0.0))
+    blocks = page.panel("value blocks chosen", weight, Axis("share (%)", low=0.0, high=100.0))
+    for number, each in enumerate(found):
+        shown = Look(each.label, SHADES[number % 6], "-", MARKERS[number % len(MARKERS)])
+        across = each.coordinate("consistency")
+        losses.curve(shown, across, _ends(each))
+        blocks.curve(shown, across, 100.0 * _chosen(each))
+    for name, shown in ERRORS.items():
+        errors.curve(shown, world.coordinate("consistency"), _mean(world, name))
+    losses.level("fed_avg", 1.0)
+    return page.save(folder, look)
 
 
 def summary(results: Sequence[Result]) -> str:
-    """Return final objective, E1 and E2 at the ends of the sweep, then the claims."""
+    """Return the claims on the trade-off against the stored numbers."""
     found = groups(results)
-    lines = []
-    for world in found:
-        weights = world.coordinate("consistency")
-        for place in (0, len(weights) - 1):
-            one, two, _ = (in_words(_mean(world, name)[:, place]) for name in ERRORS)
-            end = in_words(_ends(world)[:, place])
-            lines.append(
-                f"{world.label}, λ = {weights[place]:g}: final F {end} of FedAvg's, "
-                f"E1 {one}, E2 {two}"
-            )
-    return "\n".join([*lines, _claims(found)])
-
-
-def _losses(drawn: Any, axes: Any, world: Group) -> None:
-    y = "F / F of FedAvg, at the end"
-    panel(drawn, axes, f"{world.label}: {y}", x=WEIGHT, y=y, outer=False)
-    axes.set_title(world.label, fontsize=7)
-    median_line(drawn, axes, "selective", world.coordinate("consistency"), _ends(world))
-    drawn.level(axes, "fed_avg", 1.0, linewidth=0.8)
-    _weights(axes, world)
-
-
-def _errors(drawn: Any, axes: Any, world: Group) -> None:
-    panel(drawn, axes, f"{world.label}: errors", x=WEIGHT, y="squared gradient", outer=False)
-    axes.set_title("errors of the masks, mean over rounds", fontsize=7)
-    for name, look in ERRORS.items():
-        median_line(drawn, axes, look, world.coordinate("consistency"), _mean(world, name))
-    axes.set_ylim(bottom=0.0)
-    _weights(axes, world)
-
-
-def _blocks(drawn: Any, axes: Any, world: Group) -> None:
-    panel(drawn, axes, f"{world.label}: who is chosen", x=WEIGHT, y="share of choices (%)",
-          outer=False)  # fmt: skip
-    axes.set_title("blocks that clients train", fontsize=7)
-    names = [str(name) for name in world.results[0].dataset["block"].values]
-    chosen = world.values("chosen")
-    for kind, look in BLOCKS.items():
-        held = [place for place, name in enumerate(names) if name.endswith(kind)]
-        share = 100.0 * chosen[..., held].mean(axis=-1)
-        median_line(drawn, axes, look, world.coordinate("consistency"), share)
-    axes.set_ylim(-4.0, 104.0)
-    _weights(axes, world)
-
-
-def _weights(axes: Any, world: Group) -> None:
-    """A logarithmic axis of λ that shows 0."""
-    from matplotlib.ticker import NullLocator
-
-    weights = world.coordinate("consistency")
-    least = float(weights[weights > 0].min(initial=np.inf))
-    axes.set_xscale("symlog", linthresh=least, linscale=0.5)
-    axes.set_xlim(-0.3 * least, 1.2 * float(weights[-1]))
-    ticks = [0.0, *(t for t in (0.01, 0.1, 1.0, 10.0, 100.0) if least <= t <= weights[-1])]
-    axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
-    axes.xaxis.set_minor_locator(NullLocator())
-
-
-def _ends(world: Group) -> Array:
-    """Final objective over FedAvg's, (seeds, λ)."""
-    ends = last_known(world.values("objective")[..., -1])
-    return np.asarray(ends / world.values("fed_avg")[:, -1:])
-
-
-def _mean(world: Group, name: str) -> Array:
-    return np.asarray(np.nanmean(world.values(name)[..., 1:], axis=-1))
-
-
-def _claims(found: list[Group]) -> str:
-    """The claims on the trade-off in our words against the stored numbers."""
     bound, trade, inside, close = [], [], [], []
     for world in found:
         skew, error = (world.values(n)[..., 1:] for n in ("selection_skew", "selection_error"))
@@ -130,9 +65,44 @@ def _claims(found: list[Group]) -> str:
         best = ends[:, 1:-1].min(axis=1) if ends.shape[1] > 2 else np.full(len(ends), np.inf)
         inside.append(mostly((best < ends[:, 0]) & (best < ends[:, -1])))
         close.append(mostly(ends.min(axis=1) < 1.05))
-    return (
-        f"Bound (ours): E2 is never below the error it bounds: {reproduced(bound)}. Claim "
-        f"(selective): λ trades E2 for E1: {reproduced(trade)}; so the loss is lowest in between: "
-        f"{reproduced(inside)}; a few blocks per client come within 5 % of full training: "
-        f"{reproduced(close)}."
+    return "\n".join(
+        [
+            f"bound (ours): E2 is never below the error it bounds: {reproduced(bound)}",
+            f"claim (selective): λ trades E2 for E1: {reproduced(trade)}; so the loss is lowest in "
+            f"between: {reproduced(inside)}",
+            f"a few blocks per client come within 5 % of full training: {reproduced(close)}",
+        ]
     )
+
+
+def _lines(found: Sequence[Group]) -> list[str]:
+    return [
+        f"{world.label}, λ = {weight:g}: {in_words(_ends(world)[:, k])} of FedAvg's objective, E1 "
+        f"{in_words(_mean(world, 'unselected_gradient')[:, k])}, E2 "
+        f"{in_words(_mean(world, 'selection_skew')[:, k])}"
+        for world in found
+        for k, weight in enumerate(world.coordinate("consistency"))
+    ]
+
+
+def _least(found: Sequence[Group]) -> float:
+    every = np.concatenate([world.coordinate("consistency") for world in found])
+    return float(every[every > 0].min(initial=1.0))
+
+
+def _ends(world: Group) -> Array:
+    """Final objective over FedAvg's, (seeds, λ)."""
+    ends = bounded(world.values("objective")[..., -1])
+    return np.asarray(ends / world.values("fed_avg")[:, -1:])
+
+
+def _mean(world: Group, name: str) -> Array:
+    return np.asarray(np.nanmean(world.values(name)[..., 1:], axis=-1))
+
+
+def _chosen(world: Group) -> Array:
+    """Share of all choices that are value blocks, (seeds, λ)."""
+    held = [name.endswith("value") for name in world.names("block")]
+    chosen = world.values("chosen")
+    with np.errstate(invalid="ignore"):
+        return np.asarray(chosen[..., held].sum(axis=-1) / chosen.sum(axis=-1))

@@ -65,8 +65,8 @@ def run(spec: BiasDriftSpec) -> xr.Dataset:
     ``objective_identical`` (identical clients), ``objective_synchronized`` (E·T centralized steps,
     then E·(R − T) on the value block) and ``objective_predicted`` (C24), which neither E = 1 has
     nor runs that draw clients or sequences; ``critical_step``, from which on frozen rounds at B_T
-    are unstable, and ``safe_step``, 2/max λ_max(A_i(B_T)). Without dimension: the best lengths, −1 if
-    nothing is stable; ``tradeoff``; ``regret_predicted``, relative; the reference value of P.
+    are unstable, and ``safe_step``, 2/max λ_max(A_i(B_T)). Without dimension: the best lengths,
+    −1 if nothing is stable; ``tradeoff``; ``regret_predicted``, relative; the reference value of P.
     """
     import xarray as xr
 

@@ -1,10 +1,11 @@
-"""All methods on the same clients: synthetic regimes, a deep ReLU model, digits and watch.
+"""All methods on the same clients, each at its best step: synthetic, a deep model, digits, watch.
 
 Run ``python simulations/methods.py --preset quick``; results go to ``./results``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -13,57 +14,68 @@ from msgspec import Meta
 import linattn as la
 from linattn._fields import Count, Index, NonNegative, Positive
 from linattn._typing import Array
-from linattn.analysis.outputs import relative_mismatch
-from linattn.data.worlds import InitialSpec, ModelSpec, ProblemSpec, World
+from linattn.data.worlds import InitialSpec, ModelSpec, World
 from linattn.experiments import Grid, Simulation
 from linattn.experiments.own import is_own, own_object
 from linattn.experiments.simulation import Own
 from linattn.experiments.specs import (
+    COVARIATE,
+    FACTORED,
+    FEW_CLIENTS,
+    KERNEL,
+    SMALL,
+    TARGET,
     WorldSpec,
 )
-from linattn.experiments.tables import (
-    along,
-    padded,
-    single,
-)
+from linattn.experiments.tables import along, single
+from linattn.experiments.tuning import Tuned
 from linattn.federated.method import Method
 from linattn.federated.methods.table import Choices, make_method, method_names
 
 if TYPE_CHECKING:
     import xarray as xr
 
-COLUMNS = {
-    "objective": "loss",
-    "personal_objective": "loss",
-    "kernel_drift": "parameter norm",
-    "value_drift": "parameter norm",
-    "floats_up": "floats",
-    "floats_down": "floats",
-    "multiply_adds": "multiply-adds",
+COLUMNS = ("objective", "kernel_drift", "floats_up", "floats_down", "multiply_adds")
+PARAMETERS = {
+    "fed_avg_momentum": "server_momentum",
+    "fed_prox": "prox",
+    "moon": "contrast",
+    "fed_frozen": "warmup_rounds",
+    "frozen_scaffold": "warmup_rounds",
+    "frozen_one_shot": "warmup_rounds",
+    "freeze_value": "warmup_rounds",
+    "fed_part": "initial_rounds",
+    "selective": "budget",
+    "fed_tp": "server_lr",
 }
+"""The setting of a method that has a small grid of its own."""
 PRICES = {
     "rounds_to_target": "rounds",
     "floats_to_target": "floats",
     "work_to_target": "multiply-adds",
 }
-UNITS = PRICES | {"final_objective": "loss"}
+UNITS = PRICES | {"final_objective": "loss", "kernel_drift": "parameter norm", "target": "loss",
+                  "start": "loss", "rounds": "rounds", "unit_step": "1/curvature"}  # fmt: skip
+Share = Annotated[float, Meta(ge=0, lt=1)]
 
 
 class MethodsSpec(WorldSpec):
-    """All methods in one world.
+    """All methods in one world, each at its best step and setting.
 
     `methods` are names of the table of methods or your own, ``PATH.py:NAME``, where NAME is a
     method or a function of `Choices` that makes one; left empty, all that the world's model allows.
+    Lists are the grids of settings; `warmup_shares` are T/R.
     """
 
     methods: tuple[Own, ...] = ()
-    warmup_rounds: Index = 10
-    prox: NonNegative = 0.1
-    server_momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.5
-    contrast: NonNegative = 0.1
-    budget: Count = 1
+    warmup_shares: tuple[Share, ...] = (0.1, 0.25, 0.5, 0.75)
+    prox: tuple[NonNegative, ...] = (0.01, 0.1, 1.0)
+    server_momentum: tuple[Share, ...] = (0.5, 0.9)
+    contrast: tuple[NonNegative, ...] = (0.01, 0.1, 1.0)
+    initial_rounds: tuple[Index, ...] = (0, 5, 20)
+    budget: tuple[Count, ...] = (1, 2)
+    server_lr: tuple[Positive, ...] = (1.0, 2.0)
     embedding_dim: Count = 4
-    server_lr: Positive = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,7 +87,7 @@ class MethodsSpec(WorldSpec):
                     f"your own as PATH.py:NAME, got {name!r}."
                 )
         if self.methods and "fed_avg" not in self.methods:
-            raise ValueError("methods must have fed_avg, whose final objective is the target.")
+            raise ValueError("methods must have fed_avg, which the others are compared with.")
 
     def names(self) -> tuple[str, ...]:
         """The methods of this run."""
@@ -85,59 +97,50 @@ class MethodsSpec(WorldSpec):
         """As one trajectory, for every method."""
         return super().cost() * len(self.names())
 
-    def method(self, name: str, world: World) -> Method:
-        """Return the method of a name with the settings of this spec."""
-        fields = {name: getattr(self, name) for name in Choices._fields if hasattr(self, name)}
-        choices = Choices(params=world.params, **fields)
-        if not is_own(name):
-            return make_method(name, choices)
-        own = own_object(name)
-        return own if isinstance(own, Method) else own(choices)
+    def variants(self, name: str, world: World, rounds: int) -> Iterator[tuple[float, Method]]:
+        """Yield a method at every value of its setting, NaN where it has none."""
+        field = PARAMETERS.get(name, "")
+        grids = {"warmup_rounds": tuple(sorted({round(s * rounds) for s in self.warmup_shares}))}
+        held = {f: grids.get(f) or getattr(self, f, ()) for f in set(PARAMETERS.values())}
+        plain = Choices(world.params, self.local_steps, embedding_dim=self.embedding_dim)
+        for value in held[field] if field else (float("nan"),):
+            choices = plain._replace(**{field: value}) if field else plain
+            own = own_object(name) if is_own(name) else make_method(name, choices)
+            yield float(value), own if isinstance(own, Method) else own(choices)
 
 
 def run(spec: MethodsSpec) -> xr.Dataset:
-    """Return every method's run, from one start on the same clients.
+    """Return what every method ends with at its best step and setting, from one start.
 
-    Dimensions: `method`; `round` = 0..rounds. The columns of the history; ``mismatch``,
-    ‖F(w̄) − Σ w_i F(w_i)‖/‖Σ w_i F(w_i)‖ of the last round's averaging (NaN where a block is not
-    averaged); ``final_objective`` and ``test_accuracy`` of the models that clients use, the latter
-    on their own test sequences (NaN if diverged). The target is FedAvg's final objective plus one
-    per cent of what it gained; ``*_to_target`` are rounds, floats both ways and multiply-adds until
-    a method is there, NaN if it never is.
+    Dimension `method`. ``final_objective`` and ``test_accuracy`` of the models that clients use,
+    the latter on their own test sequences (NaN if diverged); ``kernel_drift`` of the last round;
+    ``factor`` of the unit step, whether it is ``interior``, and the ``setting`` (NaN if a method
+    has none). The target is FedAvg's final objective plus one per cent of what it gained;
+    ``*_to_target`` are rounds, floats both ways and multiply-adds until a method is there, NaN if
+    it never is. ``rounds``, after which FedAvg has settled.
     """
     import xarray as xr
 
     world = spec.world()
-    made = {shown_name(name): _one(spec, world, name) for name in spec.names()}
-    base = made["fed_avg"]["personal_objective"]
+    rounds = spec.settled(world)
+    best = {name: _best(spec, world, name, rounds) for name in spec.names()}
+    base = _used(best["fed_avg"][1])
     target = float(base[-1] + 0.01 * (base[0] - base[-1]))
-    rows = [_row(columns, target) for columns in made.values()]
-    data: dict[str, Any] = {
-        name: (("method", "round"), np.stack([c[name] for c in made.values()]), {"units": unit})
-        for name, unit in COLUMNS.items()
-    }
-    data |= along("method", rows, UNITS)
-    data |= single({"target": target, "step": world.local_lr}, {"target": "loss"})
-    coordinates = {"method": list(made), "round": np.arange(spec.rounds + 1)}
-    return xr.Dataset(data, coordinates)
+    rows = [_row(world, setting, tuned, target) for setting, tuned in best.values()]
+    values = {"target": target, "start": base[0], "rounds": rounds, "unit_step": world.local_lr}
+    data: dict[str, Any] = along("method", rows, UNITS) | single(values, UNITS)
+    return xr.Dataset(data, {"method": [shown_name(name) for name in best]})
 
 
-def _one(spec: MethodsSpec, world: World, name: str) -> dict[str, Any]:
-    """Columns of one method at full length, and what it ends with."""
-    last: list[float] = []
-
-    def observe(context: la.RoundContext, proposal: Any) -> None:
-        if context.round == spec.rounds - 1:
-            last.append(relative_mismatch(context, proposal))
-
-    result = spec.train(spec.method(name, world), world, observe=observe, metrics=tuple(COLUMNS))
-    columns: dict[str, Any] = {
-        name: padded(result.columns[name], spec.rounds + 1) for name in COLUMNS
-    }
-    columns["mismatch"] = last[0] if last else np.nan
-    completed = result.outcome.status == "completed"
-    columns["test_accuracy"] = world.share_right(result.client_params) if completed else np.nan
-    return columns
+def _best(
+    spec: MethodsSpec, world: World, name: str, rounds: int
+) -> tuple[float, Tuned[la.Result]]:
+    """The setting of the smallest loss, each at its best step, and the run there."""
+    tried = [
+        (value, spec.tuned(method, world, rounds=rounds, metrics=COLUMNS))
+        for value, method in spec.variants(name, world, rounds)
+    ]
+    return min(tried, key=lambda pair: pair[1].loss)
 
 
 def shown_name(name: str) -> str:
@@ -145,90 +148,62 @@ def shown_name(name: str) -> str:
     return name.rpartition(":")[2] if is_own(name) else name
 
 
-def _row(columns: dict[str, Any], target: float) -> dict[str, float]:
+def _used(tuned: Tuned[la.Result]) -> Array:
+    """The objective, round by round, of the models that clients use."""
+    columns = tuned.found.columns
+    return np.asarray(columns.get("personal_objective", columns["objective"]))
+
+
+def _row(world: World, setting: float, tuned: Tuned[la.Result], target: float) -> dict[str, float]:
     """What a method ends with, and its price of the target."""
-    used: Array = columns["personal_objective"]
+    columns, used = tuned.found.columns, _used(tuned)
+    completed = bool(np.isfinite(tuned.loss))
     reached = np.flatnonzero(used <= target)
     floats = np.cumsum(columns["floats_up"] + columns["floats_down"])
     prices = (np.arange(len(used)), floats, np.cumsum(columns["multiply_adds"]))
     return {
-        "final_objective": float(used[-1]),
-        "mismatch": columns["mismatch"],
-        "test_accuracy": columns["test_accuracy"],
-        "diverged": bool(np.isnan(used[-1])),
+        "final_objective": tuned.loss,
+        "test_accuracy": world.share_right(tuned.found.client_params) if completed else np.nan,
+        "kernel_drift": float(columns["kernel_drift"][-1]) if completed else np.nan,
+        "setting": setting,
+        **tuned.said(),
         **{
-            name: float(price[reached[0]]) if reached.size else float("nan")
+            name: float(price[reached[0]]) if reached.size else np.nan
             for name, price in zip(PRICES, prices, strict=True)
         },
     }
 
 
 REAL = InitialSpec(scale=1.0)
-HETEROGENEITY = {
-    "problem.value_heterogeneity": [0.0, 0.75, 1.5],
-    "problem.covariate_heterogeneity": [0.0, 0.3],
-}
-SMALL = ProblemSpec(
-    num_clients=4, sequences_per_client=16, value_heterogeneity=0.75, covariate_heterogeneity=0.3
-)
-
-
+SOME = ("fed_avg", "fed_frozen", "frozen_one_shot", "scaffold", "fed_prox", "local_attention")
 SIMULATION = Simulation(
     MethodsSpec,
     run,
     presets={
         "paper": [
-            Grid(
-                MethodsSpec(rounds=200, local_steps=20, warmup_rounds=40),
-                {"seed": range(10), **HETEROGENEITY},
-            ),
-            Grid(
-                MethodsSpec(
-                    rounds=200,
-                    local_steps=20,
-                    warmup_rounds=40,
-                    initial=InitialSpec(kernel="factored", rank=3),
-                ),
-                {"seed": range(10), "problem.kernel_heterogeneity": [0.0, 0.5]},
-            ),
-            Grid(
-                MethodsSpec(deep=True, rounds=150, local_steps=10, local_lr=0.02, warmup_rounds=40),
-                {"seed": range(10)},
-            ),
-            Grid(
-                MethodsSpec(
-                    rounds=100, local_steps=20, warmup_rounds=25, initial=REAL, step_factor=0.5
-                ),
-                {"seed": range(10), "data": ["digits", "watch"]},
-            ),
+            Grid(MethodsSpec(rounds=50, most_rounds=400),
+                 {TARGET: [0.4, 0.75, 1.5], COVARIATE: [0.3], "seed": range(10)}),
+            Grid(MethodsSpec(rounds=50, most_rounds=400, initial=FACTORED),
+                 {KERNEL: [0.5], "seed": range(10)}),
+            Grid(MethodsSpec(deep=True, rounds=100, most_rounds=100), {"seed": range(10)}),
+            Grid(MethodsSpec(rounds=50, most_rounds=400, initial=REAL),
+                 {"data": ["digits", "watch"], "seed": range(10)}),
         ],
         "quick": [
-            Grid(MethodsSpec(rounds=16, warmup_rounds=8, problem=SMALL), {"seed": range(2)}),
-            Grid(
-                MethodsSpec(deep=True, rounds=6, local_steps=2, warmup_rounds=3, problem=SMALL),
-                {"seed": range(2)},
-            ),
-            Grid(
-                MethodsSpec(rounds=6, local_steps=3, warmup_rounds=3, initial=REAL),
-                {"seed": range(2), "data": ["digits", "watch"]},
-            ),
+            Grid(MethodsSpec(problem=FEW_CLIENTS, factors=(0.1, 0.3, 1.0)), {"seed": range(2)}),
+            Grid(MethodsSpec(deep=True, rounds=6, most_rounds=6, local_steps=3,
+                             problem=FEW_CLIENTS, factors=(10.0, 30.0), methods=SOME[:2]),
+                 {"seed": range(2)}),
+            Grid(MethodsSpec(rounds=12, most_rounds=12, local_steps=5, initial=REAL, methods=SOME,
+                             factors=(3.0, 10.0)), {"data": ["digits", "watch"], "seed": range(2)}),
         ],
         "tiny": [
-            Grid(
-                MethodsSpec(
-                    deep=deep,
-                    rounds=4,
-                    local_steps=2,
-                    warmup_rounds=2,
-                    problem=ProblemSpec(num_clients=3, sequences_per_client=6, num_tokens=5, dim=3),
-                    model=ModelSpec(inner_dim=2),
-                ),
-                {"seed": range(2)},
-            )
+            Grid(MethodsSpec(deep=deep, rounds=4, most_rounds=8, local_steps=2, problem=SMALL,
+                             factors=(1.0, 3.0), model=ModelSpec(inner_dim=2)), {"seed": range(2)})
             for deep in (False, True)
         ],
     },
-)
+)  # fmt: skip
 
 
 if __name__ == "__main__":

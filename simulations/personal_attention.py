@@ -43,8 +43,9 @@ def run(spec: PersonalAttentionSpec) -> xr.Dataset:
 
     Dimension: `method`. ``test_loss``: mean loss without ridges of the models that clients use, on
     `test_sequences` fresh sequences of their own; ``train_objective``: Σ p_i F_i at them.
-    ``factor`` of the unit step, and whether it is ``interior``. ``kernel_spread``: relative spread (Σp‖B_i − B̄‖²)^½/‖B̄‖ of the kernels that clients with local
-    attention end with under one shared value block, which fixes their scale.
+    ``factor`` of the unit step, and whether it is ``interior``. ``kernel_spread``: relative spread
+    (Σp‖B_i − B̄‖²)^½/‖B̄‖ of the kernels that clients with local attention end with under one shared
+    value block, which fixes their scale.
     """
     import xarray as xr
 

@@ -1,18 +1,24 @@
-"""Datasets that runs return, built from rows, each variable with its unit."""
+"""Datasets that runs return, built from rows, each variable with its unit; tables as files."""
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from linattn._typing import Array
+from linattn.experiments.files import open_folder, write_atomically
 from linattn.objectives.reference import Reference
 
 if TYPE_CHECKING:
     import xarray as xr
 
+LATEX = {"−": "$-$", "∞": r"$\infty$", "η": r"$\eta$", "^": r"\^{}", "~": r"\~{}", "*": "$^*$",
+         "≤": r"$\le$", "≥": r"$\ge$", "‖": r"$\Vert$", "Σ": r"$\Sigma$", "→": r"$\to$"}  # fmt: skip
 Variables = dict[str, tuple[Any, ...]]
 
 
@@ -57,3 +63,29 @@ def padded(values: Array, length: int) -> Array:
     out = np.full(length, np.nan)
     out[: len(values)] = values
     return out
+
+
+def write_table(
+    folder: Path, name: str, head: Sequence[str], rows: Sequence[Sequence[str]]
+) -> list[Path]:
+    """Write a table as CSV and as LaTeX (booktabs) into a folder and return the two paths."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([head, *rows])
+    columns = "l" * len(head)
+    lines = [" & ".join(map(_latex, row)) + r" \\" for row in (head, *rows)]
+    latex = "\n".join(
+        [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", lines[0], r"\midrule", *lines[1:],
+         r"\bottomrule", r"\end{tabular}", ""]
+    )  # fmt: skip
+    paths = [open_folder(folder) / f"{name}.{suffix}" for suffix in ("csv", "tex")]
+    for path, content in zip(paths, (text.getvalue(), latex), strict=True):
+        write_atomically(path, content.encode())
+    return paths
+
+
+def _latex(cell: str) -> str:
+    """The cell with what LaTeX reads as commands made plain."""
+    escaped = "".join(f"\\{c}" if c in "&%$#_{}" else c for c in str(cell).replace("\\", "/"))
+    for sign, words in LATEX.items():
+        escaped = escaped.replace(sign, words)
+    return escaped

@@ -134,8 +134,8 @@ def _search(problem: Problem, like: Params, num_starts: int, seed: int) -> Refer
 
 def local_minimum(
     problem: Problem, start: Params, *, max_iterations: int = 2000
-) -> tuple[float, float]:
-    """Return P and ‖∇P‖ where one L-BFGS run from the kernel of `start` ends.
+) -> tuple[float, float, Params]:
+    """Return P, ‖∇P‖ and the model with V* where one L-BFGS run from the kernel of `start` ends.
 
     Where the wide fit behind a lower bound takes minutes this takes a second; the gradient norm
     says how far from stationary it stopped.
@@ -152,7 +152,7 @@ def local_minimum(
     """
     with one_blas_thread():
         held = population(problem)
-        return _minimize_profile(held, start, _kernel_part(start), max_iterations)[:2]
+        return _minimize_profile(held, start, _kernel_part(start), max_iterations)
 
 
 def _kernel_part(params: Params) -> Array:

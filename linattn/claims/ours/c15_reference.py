@@ -45,7 +45,7 @@ def _any_point(instance: Instance) -> Measurement:
     held = population(problem)
     threshold = (problem.value_ridge * problem.kernel_ridge) ** 0.5
     bound = dual_lower_bound(held, params.kernels(), params.value, threshold)
-    value, _ = local_minimum(problem, params)
+    value, *_ = local_minimum(problem, params)
     # The bound is a difference of terms of the size of the data loss.
     size = 2.0 * held.form.gradient(params.kernels(), params.value).loss + loss_terms(instance)
     return Measurement(value, bound, abs(value) + size)

@@ -29,7 +29,7 @@ class Choices(NamedTuple):
         The start: its blocks, and the structural copy of FedSQ.
     local_steps : int
         Steps of fine-tuning.
-    warmup_rounds, prox, server_momentum, contrast, budget, embedding_dim, server_lr
+    warmup_rounds, prox, server_momentum, contrast, budget, embedding_dim, server_lr, initial_rounds
         As in the methods.
     """
 
@@ -42,6 +42,7 @@ class Choices(NamedTuple):
     budget: int = 1
     embedding_dim: int = 4
     server_lr: float = 1.0
+    initial_rounds: int = 5
 
 
 class Listed(NamedTuple):
@@ -100,7 +101,9 @@ METHODS: dict[str, Listed] = {
     ),
     "freeze_value": Listed("value frozen instead", lambda c: _frozen(c, freeze="value")),
     "freeze_start": Listed("frozen from the start", lambda c: fed_frozen(warmup_rounds=0)),
-    "fed_part": Listed("FedPart", lambda c: fed_part(initial_rounds=5, rounds_per_group=2)),
+    "fed_part": Listed(
+        "FedPart", lambda c: fed_part(initial_rounds=c.initial_rounds, rounds_per_group=2)
+    ),
     "selective": Listed("selective", lambda c: selective(budget=c.budget)),
     "fed_tp": Listed("FedTP, linear", _fed_tp, personal=True),
     "local_attention": Listed("local attention", _local_attention, personal=True),
