@@ -11,13 +11,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from linattn._typing import Array
 from linattn.experiments.find import PageLook
 from linattn.experiments.store import Result
+from linattn.report.canvas import Axis, Page, log
 from linattn.report.groups import Group, field
 from linattn.report.looks import INK, MARKERS, SHADES, Look
-from linattn.report.canvas import Axis, Page, log
 from linattn.report.regimes import PAIR, TIME, drift, excess, saved, time, worlds
 from linattn.report.words import in_words
 
@@ -108,7 +109,7 @@ def _collapse(world: Group) -> Iterator[float]:
             yield (max(values) - min(values)) / float(np.mean(values))
 
 
-def _known(part: Group) -> Array:
+def _known(part: Group) -> NDArray[np.bool_]:
     return ~np.isnan(part.values("critical_step"))
 
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from linattn.experiments.find import PageLook
 from linattn.experiments.store import Result
+from linattn.report.canvas import Page, log
 from linattn.report.groups import Group, field
 from linattn.report.looks import LOOKS
-from linattn.report.canvas import Page, log
 from linattn.report.regimes import TIME, by_drift, excess, saved, star_in_words, time, worlds
 from linattn.report.words import in_words
 
@@ -90,4 +90,4 @@ def _lowest(world: Group) -> float:
 
 def _at_best(part: Group, values: np.ndarray) -> np.ndarray:
     places = excess(part).argmin(axis=1)
-    return values[np.arange(len(values)), places]
+    return np.asarray(values[np.arange(len(values)), places])

@@ -9,9 +9,9 @@ import numpy as np
 
 from linattn.experiments.find import PageLook
 from linattn.experiments.store import Result
+from linattn.report.canvas import Page, log
 from linattn.report.groups import Group, field
 from linattn.report.looks import shaded
-from linattn.report.canvas import Page, log
 from linattn.report.regimes import (
     DRIFTS,
     TIME,
@@ -63,7 +63,8 @@ def summary(results: Sequence[Result]) -> str:
     drifting = [part for part in parts if part.fields["local_steps"] > 1 and _different(part)]
     inside = np.concatenate([part.values("tradeoff") > 0 for part in drifting])
     kept = [saved(p)[p.values("tradeoff") > 0] for p in drifting]
-    alone = np.concatenate([p.values("tradeoff") > 0 for p in parts if p not in drifting] or [[]])
+    others = [p.values("tradeoff") > 0 for p in parts if p not in drifting]
+    alone = np.concatenate(others) if others else np.zeros(0, dtype=bool)
     return "\n".join(
         [
             f"{int(inside.sum())} of {inside.size} runs with E > 1 and heterogeneous clients have "

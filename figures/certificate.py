@@ -10,9 +10,9 @@ import numpy as np
 from linattn._typing import Array
 from linattn.experiments.find import PageLook
 from linattn.experiments.store import Result
+from linattn.report.canvas import Page, log
 from linattn.report.groups import Group
 from linattn.report.looks import LOOKS, TERMS
-from linattn.report.canvas import Page, log
 from linattn.report.regimes import TIME, by_drift, excess, time, worlds
 from linattn.report.words import in_words
 

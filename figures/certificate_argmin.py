@@ -11,9 +11,9 @@ import numpy as np
 from linattn._typing import Array
 from linattn.experiments.find import PageLook
 from linattn.experiments.store import Result
+from linattn.report.canvas import Axis, Page, log
 from linattn.report.groups import groups
 from linattn.report.looks import INK, Look
-from linattn.report.canvas import Axis, Page, log
 from linattn.report.words import in_words
 
 NAME = "certificate_argmin"

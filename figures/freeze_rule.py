@@ -10,9 +10,9 @@ import numpy as np
 from linattn._typing import Array
 from linattn.experiments.find import PageLook
 from linattn.experiments.store import Result
+from linattn.report.canvas import Axis, Page
 from linattn.report.groups import Group, groups
 from linattn.report.looks import LOOKS
-from linattn.report.canvas import Axis, Page
 from linattn.report.regimes import drift
 from linattn.report.words import in_words
 

@@ -1,36 +1,32 @@
-"""Figure 3: simulated frozen rounds against the closed form, and the bias as ηE grows (C7, C8).
-
-Every point called simulated comes from explicit local gradient steps. Null controls must vanish to
-rounding: E = 1, shared tokens, identical clients, targets for which no client disagrees with V*.
-"""
+"""Simulated frozen rounds against the closed form, and the bias as ηE grows (C7, C8)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from linattn._typing import Array
+from linattn.experiments.find import PageLook
 from linattn.experiments.store import Result
+from linattn.report.canvas import Page, log
 from linattn.report.groups import Group, groups
-from linattn.report.marks import caption, median_line, panel, power
-from linattn.report.style import LOOKS, Look, PageLook, sheet
-from linattn.report.words import in_words, spread
+from linattn.report.looks import LOOKS, Look, shaded
+from linattn.report.words import in_words, page_name, pages, spread
 
 NAME = "frozen_stage"
 SIMULATION = "frozen_stage"
-COLUMNS = 4
 NEGLIGIBLE = 1e-12
-STEP = "ηE (1/curvature)"
-SHADES = ("#440154", "#31688E", "#35B779", "#E3C800")  # viridis: light and dark differ in grey too
+TINY = 1e-17
+PICKS = 4
+"""Numbers of local steps that are drawn along rounds."""
 MEASURED = LOOKS["measured"]
-CLOSED = LOOKS["value_floor"]._replace(label="exact formula")
 BIAS = {
-    "bias_bound": LOOKS["bound"]._replace(label="bound", line="--"),
+    "bias_bound": LOOKS["bound"]._replace(label="bound"),
     "bias_first_order": Look("first order", "#DDAA33", "-."),
-    "bias": CLOSED,
+    "bias": LOOKS["value_floor"]._replace(label="exact formula", line="-"),
 }
 SIMULATED = MEASURED._replace(label="simulated", line="", marker="o")
 CONTROLS = {
@@ -38,216 +34,161 @@ CONTROLS = {
     "identical_clients": LOOKS["identical"]._replace(marker="s"),
     "consistent_targets": Look("consistent targets", "#AA7744", "--", "^"),
 }
+CAPTION = (
+    "Frozen rounds by explicit local gradient steps against the closed form, and the bias of their "
+    "fixed point V∞ against V*. Points: simulated; lines along rounds: closed form. Simulated bias "
+    "is measured after settling from V*. Unstable stages and refused bounds are not drawn; E = 1 "
+    "has no bias; controls are without it by construction and move by rounding alone."
+)
 
 
 def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
     """Draw the figure of stored results into `folder`; return its files."""
-    found = groups(results)
-    rows = 1 - (-len(found) // COLUMNS)
-    with sheet(NAME, rows, COLUMNS, height=2.1 + 0.5 / rows, look=look) as drawn:
-        top = drawn.axes[0]
-        _rounds(drawn, top[0], _strongest(found))
-        _agreement(drawn, top[1], found)
-        _controls(drawn, top[2], found)
-        _first_order(drawn, top[3], found)
-        ends = _ends(found)
-        for axes, regime in zip(drawn.axes[1:].flat, found, strict=False):
-            _bias(drawn, axes, regime, ends)
-        drawn.axes[1, 0].legend(fontsize=6, loc="upper left", handlelength=2.4, labelspacing=0.25)
-        for axes in drawn.axes[1:].flat[len(found) :]:
-            axes.set_visible(False)
-        caption(
-            drawn,
-            "Frozen rounds: explicit simulation against the closed form, and the bias of the fixed "
-            "point V∞ against V*. Lines: median over seeds, bands: 10–90 %. Simulated bias: after "
-            "settling from V*. Unstable stages and refused bounds are not drawn; E = 1 has no "
-            "bias.",
-        )
-        return drawn.save(folder)
+    found = sorted(groups(results), key=_strength, reverse=True)
+    stable = [w for w in found if _stable(w).any()]
+    page = Page(NAME, CAPTION, summary(results).splitlines(), _lines(found))
+    _rounds(page, (stable or found)[0])
+    _agreement(page, found)
+    _controls(page, found)
+    _first_order(page, found)
+    for world in found[:2]:
+        _bias(page, world)
+    made = page.save(folder, look)
+    for place, part in enumerate(pages(found[2:], 6)):
+        page = Page(page_name(NAME, place + 1), CAPTION, columns=2)
+        for world in part:
+            _bias(page, world)
+        made += page.save(folder, look)
+    return made
 
 
 def summary(results: Sequence[Result]) -> str:
     """Return how far simulation and closed form are apart, and how the formulas compare."""
     found = groups(results)
-    apart = np.concatenate([r.values("relative_error").ravel() for r in found])
-    nulls = np.concatenate([r.values("null_simulated").ravel() for r in found])
-    lines = [
-        f"simulated and closed form differ by at most {np.nanmax(apart):.0e} of the scale; "
-        f"null controls move by at most {np.nanmax(nulls):.0e} of V*"
-    ]
-    for regime in found:
-        kept = _shown(regime)
-        bias, bound, first = (
-            regime.values(n)[:, kept] for n in ("bias", "bias_bound", "bias_first_order")
-        )
-        lines.append(
-            f"{regime.label}: bound / bias {in_words(_finite(bound / bias))}, first order / bias "
-            f"{in_words(_finite(first / bias))} over E = "
-            f"{', '.join(str(e) for e in np.array(regime.local_steps)[kept])}"
-        )
-    return "\n".join(lines)
-
-
-def _rounds(drawn: Any, axes: Any, regime: Group) -> None:
-    """Distance to the fixed point, simulated and in closed form, for a few E."""
-    named: dict[str, Any] = {"x": "frozen round", "y": "‖V − V∞‖ / start (1)", "outer": False}
-    panel(drawn, axes, "simulated (points), closed form", wrap=24, **named)
-    rounds = regime.coordinate("round")
-    stable = np.asarray((regime.values("stable") > 0).all(axis=0))
-    usable = [e for e, ok in zip(regime.local_steps, stable, strict=True) if ok]
-    picks = _few(usable)
-    every = max(1, len(rounds) // 10)
-    for steps, shade in zip(picks, SHADES, strict=False):
-        closed, simulated = (
-            _above(regime.values(f"distance_{how}", steps)) for how in ("closed", "simulated")
-        )
-        median_line(drawn, axes, CLOSED, rounds, closed, color=shade, label=f"closed, E = {steps}")
-        middle = spread(simulated)[0][::every]
-        look = SIMULATED._replace(label=f"simulated, E = {steps}")
-        drawn.points(axes, look, rounds[::every], middle, color=shade, markersize=2.8)
-        axes.plot([], [], color=shade, marker="o", label=f"E = {steps}")
-    _log(axes, "y")
-    axes.set_ylim(NEGLIGIBLE * 1e-6, 3.0)
-    handles = dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
-    chosen = [f"E = {steps}" for steps in picks]
-    axes.legend([handles[name] for name in chosen], chosen, fontsize=6, loc="lower left", ncols=2)
-
-
-def _agreement(drawn: Any, axes: Any, found: list[Group]) -> None:
-    """Largest disagreement of simulation and closed form, over rounds."""
-    named: dict[str, Any] = {"x": "local steps E", "y": "largest / scale (1)", "outer": False}
-    panel(drawn, axes, "simulated − closed form, a line per regime", wrap=24, **named)
-    for regime in found:
-        worst = regime.values("relative_error").max(axis=2)
-        worst = np.where(regime.values("stable") > 0, worst, np.inf)
-        look = MEASURED._replace(label=regime.label)
-        median_line(drawn, axes, look, regime.local_steps, worst, linewidth=0.8)
-    drawn.level(axes, "reference", 1e-12, label="promised: 1e-12")
-    axes.annotate("promised", (0.04, 1e-12), (0, -8), axes.get_yaxis_transform(),
-                  textcoords="offset points", fontsize=6)  # fmt: skip
-    _log(axes, "x", "y")
-    _steps_axis(axes, found[0].local_steps)
-    axes.set_ylim(1e-17, 1e-11)
-
-
-def _controls(drawn: Any, axes: Any, found: list[Group]) -> None:
-    """Bias of the null controls, simulated, beside the bias of the problems themselves."""
-    named: dict[str, Any] = {"x": "local steps E", "y": "‖V∞ − V*‖ / ‖V*‖ (1)", "outer": False}
-    panel(drawn, axes, "bias of null controls, simulated", wrap=24, **named)
-    names = [str(name) for name in found[0].results[0].dataset["control"].values]
-    steps = found[0].local_steps
-    same = [regime for regime in found if regime.local_steps == steps]
-    moved = np.concatenate([regime.values("null_simulated") for regime in same])
-    own = np.concatenate([_relative_bias(regime) for regime in same])
-    median_line(drawn, axes, MEASURED, steps, own, label="no control")
-    for place, name in enumerate(names):
-        median_line(drawn, axes, CONTROLS[name], steps, moved[:, :, place], markersize=2)
-    _log(axes, "x", "y")
-    _steps_axis(axes, steps)
-    axes.set_ylim(1e-17, 10.0)
-    axes.legend(fontsize=6, loc="center", bbox_to_anchor=(0.5, 0.55))
-
-
-def _first_order(drawn: Any, axes: Any, found: list[Group]) -> None:
-    """Relative error of the first-order formula: slope 1 in its small parameter."""
-    named: dict[str, Any] = {"x": "η(E − 1)λ_max (1)", "y": "error / bias (1)", "outer": False}
-    panel(drawn, axes, "first-order formula, a line per regime", wrap=24, **named)
-    top = 0.0
-    for regime in found:
-        kept = _shown(regime)
-        steps = np.array(regime.local_steps)[kept]
-        error = (regime.values("first_order_error") / _positive(regime.values("bias")))[:, kept]
-        middle = spread(regime.values("largest_step_curvature")[:, kept])[0] * (steps - 1)
-        look = MEASURED._replace(label=regime.label)
-        median_line(drawn, axes, look, middle, error, linewidth=0.8, marker=".", markersize=2.5)
-        top = max(top, float(middle.max(initial=0.0)))
-    guide = top * np.array([1e-3, 1.0]) if top else np.array([1e-3, 1.0])
-    drawn.line(axes, Look("slope 1", "#7F7F7F", ":"), guide, 0.3 * guide, linewidth=0.9)
-    _log(axes, "x", "y")
-    axes.legend(*_only(axes, "slope 1"), fontsize=6, loc="lower right")
-
-
-def _bias(drawn: Any, axes: Any, regime: Group, ends: tuple[float, float]) -> None:
-    """Measured bias, exact formula, first order and bound as ηE grows."""
-    panel(drawn, axes, regime.label, x=STEP, y="‖V∞ − V*‖ (parameter norm)", wrap=30)
-    kept = _shown(regime)
-    across = (regime.values("step") * np.array(regime.local_steps))[0][kept]
-    for name, look in BIAS.items():
-        values = _positive(regime.values(name))[:, kept]
-        median_line(drawn, axes, look, across, values, marker=".", markersize=2.5)
-    middle = spread(_positive(regime.values("bias_simulated"))[:, kept])[0]
-    drawn.points(axes, SIMULATED, across, middle, markersize=3)
-    _log(axes, "x", "y")
-    axes.set_ylim(*ends)
-
-
-def _ends(found: list[Group]) -> tuple[float, float]:
-    """Common limits of the panels of the bias."""
-    arrays = [_positive(r.values(name))[:, _shown(r)].ravel() for r in found for name in BIAS]
-    every = _finite(np.concatenate(arrays))
-    return (float(every.min()) / 2, float(every.max()) * 10) if every.size else (1e-3, 1.0)
-
-
-def _shown(regime: Group) -> Array:
-    """Which E have a bias to draw: more than one local step, stable for every seed."""
-    several = np.array(regime.local_steps) > 1
-    return np.asarray(several & (regime.values("stable") > 0).all(axis=0))
-
-
-def _strongest(found: list[Group]) -> Group:
-    """The most heterogeneous regime with stable stages, merged kernels first."""
-    stable = [r for r in found if (r.values("stable") > 0).all(axis=0).any()]
-    return max(
-        stable or found, key=lambda r: (not r.factored, sum(r.heterogeneity), r.heterogeneity)
+    apart = np.concatenate([w.values("relative_error").ravel() for w in found])
+    nulls = np.concatenate([w.values("null_simulated").ravel() for w in found])
+    bound, first = (np.concatenate([_over_bias(w, n) for w in found])
+                    for n in ("bias_bound", "bias_first_order"))  # fmt: skip
+    return "\n".join(
+        [
+            f"simulated and closed form differ by at most {np.nanmax(apart):.0e} of the scale; "
+            f"null controls move by at most {np.nanmax(nulls):.0e} of V*",
+            f"over all E > 1: bound / bias {in_words(bound)}, first order / bias {in_words(first)}",
+        ]
     )
 
 
-def _few(steps: list[int]) -> list[int]:
-    """At most four numbers of local steps, from the first to the last."""
-    places = np.linspace(0, len(steps) - 1, len(SHADES))
-    return sorted({steps[round(k)] for k in places}) if steps else []
+def _lines(found: Sequence[Group]) -> list[str]:
+    return [
+        f"{world.label}: bound / bias {in_words(_over_bias(world, 'bias_bound'))}, first order / "
+        f"bias {in_words(_over_bias(world, 'bias_first_order'))}"
+        for world in found
+    ]
 
 
-def _steps_axis(axes: Any, steps: list[int]) -> None:
-    shown = _few(steps)
-    axes.set_xticks(shown, [str(count) for count in shown])
+def _rounds(page: Page, world: Group) -> None:
+    """Distance to the fixed point, simulated and in closed form, for a few E."""
+    panel = page.panel("distance to V∞", "frozen round", log("‖V − V∞‖ / start (1)", 1e-14, 3.0))
+    rounds = world.coordinate("round")
+    usable = world.coordinate("local_steps")[_stable(world)]
+    picks = sorted({float(usable[round(k)]) for k in np.linspace(0, len(usable) - 1, PICKS)}
+                   if len(usable) else set())  # fmt: skip
+    every = max(1, len(rounds) // 10)
+    for steps, look in zip(picks, shaded(f"E = {e:g}" for e in picks), strict=True):
+        closed, simulated = (
+            _above(world.values(f"distance_{how}", local_steps=steps))
+            for how in ("closed", "simulated")
+        )
+        panel.curve(look, rounds, closed)
+        panel.add("points", look._replace(line="", marker="o"), rounds[::every],
+                  spread(simulated)[0][::every])  # fmt: skip
 
 
-def _relative_bias(regime: Group) -> Array:
-    """Simulated bias relative to V*, +inf where the stage is unstable."""
-    relative = regime.values("bias_simulated") / regime.values("minimizer_norm")
-    return np.where(regime.values("stable") > 0, relative, np.inf)
+def _agreement(page: Page, found: Sequence[Group]) -> None:
+    """Largest disagreement of simulation and closed form, over rounds."""
+    panel = page.panel("simulated − closed form", log("local steps E"),
+                       log("largest / scale (1)", TINY, 1e-11))  # fmt: skip
+    for world in found:
+        worst = world.values("relative_error").max(axis=2)
+        worst = np.where(world.values("stable") > 0, worst, np.inf)
+        look = MEASURED._replace(label="a world", weight=0.6)
+        panel.curve(look, world.coordinate("local_steps"), worst)
+    panel.level("reference", NEGLIGIBLE, label="promised")
+
+
+def _controls(page: Page, found: Sequence[Group]) -> None:
+    """Bias of the null controls, simulated, beside the bias of the problems themselves."""
+    panel = page.panel("bias of null controls", log("local steps E"),
+                       log("‖V∞ − V*‖ / ‖V*‖ (1)", TINY, 10.0))  # fmt: skip
+    steps = found[0].coordinate("local_steps")
+    same = [w for w in found if np.array_equal(w.coordinate("local_steps"), steps)]
+    panel.curve(MEASURED._replace(label="no control"), steps,
+                np.concatenate([_relative_bias(w) for w in same]))  # fmt: skip
+    for name in found[0].names("control"):
+        moved = np.concatenate([w.values("null_simulated", control=name) for w in same])
+        panel.curve(CONTROLS[name], steps, _positive(moved))
+
+
+def _first_order(page: Page, found: Sequence[Group]) -> None:
+    """Relative error of the first-order formula: slope 1 in its small parameter."""
+    panel = page.panel(
+        "error of the first order", log("η(E − 1)λ_max (1)"), log("error / bias (1)")
+    )
+    top = 1.0
+    for world in found:
+        kept = _shown(world)
+        error = (world.values("first_order_error") / _positive(world.values("bias")))[:, kept]
+        across = spread(world.values("largest_step_curvature")[:, kept])[0]
+        across = across * (world.coordinate("local_steps")[kept] - 1)
+        panel.curve(MEASURED._replace(label="a world", weight=0.6), across, error)
+        top = max(top, *across)
+    guide = top * np.array([1e-3, 1.0])
+    panel.add("line", Look("slope 1", "#7F7F7F", ":"), guide, 0.3 * guide)
+
+
+def _bias(page: Page, world: Group) -> None:
+    """Measured bias, exact formula, first order and bound as ηE grows."""
+    panel = page.panel(world.label, log("ηE (1/curvature)"), log("‖V∞ − V*‖ (norm)"))
+    kept = _shown(world)
+    across = (world.values("step")[0] * world.coordinate("local_steps"))[kept]
+    for name, look in BIAS.items():
+        panel.curve(look, across, _positive(world.values(name))[:, kept])
+    panel.add("points", SIMULATED, across,
+              spread(_positive(world.values("bias_simulated"))[:, kept])[0])  # fmt: skip
+
+
+def _stable(world: Group) -> NDArray[np.bool_]:
+    """Which E are stable for every seed."""
+    return np.asarray((world.values("stable") > 0).all(axis=0))
+
+
+def _shown(world: Group) -> NDArray[np.bool_]:
+    """Which E have a bias to draw: more than one local step, stable for every seed."""
+    return _stable(world) & (world.coordinate("local_steps") > 1)
+
+
+def _strength(world: Group) -> tuple[bool, float, tuple[float, ...]]:
+    """The most heterogeneous world is the greatest, merged kernels before factored ones."""
+    return not world.factored, sum(world.heterogeneity), world.heterogeneity
+
+
+def _over_bias(world: Group, name: str) -> Array:
+    ratio = (world.values(name) / _positive(world.values("bias")))[:, _shown(world)]
+    return np.asarray(ratio[np.isfinite(ratio)])
+
+
+def _relative_bias(world: Group) -> Array:
+    """Simulated bias over V*, +inf where the stage is unstable."""
+    relative = world.values("bias_simulated") / world.values("minimizer_norm")
+    return np.where(world.values("stable") > 0, _positive(relative), np.inf)
 
 
 def _above(distances: Array) -> Array:
-    """Distances relative to the first one, without what is rounding."""
+    """Distances over the first one, without what is rounding."""
     relative = distances / distances[:, :1]
-    return np.where(relative > NEGLIGIBLE, relative, np.nan)
+    return np.where(relative > NEGLIGIBLE, relative, np.inf)
 
 
 def _positive(values: Array) -> Array:
+    """Zero has no place on a logarithmic axis."""
     return np.where(values > 0.0, values, np.nan)
-
-
-def _finite(values: Array) -> Array:
-    return values[np.isfinite(values)]
-
-
-def _only(axes: Any, *names: str) -> tuple[list[Any], list[str]]:
-    pairs = zip(*axes.get_legend_handles_labels(), strict=True)
-    kept = [(handle, name) for handle, name in pairs if name in names]
-    return [handle for handle, _ in kept], [name for _, name in kept]
-
-
-def _log(axes: Any, *sides: str) -> None:
-    """Make axes logarithmic, with few and readable labels."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-
-    for side in sides:
-        if not np.isfinite(getattr(axes.dataLim, f"minpos{side}")):
-            getattr(axes, f"set_{side}lim")(0.1, 1.0)  # nothing to draw
-        getattr(axes, f"set_{side}scale")("log")
-        axis = getattr(axes, f"{side}axis")
-        axis.set_major_locator(LogLocator(numticks=5 if side == "y" else 4))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: power(value)))
-        axis.set_minor_locator(NullLocator())

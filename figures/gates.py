@@ -10,9 +10,9 @@ import numpy as np
 from linattn._typing import Array
 from linattn.experiments.find import PageLook
 from linattn.experiments.store import Result
+from linattn.report.canvas import Axis, Page, log
 from linattn.report.groups import Group, groups
 from linattn.report.looks import LOOKS, Look
-from linattn.report.page import Axis, Page, log
 from linattn.report.words import bounded, in_words, mostly, reproduced
 
 NAME = "gates"

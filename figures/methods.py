@@ -13,9 +13,9 @@ from linattn.experiments.find import PageLook
 from linattn.experiments.store import Result
 from linattn.experiments.tables import write_table
 from linattn.federated.methods.table import METHODS
+from linattn.report.canvas import Axis, Page, Panel, log
 from linattn.report.groups import Group, groups
 from linattn.report.looks import MARKERS, Look, looks_of
-from linattn.report.page import Axis, Page, Panel, log
 from linattn.report.words import in_words, mostly, number, reproduced
 
 NAME = "methods"
@@ -67,7 +67,9 @@ def summary(results: Sequence[Result]) -> str:
         f"the best step is interior to its grid in {100 * inside.mean():.0f} % of {inside.size} "
         "cells (world, seed, method)"
     ]
-    frozen, exact, less, cheaper = [], [], [], []
+    frozen: list[bool] = []
+    exact: list[bool] = []
+    less, cheaper = [], []
     for world in found:
         known = set(world.names("method"))
         for name, hits in (("fed_frozen", frozen), ("frozen_one_shot", exact)):

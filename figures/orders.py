@@ -1,29 +1,34 @@
-"""Figure 17: published O-forms as slopes: how drift, bias and mismatch grow with η and with E.
+"""Published O-forms as slopes: how drift, bias and mismatch grow with η and with E.
 
-Papers do not state the constants inside O( ), so only exponents can be compared. Left against the
-step size, right against the local steps at the smallest of these; both axes relative to the first
-point, so that a power law is a straight line through it.
+Papers do not state the constants inside O( ), so only exponents can be compared.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from linattn._typing import Array
+from linattn.experiments.find import PageLook
 from linattn.experiments.store import Result
+from linattn.report.canvas import Page, log
 from linattn.report.groups import Group, groups
-from linattn.report.marks import caption, median_line, panel
-from linattn.report.style import Look, PageLook, legend, sheet
+from linattn.report.looks import Look
 from linattn.report.words import in_words
 
 NAME = "orders"
 SIMULATION = "orders"
 FITTED = 3
 """The slope is fitted to so many points with the smallest ηE, where O-forms speak."""
+CLOSE = 0.1
+CAPTION = (
+    "Drift, bias and mismatch at one kernel, over their first values, against the step size (left) "
+    "and against the local steps at the smallest of these (right; E − 1 for bias, error and "
+    "excess). A power law is a straight line; grey lines have slopes 1 and 2."
+)
 
 
 class Order(NamedTuple):
@@ -44,80 +49,74 @@ ORDERS = {
     "drift_sq": Order(Look("drift Σp‖V_i − V̄‖²", "#117733", "-", "D"), 2, 0, "field guide"),
     "covariance": Order(Look("‖Cov(Q, K)‖", "#332288", "-", "v"), 2, 0, "factor drift"),
 }
-GUIDES = {
-    1: Look("slope 1", "#7F7F7F", "--"),
-    2: Look("slope 2", "#7F7F7F", ":"),
-}
+GUIDES = {1: Look("slope 1", "#7F7F7F", "--"), 2: Look("slope 2", "#7F7F7F", ":")}
 
 
 def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
     """Draw the figure of stored results into `folder`; return its files."""
-    found = groups(results)
-    with sheet(NAME, len(found), 2, height=2.4 + 0.6 / len(found), look=look) as drawn:
-        for axes, regime in zip(drawn.axes, found, strict=True):
-            _panel(drawn, axes[0], regime, by_step=True)
-            _panel(drawn, axes[1], regime, by_step=False)
-        legend(drawn, columns=4)
-        caption(
-            drawn,
-            "Published O-forms as slopes: drift, bias and mismatch relative to their first values. "
-            "Lines: median over seeds, bands: 10–90 %; grey: slopes 1 and 2.",
-        )
-        return drawn.save(folder)
+    found = groups(results)[:3]
+    page = Page(NAME, CAPTION, summary(results).splitlines(), _lines(found), columns=2)
+    for world in found:
+        eta, count = world.coordinate("step_size").min(), world.coordinate("local_steps")[0]
+        across = (f"η / {eta:.1g} (1)", f"E / {count:g}, or (E − 1) / {count - 1:g} (1)")
+        for by_step, title, axis in zip((True, False), ("η", "E"), across, strict=True):
+            panel = page.panel(f"{title}: {world.label}", log(axis), log("over the first (1)"))
+            for name in _measured(world):
+                panel.curve(ORDERS[name].look, *rows(world, name, by_step=by_step))
+            longest, _ = rows(world, "bias", by_step=by_step)
+            for exponent, guide in GUIDES.items():
+                panel.add("line", guide, longest, longest**exponent)
+    return page.save(folder, look)
 
 
 def summary(results: Sequence[Result]) -> str:
-    """Return the fitted slope of every quantity beside its published exponent."""
+    """Return how many fitted slopes are the published exponents."""
+    found = groups(results)
+    apart = np.concatenate(
+        [
+            np.median(slopes(world, name, by_step=by_step), keepdims=True) - ORDERS[name].exponent
+            for world in found for name in _measured(world) for by_step in (True, False)
+        ]
+    )  # fmt: skip
+    return (
+        f"{int((np.abs(apart) < CLOSE).sum())} of {apart.size} slopes (quantity, η or E) are "
+        f"within {CLOSE} of the published exponents; the largest difference is "
+        f"{np.abs(apart).max():.2g}"
+    )
+
+
+def _lines(found: Sequence[Group]) -> list[str]:
     lines = []
-    for regime in groups(results):
-        for name, order in ORDERS.items():
-            if not regime.values(f"{name}_by_step").all():
-                continue
-            by_step, by_count = (in_words(slopes(regime, name, by_step=b)) for b in (True, False))
+    for world in found:
+        for name in _measured(world):
+            order = ORDERS[name]
+            by_step, by_count = (in_words(slopes(world, name, by_step=b)) for b in (True, False))
             lines.append(
-                f"{regime.label}: {order.look.label}: slope in η {by_step}, in "
+                f"{world.label}: {order.look.label}: slope in η {by_step}, in "
                 f"{'E − 1' if order.less else 'E'} {by_count}; published {order.exponent} "
                 f"({order.source})"
             )
-    return "\n".join(lines)
+    return lines
 
 
-def slopes(regime: Group, name: str, *, by_step: bool) -> Array:
+def _measured(world: Group) -> list[str]:
+    """Quantities that are not zero, as the covariance of merged kernels is."""
+    return [name for name in ORDERS if world.values(f"{name}_by_step").all()]
+
+
+def slopes(world: Group, name: str, *, by_step: bool) -> Array:
     """Return the slope of log(quantity) where ηE is smallest, one per seed."""
-    across, values = _rows(regime, name, by_step=by_step)
+    across, values = rows(world, name, by_step=by_step)
     x, y = np.log(across[:FITTED]), np.log(values[:, :FITTED])
     return np.asarray(np.polyfit(x, y.T, 1)[0])
 
 
-def _rows(regime: Group, name: str, *, by_step: bool) -> tuple[Array, Array]:
-    """η or E (or E − 1) and the quantity there, both relative to the first: (n,), (seeds, n)."""
+def rows(world: Group, name: str, *, by_step: bool) -> tuple[Array, Array]:
+    """Return η or E (or E − 1) and the quantity there, over their first: (n,), (seeds, n)."""
     if by_step:
-        across = regime.coordinate("step_size")[::-1]
-        values = regime.values(f"{name}_by_step")[:, ::-1]
+        across = world.coordinate("step_size")[::-1]
+        values = world.values(f"{name}_by_step")[:, ::-1]
     else:
-        across = regime.coordinate("local_steps") - ORDERS[name].less
-        values = regime.values(f"{name}_by_count")
+        across = world.coordinate("local_steps") - ORDERS[name].less
+        values = world.values(f"{name}_by_count")
     return across / across[0], values / values[:, :1]
-
-
-def _panel(drawn: Any, axes: Any, regime: Group, *, by_step: bool) -> None:
-    eta, counts = regime.coordinate("step_size").min(), regime.coordinate("local_steps")
-    curvature = float(np.median(regime.values("curvature")))
-    across = (
-        f"η / {eta:.1g} (1)" if by_step
-        else f"E / {counts[0]:g}, or (E − 1) / {counts[0] - 1:g} for bias, error and excess (1)"
-    )  # fmt: skip
-    panel(
-        drawn, axes, regime.label, x=across, y="relative to the first (1)", outer=False, wrap=60,
-        below="growth with the step size" if by_step
-        else f"growth with the local steps at ηL = {eta * curvature:.1g}",
-    )  # fmt: skip
-    for name, order in ORDERS.items():
-        if regime.values(f"{name}_by_step").all():
-            x, values = _rows(regime, name, by_step=by_step)
-            median_line(drawn, axes, order.look, x, values, markersize=2.5)
-    longest, _ = _rows(regime, "bias", by_step=by_step)
-    for exponent, look in GUIDES.items():
-        drawn.line(axes, look, longest, longest**exponent, linewidth=0.8)
-    axes.set_xscale("log")
-    axes.set_yscale("log")

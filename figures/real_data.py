@@ -1,214 +1,144 @@
-"""Figure (6): FedAvg and FedFrozen on the real data sets.
-
-One sheet per number of heads, one row per data set and split: test accuracy, test loss and
-stability against the warm-up length, with the server-refit V*; the exact parts of the remaining
-training loss (C9); accuracy along rounds.
-"""
+"""FedAvg and FedFrozen with every second stage on real data, each at its best step and length."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from linattn.analysis.bias_drift import PARTS
+from linattn._typing import Array
+from linattn.analysis.study import bootstrapped
+from linattn.experiments.find import PageLook
 from linattn.experiments.store import Result
+from linattn.experiments.tables import write_table
+from linattn.report.canvas import Axis, Page, Panel, log
 from linattn.report.groups import Group, groups
-from linattn.report.marks import rounds_axis
-from linattn.report.style import PageLook, Sheet, legend, sheet
-from linattn.report.words import QUANTILES, in_words, number, spread
-from linattn.streams import stream
+from linattn.report.looks import LOOKS, Look
+from linattn.report.words import in_words, number, page_name, pages
 
 NAME = "real_data"
 SIMULATION = "real_data"
-
-WARMUP = "warm-up length T (rounds)"
-DASHES = ("-", "--", ":", "-.")
+ROWS = 12
+"""Settings of a page."""
+CURVES = 3
+"""Settings along rounds."""
+METHODS = ("fed_avg", "fed_frozen", "frozen_scaffold", "frozen_one_shot")
+CEILING = LOOKS["reference"]._replace(label="trained centrally", line="", marker="|")
+CLASSIFIERS = {
+    "linear": Look("logistic regression", "#999933", "", "2"),
+    "kernel": Look("kernel machine", "#882255", "", "1"),
+}
+CAPTION = (
+    "Every method at the step and warm-up length with the smallest training objective at the end. "
+    "Test accuracy beside that of the same model trained centrally and of plain classifiers; "
+    "training objective over the central one; floats sent over those of FedAvg. {0}"
+)
+ALONG = "The settings along rounds are those in which FedAvg is least accurate."
 
 
 def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
-    """Draw the sheets from the results in `output` into `folder`; return the files made."""
-    found = groups(results)
-    heads = sorted({_heads(group) for group in found})
-    made: list[Path] = []
-    for count in heads:
-        name = NAME if count == heads[0] else f"{NAME}_{count}_heads"
-        made += _sheet(name, [group for group in found if _heads(group) == count], folder, look)
-    return made
+    """Draw the figures of stored results into `folder`; return their files and the table's."""
+    found, made = groups(results), []
+    for place, part in enumerate(pages(found, ROWS)):
+        page = Page(page_name(NAME, place), CAPTION.format(""), summary(results).splitlines(),
+                    height=0.6 + 0.32 * len(part))  # fmt: skip
+        _ends(page, part)
+        made += page.save(folder, look)
+    hardest = sorted(found, key=lambda w: float(np.median(_accuracy(w, "fed_avg"))))[:CURVES]
+    page = Page(f"{NAME}_rounds", CAPTION.format(ALONG), columns=len(hardest))
+    for world in hardest:
+        panel = page.panel(world.label, "round", Axis("test accuracy (%)", low=0.0, high=100.0))
+        _along(panel, world, world.coordinate("round"), "accuracy", 100.0)
+    for world in hardest:
+        panel = page.panel(f"training: {world.label}", "round", log("objective (loss)"))
+        _along(panel, world, world.coordinate("round"), "objective", 1.0)
+        panel.curve("predicted", world.coordinate("round"), world.values("predicted_objective"),
+                    marker="")  # fmt: skip
+        panel.level("reference", float(np.median(world.values("ceiling_objective"))),
+                    label="trained centrally")  # fmt: skip
+    head = ("data", "method", "accuracy (%)", "over FedAvg", "low", "high", "objective", "step",
+            "T", "stability")  # fmt: skip
+    table = write_table(folder, f"{NAME}_table", head, [r for w in found for r in _table(w)])
+    return [*made, *page.save(folder, look), *table]
 
 
 def summary(results: Sequence[Result]) -> str:
-    """Return what FedFrozen gains over FedAvg in every group, one line per number of local steps.
-
-    T is the length below R with the smallest median *training* objective; differences are paired
-    over seeds, their interval is that of the bootstrapped median.
-    """
+    """Return what the second stages change over all settings, and whether best steps are inside."""
+    found = groups(results)
+    inside = np.concatenate([w.values("interior").ravel() for w in found])
+    lines = []
+    for name in ("fed_frozen", "frozen_one_shot"):
+        gain = np.concatenate([_accuracy(w, name) - _accuracy(w, "fed_avg") for w in found])
+        loss = np.concatenate([_of(w, name) / _of(w, "fed_avg") for w in found])
+        lines.append(
+            f"{LOOKS[name].label} over FedAvg, all settings and seeds: {in_words(gain)} points of "
+            f"test accuracy, training objective {in_words(loss)} of FedAvg's"
+        )
+    top = max(float(np.median(_accuracy(w, name))) for w in found for name in METHODS)
     return "\n".join(
-        _in_words(group, steps) for group in groups(results) for steps in group.local_steps
+        [
+            *lines,
+            f"best steps are interior in {100 * inside.mean():.0f} % of {inside.size} cells; the "
+            f"highest median accuracy is {top:.1f} %",
+        ]
     )
 
 
-def _in_words(group: Group, steps: int) -> str:
-    lengths = group.coordinate("warmup")
-    place = best_on_training(group, steps)
-    accuracy = 100.0 * group.values("test_accuracy", steps)
-    ceiling = 100.0 * group.values("refit_test_accuracy", steps)[:, -1]
-    instability = 100.0 * group.values("stability", steps)
-    gain = accuracy[:, place] - accuracy[:, -1]
-    loss = group.values("test_loss", steps)
-    return (
-        f"{group.label}, H = {_heads(group)}, E = {steps}: FedAvg {in_words(accuracy[:, -1])} %, "
-        f"with V* {in_words(ceiling)} %; FedFrozen({lengths[place]:g}) − FedAvg "
-        f"{_bootstrapped(gain)} points of accuracy, "
-        f"{_bootstrapped(loss[:, place] - loss[:, -1])} of test loss; instability "
-        f"{in_words(instability[:, place])} and {in_words(instability[:, -1])} points"
+def _ends(page: Page, part: Sequence[Group]) -> None:
+    """Accuracy, objective and floats at the end, a row per setting."""
+    rows = Axis("", names=tuple(world.label for world in part))
+    accuracy, objective, floats = (
+        page.panel(title, axis, rows)
+        for title, axis in (
+            ("test accuracy", "%"),
+            ("training objective", log("over the central one (1)")),
+            ("floats sent", Axis("over FedAvg's (1)", low=0.0)),
+        )
     )
+    for place, world in enumerate(part):
+        for name, shift in zip(METHODS, (-0.24, -0.08, 0.08, 0.24), strict=True):
+            accuracy.row(LOOKS[name], place + shift, _accuracy(world, name))
+            objective.row(LOOKS[name], place + shift,
+                          _of(world, name) / world.values("ceiling_objective"))  # fmt: skip
+            price = [world.values("floats", method=m) for m in (name, "fed_avg")]
+            floats.row(LOOKS[name], place + shift, price[0] / price[1])
+        accuracy.row(CEILING, place + 0.4, 100.0 * world.values("ceiling_accuracy"))
+        for name in world.names("classifier"):
+            values = world.values("classifier_accuracy", classifier=name)
+            accuracy.row(CLASSIFIERS[name], place + 0.4, 100.0 * values)
 
 
-def best_on_training(group: Group, steps: int, first: int = 0) -> int:
-    """Place of the length below R with the smallest median training objective, never test data."""
-    return first + int(np.argmin(np.median(group.values("objective", steps)[:, first:-1], axis=0)))
+def _along(panel: Panel, world: Group, across: Array, name: str, scale: float) -> None:
+    for method in METHODS:
+        values = scale * world.values(f"{name}_rounds", method=method)
+        panel.curve(LOOKS[method], across, values, marker="")
 
 
-def _bootstrapped(differences: np.ndarray[Any, Any]) -> str:
-    """Median of paired differences with the 10–90 % interval of its bootstrap (1,000 draws)."""
-    count = len(differences)
-    drawn = stream(0, "bootstrap", count).integers(0, count, size=(1000, count))
-    low, high = np.quantile(np.median(differences[drawn], axis=1), QUANTILES)
-    return (
-        f"{number(float(np.median(differences)))} ({number(float(low))} to {number(float(high))})"
-    )
-
-
-def _heads(group: Group) -> int:
-    return int(group.fields["initial.num_heads"])
-
-
-def _sheet(name: str, found: Sequence[Group], folder: Path, look: PageLook) -> list[Path]:
-    with sheet(name, len(found), 5, height=1.95, width=11.5, look=look) as drawn:
-        for row, group in zip(drawn.axes, found, strict=True):
-            steps = group.local_steps
-            last = row[0].get_subplotspec().is_last_row()
-            _against_warmup(
-                drawn, row[0], group, steps, "test_accuracy", "test accuracy (%)", 100.0
-            )
-            _against_warmup(drawn, row[1], group, steps, "test_loss", "test loss", 1.0)
-            _stability(drawn, row[2], group, steps)
-            _parts(drawn, row[3], group, steps[-1])
-            _rounds(drawn, row[4], group, steps[-1])
-            for axes in row if not last else ():
-                axes.set_xlabel("")
-            seeds = f"{len(group.results)} seed" + "s" * (len(group.results) > 1)
-            row[0].annotate(
-                f"{textwrap.fill(group.label, 26)}\n({seeds})",
-                (-0.42, 0.5),
-                xycoords="axes fraction",
-                rotation=90,
-                ha="right",
-                va="center",
-                weight="bold",
-            )
-        heads = _heads(found[0])
-        drawn.figure.suptitle(
-            f"Real data, {heads} head{'s' * (heads > 1)}: lines are medians, bands 10–90 % of seeds"
+def _table(world: Group) -> list[list[str]]:
+    """One row per method: accuracy, and its paired difference to FedAvg with an interval."""
+    made = []
+    for name in METHODS:
+        gain = _accuracy(world, name) - _accuracy(world, "fed_avg")
+        low, high = bootstrapped(gain) if gain.size > 1 else (np.nan, np.nan)
+        made.append(
+            [
+                world.label,
+                LOOKS[name].label,
+                in_words(_accuracy(world, name)),
+                *(number(v) for v in (float(np.median(gain)), low, high)),
+                in_words(_of(world, name)),
+                in_words(world.values("factor", method=name), digits=2),
+                in_words(world.values("length", method=name), digits=2),
+                in_words(100.0 * world.values("stability", method=name), digits=2),
+            ]
         )
-        legend(drawn, columns=7)
-        return drawn.save(folder)
+    return made
 
 
-def _panel(drawn: Sheet, axes: Any, group: Group, title: str, *, x: str, y: str) -> None:
-    """Name a panel in full for the CSV; show its title in short above the first row only."""
-    drawn.panel(axes, f"{group.label}: {title}", x=x, y=y)
-    axes.set_title(title if axes.get_subplotspec().is_first_row() else "")
+def _accuracy(world: Group, name: str) -> Array:
+    return np.asarray(100.0 * world.values("test_accuracy", method=name))
 
 
-def _line(drawn: Sheet, axes: Any, look: str, x: Any, values: Any, **style: Any) -> None:
-    """Draw the median over seeds with its band, or the one seed there is."""
-    middle, band = spread(values)
-    drawn.line(axes, look, x, middle, band=band if len(values) > 1 else None, **style)
-
-
-def _against_warmup(
-    drawn: Sheet,
-    axes: Any,
-    group: Group,
-    steps: Sequence[int],
-    name: str,
-    label: str,
-    scale: float,
-) -> None:
-    """FedFrozen over T, FedAvg at T = R, and V* at the same kernels, for every E."""
-    _panel(drawn, axes, group, label.partition(" (")[0], x=WARMUP, y=label)
-    lengths = group.coordinate("warmup")
-    for count, dash in zip(reversed(steps), DASHES, strict=False):
-        found = scale * group.values(name, count)
-        shown = {"linestyle": dash, "markersize": 2.5}
-        _line(
-            drawn, axes, "fed_frozen", lengths, found, label=f"FedFrozen(T), E = {count}", **shown
-        )
-        ceiling = scale * group.values(f"refit_{name}", count)
-        shown = {"linestyle": dash, "marker": "", "linewidth": 0.9}
-        _line(drawn, axes, "refit", lengths, ceiling, label=f"V* at B_T, E = {count}", **shown)
-        middle, band = spread(found[:, -1])
-        drawn.points(
-            axes,
-            "fed_avg",
-            lengths[-1],
-            middle,
-            band=band if len(found) > 1 else None,
-            label="FedAvg (T = R)",
-            zorder=3,
-        )
-    rounds_axis(axes, float(lengths[-1]))
-
-
-def _stability(drawn: Sheet, axes: Any, group: Group, steps: Sequence[int]) -> None:
-    """Spread of test accuracy over the last tenth of the rounds."""
-    label = "std of accuracy (points)"
-    _panel(drawn, axes, group, "instability, last R/10 rounds", x=WARMUP, y=label)
-    lengths = group.coordinate("warmup")
-    for count, dash in zip(reversed(steps), DASHES, strict=False):
-        found = 100.0 * group.values("stability", count)
-        shown = {"linestyle": dash, "markersize": 2.5}
-        _line(
-            drawn, axes, "fed_frozen", lengths, found, label=f"FedFrozen(T), E = {count}", **shown
-        )
-        middle = spread(found[:, -1])[0]
-        drawn.points(axes, "fed_avg", lengths[-1], middle, label="FedAvg (T = R)", zorder=3)
-    axes.set_ylim(bottom=0.0)
-    rounds_axis(axes, float(lengths[-1]))
-
-
-def _parts(drawn: Sheet, axes: Any, group: Group, steps: int) -> None:
-    """C9 on the training objective at the largest E."""
-    title = f"exact parts of training F, E = {steps}"
-    _panel(drawn, axes, group, title, x=WARMUP, y="F − P_ref (loss)")
-    lengths = group.coordinate("warmup")
-    reference = np.array([[float(r.dataset["reference"])] for r in group.results])
-    total = group.values("objective_simulated", steps) - reference
-    _line(drawn, axes, "measured", lengths, total, label="F − P_ref, simulated", linewidth=1.0)
-    for name in PARTS:
-        _line(drawn, axes, name, lengths, group.values(name, steps))
-    axes.axhline(0.0, color="#000000", linewidth=0.5)
-    rounds_axis(axes, float(lengths[-1]))
-
-
-def _rounds(drawn: Sheet, axes: Any, group: Group, steps: int) -> None:
-    """Test accuracy along rounds of FedAvg, of no warm-up, of the best length on training data."""
-    title = f"accuracy along rounds, E = {steps}"
-    _panel(drawn, axes, group, title, x="round", y="test accuracy (%)")
-    lengths, rounds = group.coordinate("warmup"), group.coordinate("round")
-    found = 100.0 * group.values("accuracy_rounds", steps)
-    best = best_on_training(group, steps, first=1) if len(lengths) > 2 else 0
-    plain = {"marker": "", "linewidth": 1.0}
-    for place, dash in {0: ":", best: "-"}.items():
-        label = "FedFrozen(0)" if place == 0 else "FedFrozen, best T on training data"
-        shown = plain | {"label": label, "linestyle": dash}
-        _line(drawn, axes, "fed_frozen", rounds, found[:, place], **shown)
-    _line(drawn, axes, "fed_avg", rounds, found[:, -1], **plain)
-    if best:
-        note = f"T = {lengths[best]}: lowest training F"
-        axes.text(0.97, 0.05, note, transform=axes.transAxes, ha="right", fontsize=6.5)
+def _of(world: Group, name: str) -> Array:
+    return world.values("objective", method=name)

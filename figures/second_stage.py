@@ -10,9 +10,9 @@ import numpy as np
 from linattn._typing import Array
 from linattn.experiments.find import PageLook
 from linattn.experiments.store import Result
+from linattn.report.canvas import Axis, Page, log
 from linattn.report.groups import Group, groups
 from linattn.report.looks import LOOKS
-from linattn.report.page import Axis, Page, log
 from linattn.report.regimes import TIME, time
 from linattn.report.words import bounded, in_words, mostly, reproduced
 
@@ -65,7 +65,9 @@ def summary(results: Sequence[Result]) -> str:
     """Return whether averaging leaves a floor, and who recovers it."""
     found = [world for world in groups(results) if world.heterogeneity[1] > 0.0]
     drift = np.concatenate([_share(w, "fed_avg")[:, _middle(w)] for w in found])
-    closed, variates, exact = [], [], []
+    closed = []
+    variates: list[bool] = []
+    exact: list[bool] = []
     for world in found:
         with np.errstate(invalid="ignore"):
             ratio = (world.values("floor") / _ends(world, "fed_avg"))[:, _middle(world)]

@@ -12,9 +12,9 @@ from linattn.analysis.study import bootstrapped
 from linattn.experiments.find import PageLook
 from linattn.experiments.store import Result
 from linattn.experiments.tables import write_table
+from linattn.report.canvas import Page, log
 from linattn.report.groups import Group, groups
 from linattn.report.looks import LOOKS
-from linattn.report.page import Page, log
 from linattn.report.words import in_words, number, page_name
 
 NAME = "step_size"
@@ -28,8 +28,8 @@ METHODS = {
 }
 CAPTION = (
     "Loss above the best known profile value at the end of one budget against the step size, "
-    "every method at its best warm-up length; stars mark the best step. Left: all clients in every "
-    "round; right: a share of them. {0}, E = {1}, {2} rounds of FedAvg or the floats that they send."
+    "every method at its best warm-up length; stars mark the best step. Left: all clients in "
+    "every round; right: a share of them. {0}, E = {1}, {2} rounds of FedAvg or what they send."
 )
 
 

@@ -15,9 +15,9 @@ import numpy as np
 from linattn._typing import Array
 from linattn.experiments.find import PageLook
 from linattn.experiments.store import Result
+from linattn.report.canvas import Axis, Page, log
 from linattn.report.groups import Group, groups
 from linattn.report.looks import LOOKS
-from linattn.report.page import Axis, Page, log
 from linattn.report.words import in_words, mostly, reproduced
 
 NAME = "update_jump"

@@ -118,7 +118,7 @@ def _beside(
         "identical": table(la.pool(problem).subset([0])),  # identical clients move identically
         "predicted": table(problem, path=whole(run.path, spec.rounds), descent=descent),
     }
-    columns = {f"objective_{name}": held["objective"] for name, held in tables.items()}
+    columns: dict[str, Any] = {f"objective_{k}": v["objective"] for k, v in tables.items()}
     synchronized = la.synchronized_control(
         problem, params, warmup_lengths=spec.lengths(), rounds=spec.rounds, descent=descent,
         **spec.settings(),

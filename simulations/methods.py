@@ -104,7 +104,8 @@ class MethodsSpec(WorldSpec):
         held = {f: grids.get(f) or getattr(self, f, ()) for f in set(PARAMETERS.values())}
         plain = Choices(world.params, self.local_steps, embedding_dim=self.embedding_dim)
         for value in held[field] if field else (float("nan"),):
-            choices = plain._replace(**{field: value}) if field else plain
+            settings: dict[str, Any] = {field: value} if field else {}
+            choices = plain._replace(**settings)
             own = own_object(name) if is_own(name) else make_method(name, choices)
             yield float(value), own if isinstance(own, Method) else own(choices)
 

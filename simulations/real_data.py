@@ -17,8 +17,9 @@ from msgspec import Meta
 import linattn as la
 from linattn._fields import Count, Fraction, Positive
 from linattn._typing import Array, IntArray
+from linattn.data.federated_data import FederatedData
 from linattn.data.sequences import one_hot
-from linattn.data.splits import DATASETS, FederatedData, check_split, federated_split
+from linattn.data.splits import DATASETS, check_split, federated_split
 from linattn.data.worlds import InitialSpec
 from linattn.experiments import Grid, Simulation, Spec
 from linattn.experiments.specs import REAL_RIDGE, increasing
@@ -108,10 +109,13 @@ class World(NamedTuple):
 
     def measure(self, reached: la.Params) -> dict[str, float]:
         """Test accuracy, and mean test loss ½‖ŷ − y‖², of a model."""
-        pulled = np.tensordot(self.tests.query, reached.kernels(), (1, 1))  # (S, H, d): B_hᵀ u
-        held = (pulled @ self.tests.gram).reshape(len(pulled), -1)
+        gram, query, target = self.tests.gram, self.tests.query, self.tests.target
+        assert query is not None
+        assert target is not None
+        pulled = np.tensordot(query, reached.kernels(), (1, 1))  # (S, H, d): B_hᵀ u
+        held = (pulled @ gram).reshape(len(pulled), -1)
         prediction = held @ reached.value.reshape(held.shape[1], -1)
-        error = prediction - self.tests.target
+        error = prediction - target
         right = prediction.argmax(axis=1) == self.labels
         loss = 0.5 * float(np.vdot(error, error)) / len(held)
         return {"accuracy": float(right.mean()), "test_loss": loss}
@@ -262,9 +266,7 @@ def _row(spec: RealDataSpec, world: World, tuned: Tuned[Ended]) -> dict[str, flo
 def _beside(spec: RealDataSpec, world: World, step: float, average: Ended) -> dict[str, Any]:
     """What FedAvg left of the value block, the ceiling, the prediction and other classifiers."""
     problem = world.problem
-    value, _, central = local_minimum(
-        problem, world.params, max_iterations=spec.central_iterations
-    )
+    value, _, central = local_minimum(problem, world.params, max_iterations=spec.central_iterations)
     predicted = np.full(spec.rounds + 1, np.nan)
     count = np.nan
     if not spec.random:

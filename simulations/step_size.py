@@ -5,7 +5,7 @@ Run ``python simulations/step_size.py --preset quick``; results go to ``./result
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -85,7 +85,7 @@ def run(spec: StepSizeSpec) -> xr.Dataset:
 
 
 PAPER = (0.001, 0.002, 0.004, 0.006, 0.01, 0.015, 0.025, 0.04, 0.06, 0.1, 0.16)
-BOTH = {"budget": ["rounds", "floats"], "participation": [1.0, 0.25]}
+BOTH: dict[str, list[Any]] = {"budget": ["rounds", "floats"], "participation": [1.0, 0.25]}
 SIMULATION = Simulation(
     StepSizeSpec,
     run,

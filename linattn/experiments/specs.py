@@ -270,7 +270,7 @@ class WorldSpec(Spec):
         return rounds
 
 
-def increasing(name: str, values: tuple[Any, ...], *, most: int | None = None) -> None:
+def increasing(name: str, values: tuple[Any, ...], *, most: float | None = None) -> None:
     """Refuse lists that are empty, not strictly increasing, or exceed the rounds.
 
     Raises

@@ -17,8 +17,10 @@ from linattn.objectives.reference import Reference
 if TYPE_CHECKING:
     import xarray as xr
 
-LATEX = {"−": "$-$", "∞": r"$\infty$", "η": r"$\eta$", "^": r"\^{}", "~": r"\~{}", "*": "$^*$",
-         "≤": r"$\le$", "≥": r"$\ge$", "‖": r"$\Vert$", "Σ": r"$\Sigma$", "→": r"$\to$"}  # fmt: skip
+LATEX = {
+    "−": "$-$", "∞": r"$\infty$", "η": r"$\eta$", "^": r"\^{}", "~": r"\~{}", "*": "$^*$",
+    "≤": r"$\le$", "≥": r"$\ge$", "‖": r"$\Vert$", "Σ": r"$\Sigma$", "→": r"$\to$",
+}  # fmt: skip
 Variables = dict[str, tuple[Any, ...]]
 
 

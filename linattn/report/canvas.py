@@ -138,9 +138,8 @@ class Panel:
             return
         middle, (low, high) = spread(array)
         lost = ~np.isfinite(middle)
-        ends = None
-        if len(array) > 1:
-            ends = tuple(np.where(lost, np.nan, _finite(end)) for end in (low, high))
+        low, high = (np.where(lost, np.nan, _finite(end)) for end in (low, high))
+        ends = (low, high) if len(array) > 1 else None
         self.add(kind, look, x, _finite(middle), ends=ends, **changes)
 
     def row(self, look: str | Look, place: float, values: ArrayLike, **changes: Any) -> None:
@@ -184,10 +183,10 @@ class Panel:
             self.add("points", look, places, array.min(axis=1))
             return
         middle = spread(array)[0]
-        ends = tuple([float(q)] for q in np.quantile(places, QUANTILES))
+        low, high = np.quantile(places, QUANTILES)
         at = int(np.argmin(middle))
         self.add("points", look, across[at], middle[at], band=BAND + ALONG,
-                 ends=ends if len(array) > 1 else None)  # fmt: skip
+                 ends=(low, high) if len(array) > 1 else None)  # fmt: skip
 
     def rim(self, x: ArrayLike, values: ArrayLike, label: str = "unstable for some seeds") -> None:
         """Mark at the lower rim where some seed, (S, N), has diverged."""
@@ -249,7 +248,8 @@ class Page:
             raise ValueError(f"a page must have at most {MOST_PANELS} panels; begin another one.")
         if "\n" in title or title in (panel.title for panel in self.panels):
             raise ValueError(f"title must be one line, and not that of another panel: {title!r}.")
-        made = Panel(title, *(Axis(a) if isinstance(a, str) else a for a in (x, y)))
+        across, up = (Axis(a) if isinstance(a, str) else a for a in (x, y))
+        made = Panel(title, across, up)
         for place, name in enumerate(made.y.names):
             made.add("row name", Look(name, INK_FREE), np.nan, place)
         self.panels.append(made)
@@ -287,11 +287,7 @@ class Page:
         return text.getvalue().encode()
 
     def _text(self) -> bytes:
-        parts = [
-            f"# {self.name}",
-            self.caption,
-            *(_listed(p) for p in (self.findings, self.details)),
-        ]
+        parts = [f"# {self.name}", self.caption, *map(_listed, (self.findings, self.details))]
         return ("\n\n".join(part for part in parts if part) + "\n").encode()
 
     def _json(self) -> bytes:
@@ -336,14 +332,17 @@ def read_page(path: Path) -> Page:
     page = Page(**{name: held[name] for name in _KEPT})
     first = 0
     for part in held["panels"]:
-        axes = [Axis(**{k: tuple(v) if isinstance(v, list) else v for k, v in part[a].items()})
-                for a in "xy"]  # fmt: skip
-        panel = Panel(part["title"], *axes)
+        panel = Panel(part["title"], _axis(part["x"]), _axis(part["y"]))
         for kind, count, band, *look in part["marks"]:
-            numbers = np.array(rows[first : first + count]).reshape(count, 4).T
-            panel.marks.append(Mark(kind, *numbers, band, Look(*look)))
+            x, y, low, high = np.array(rows[first : first + count]).reshape(count, 4).T
+            panel.marks.append(Mark(kind, x, y, low, high, band, Look(*look)))
             first += count
         page.panels.append(panel)
     if first != len(rows):
         raise ValueError(f"{path} and its CSV must be of one figure: {first} and {len(rows)} rows.")
     return page
+
+
+def _axis(fields: dict[str, Any]) -> Axis:
+    names, ticks = tuple(fields["names"]), tuple(fields["ticks"])
+    return Axis(**fields | {"names": names, "ticks": ticks})

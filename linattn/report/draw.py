@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from linattn.experiments.find import WIDTH, PageLook
-from linattn.report.looks import INK, Look
 from linattn.report.canvas import ALONG, Axis, Mark, Page, Panel
+from linattn.report.looks import INK, Look
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,7 +55,7 @@ def style_of(look: PageLook) -> Iterator[None]:
 
     usual, here = cast("dict[str, Any]", mpl.rcParamsDefault), cast("dict[str, Any]", mpl.rcParams)
     ours = {name: value for name, value in RC.items() if here[name] == usual[name]}
-    with mpl.rc_context(ours):
+    with mpl.rc_context(cast("Any", ours)):
         if look.style:
             style.use(look.style)
         yield

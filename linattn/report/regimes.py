@@ -8,8 +8,8 @@ import numpy as np
 
 from linattn._typing import Array
 from linattn.experiments.store import Result
-from linattn.report.groups import Group, groups
 from linattn.report.canvas import Axis
+from linattn.report.groups import Group, groups
 from linattn.report.words import in_words
 
 TIME = Axis("warm-up time ηET (1/curvature)", low=0.0)
@@ -26,7 +26,7 @@ def worlds(results: Sequence[Result]) -> list[Group]:
 def drift(part: Group) -> float:
     """The drift number s = η(E − 1)/2 of a part with one (η, E), rounded because E is."""
     step, count = (part.fields[name] for name in PAIR)
-    return round(0.5 * step * (count - 1), 4)
+    return float(round(0.5 * step * (count - 1), 4))
 
 
 def by_drift(world: Group, chosen: Sequence[float] = DRIFTS) -> list[tuple[float, Group]]:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from linattn.report.marks import DIVERGED, power
+from linattn.report.style import PageLook, Sheet
 
 from linattn.data.worlds import InitialSpec, ProblemSpec
 from linattn.experiments import load_results
@@ -15,8 +17,6 @@ from linattn.experiments.store import Result
 from linattn.federated.methods.table import METHODS
 from linattn.report.groups import groups
 from linattn.report.looks import LOOKS
-from linattn.report.marks import DIVERGED, power
-from linattn.report.style import PageLook, Sheet
 from linattn.report.words import in_words, mostly, number, pages, reproduced, spread
 from scripts import fill, module, simulation
 

@@ -12,6 +12,7 @@ from importlib.resources import files
 import numpy as np
 import pytest
 from experiments.toy import SIMULATION, ToySpec
+from linattn.report.style import PageLook, sheet
 
 from linattn.claims import Condition, Verdict
 from linattn.cli import main
@@ -19,7 +20,6 @@ from linattn.experiments.store import write_manifest
 from linattn.experiments.verification import COLUMNS
 from linattn.report import contents as gathering
 from linattn.report.page import IMAGES, write_report
-from linattn.report.style import PageLook, sheet
 from scripts import put
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)

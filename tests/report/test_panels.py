@@ -5,10 +5,10 @@ import math
 
 import numpy as np
 import pytest
+from linattn.report.style import PageLook, sheet
 
 from linattn.report.looks import LOOKS
 from linattn.report.panels import PALETTE, Extent, Scale, range_of, read_panels, scale_of
-from linattn.report.style import PageLook, sheet
 
 ROUNDS = np.array([0.0, 1.0, 10.0, 200.0])
 
