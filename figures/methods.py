@@ -55,7 +55,7 @@ def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
     for panel in (panels[0], *panels[3:]):
         panel.level("reference", 1.0, upright=True, label="FedAvg")
     head = ("world", "method", "median", "low", "high", "lower in", "seeds", "step", "setting")
-    table = write_table(folder, f"{NAME}_table", head, _table(found))
+    table = write_table(folder / "tables", f"{NAME}_table", head, _table(found))
     return [*page.save(folder, look), *table]
 
 

@@ -50,7 +50,7 @@ def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
         made += page.save(folder, look)
     head = ("world", "budget", "method", "excess", "over FedAvg", "low", "high", "step", "T")
     rows = [row for world in groups(results, *SETTING) for row in _table(world)]
-    return [*made, *write_table(folder, f"{NAME}_table", head, rows)]
+    return [*made, *write_table(folder / "tables", f"{NAME}_table", head, rows)]
 
 
 def summary(results: Sequence[Result]) -> str:

@@ -263,7 +263,7 @@ class WorldSpec(Spec):
         rounds = self.rounds
         while rounds < self.most_rounds:
             objective = self.tuned(fed_avg(), world, rounds=rounds).found.columns["objective"]
-            last = objective[-1 - rounds // 10] - objective[-1]
+            last = objective[-1 - max(1, rounds // 10)] - objective[-1]
             if last < SETTLED * (objective[0] - objective[-1]):
                 break
             rounds = min(2 * rounds, self.most_rounds)

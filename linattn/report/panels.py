@@ -1,23 +1,24 @@
 """The CSV of a figure as panels that a page can draw: series with looks, and scales that show them.
 
-A CSV says exactly which numbers a figure shows (`linattn.report.style.Sheet`), but not on which
-scale; that is chosen here from the numbers.
+A CSV says exactly which numbers a figure shows (`linattn.report.canvas.Page`), but not on which
+scale; that is chosen here from the numbers. The looks are those of the JSON beside it.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterable, Sequence
 from math import floor, isfinite, log10
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from linattn.report.looks import LOOKS, Look
+from linattn.report.looks import INK, LOOKS, Look
 
 # The colours of Okabe and Ito, for series whose name no look has.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-DASHES = {"-": "solid", "--": "dash", "-.": "dashdot", ":": "dot"}
+DASHES = {"": "solid", "-": "solid", "--": "dash", "-.": "dashdot", ":": "dot"}
 CYCLE = ("-", "--", ":", "-.")
 SYMBOLS = {
     "o": "circle", "s": "square", "D": "diamond", "d": "diamond", "^": "triangle-up",
@@ -116,7 +117,8 @@ def read_panels(path: Path) -> list[dict[str, Any]]:
     groups: dict[tuple[str, str, str], list[dict[str, str]]] = {}
     for row in rows:
         groups.setdefault((row["panel"], row["x_label"], row["y_label"]), []).append(row)
-    looks = _looks(dict.fromkeys(row["series"] for row in rows if row["mark"] not in UNDRAWN))
+    drawn = dict.fromkeys(row["series"] for row in rows if row["mark"] not in UNDRAWN)
+    looks = _looks(drawn, path.with_suffix(".json"))
     panels = [_panel(names, held, looks) for names, held in groups.items()]
     for way, place in (("x", 1), ("y", 2)):
         extents = {names: _extent(held, way) for names, held in groups.items()}
@@ -131,9 +133,13 @@ def read_panels(path: Path) -> list[dict[str, Any]]:
     return panels
 
 
-def _looks(names: Iterable[str]) -> dict[str, Look]:
-    """The look of every series: by its name where one is known, else from the palette in turn."""
+def _looks(names: Iterable[str], page: Path) -> dict[str, Look]:
+    """The look of every series: of the figure or by name, else from the palette in turn."""
     known = {look.label: look for look in LOOKS.values()}
+    if page.is_file():
+        panels = json.loads(page.read_text(encoding="utf-8"))["panels"]
+        found_looks = (Look(*mark[3:]) for panel in panels for mark in panel["marks"])
+        known |= {look.label: look for look in found_looks}
     found: dict[str, Look] = {}
     for name in names:
         number = len(found.keys() - known.keys())
@@ -189,10 +195,10 @@ def _series(
     dash = DASHES.get(look.line, "longdash") if isinstance(look.line, str) else "longdash"
     return {
         "name": name,
-        "mark": mark,
+        "mark": mark if look.line or not mark.startswith("seed") else "points",
         "band": band.removesuffix(f", {SIDEWAYS}"),
         "sideways": band.endswith(SIDEWAYS),
-        "colour": look.colour,
+        "colour": "#000000" if look.colour == INK else look.colour,
         "dash": dash,
         "symbol": SYMBOLS.get(look.marker, "circle"),
         "dotted": bool(look.marker),

@@ -12,13 +12,14 @@ from importlib.resources import files
 import numpy as np
 import pytest
 from experiments.toy import SIMULATION, ToySpec
-from linattn.report.style import PageLook, sheet
 
 from linattn.claims import Condition, Verdict
 from linattn.cli import main
+from linattn.experiments.find import PageLook
 from linattn.experiments.store import write_manifest
 from linattn.experiments.verification import COLUMNS
 from linattn.report import contents as gathering
+from linattn.report.canvas import Page
 from linattn.report.page import IMAGES, write_report
 from scripts import put
 
@@ -46,13 +47,12 @@ def fill(folder):
         writer.writeheader()
         writer.writerows(CLAIMS)
     for name in ("first", "second"):
-        with sheet(name, 1, 2, look=PageLook()) as page:
-            for axes, title in zip(page.axes[0], ("left", "</script><i>right"), strict=True):
-                page.panel(axes, title, x="round", y="loss")
-                across = np.arange(30.0)
-                page.line(axes, "fed_avg", across, 0.7**across, band=(0.5 * 0.7**across, across))
-                page.level(axes, "oracle", 3.0, across=False)
-            page.save(folder / "figures")
+        page, across = Page(name), np.arange(30.0)
+        for title in ("left", "</script><i>right"):
+            panel = page.panel(title, "round", "loss")
+            panel.add("line", "fed_avg", across, 0.7**across, ends=(0.5 * 0.7**across, across))
+            panel.level("oracle", 3.0, upright=True)
+        page.save(folder / "figures", PageLook())
     (folder / "figures" / "first.md").write_text("What & why.\n\nSecond part.", encoding="utf-8")
 
 
@@ -241,7 +241,7 @@ def test_the_table_filters_and_sorts(browsed):
 
 def test_figures_are_drawn_hidden_and_rescaled(browsed):
     names = [{meta for meta, _ in plot} for plot in browsed["plots"]]
-    assert names == [{"FedAvg", "oracle T*"}] * 2
+    assert names == [{"FedAvg", "best length T*"}] * 2
     for plot, after in zip(browsed["plots"], browsed["hidden"], strict=True):
         assert all(visible is True for _, visible in plot)
         assert {meta for meta, visible in after if visible is False} == {"FedAvg"}

@@ -5,8 +5,9 @@ import math
 
 import numpy as np
 import pytest
-from linattn.report.style import PageLook, sheet
 
+from linattn.experiments.find import PageLook
+from linattn.report.canvas import Page
 from linattn.report.looks import LOOKS
 from linattn.report.panels import PALETTE, Extent, Scale, range_of, read_panels, scale_of
 
@@ -18,17 +19,15 @@ def drawn(tmp_path_factory):
     """A figure with every kind of mark."""
     folder = tmp_path_factory.mktemp("figures")
     values = np.array([2.0, 1e-3, np.nan, 1e-6])
-    with sheet("every", 1, 2, look=PageLook()) as page:
-        one, two = page.axes[0]
-        page.panel(one, "losses", x="round", y="loss")
-        page.line(one, "fed_avg", ROUNDS, values, band=(values / 2, values * 2))
-        page.line(one, "bound", ROUNDS, 2 * values, label="a bound of one's own")
-        page.level(one, "oracle", 10.5, band=(1.0, 12.25), across=False)
-        page.panel(two, "levels", x="round", y="loss")
-        page.points(two, "fed_frozen", ROUNDS, [1.0, 2.0, 3.0, 4.0], band=([0.0] * 4, [5.0] * 4))
-        page.level(two, "reference", 1.5)
-        page.area(two, "kernel_bias", ROUNDS, [0.0] * 4, [1.0, 2.0, 1.0, 0.5])
-        page.save(folder)
+    page = Page("every")
+    one, two = (page.panel(title, "round", "loss") for title in ("losses", "levels"))
+    one.add("line", "fed_avg", ROUNDS, values, ends=(values / 2, values * 2))
+    one.add("line", "bound", ROUNDS, 2 * values, label="a bound of one's own", line="-.")
+    one.level("oracle", 10.5, upright=True)
+    two.add("points", "fed_frozen", ROUNDS, [1.0, 2.0, 3.0, 4.0], ends=([0.0] * 4, [5.0] * 4))
+    two.level("reference", 1.5)
+    two.add("line", "kernel_bias", ROUNDS, [1.0, 2.0, 1.0, 0.5])
+    page.save(folder, PageLook())
     return folder / "every.csv"
 
 
@@ -51,12 +50,17 @@ def test_every_number_of_the_csv_is_in_a_panel(drawn):
     assert [s["low"] for s in panels[0]["series"] if s["name"] == "a bound of one's own"] == [[]]
 
 
-def test_looks_are_those_of_the_figures_or_of_a_palette(drawn):
-    series = {s["name"]: s for panel in read_panels(drawn) for s in panel["series"]}
-    for name in ("fed_avg", "oracle", "fed_frozen", "kernel_bias"):
-        assert series[LOOKS[name].label]["colour"] == LOOKS[name].colour
-    assert series["a bound of one's own"]["colour"] == PALETTE[0]
-    assert (series[LOOKS["oracle"].label]["dash"], series["FedAvg"]["symbol"]) == ("dash", "square")
+def test_looks_are_those_of_the_figure_or_by_name_or_of_a_palette(drawn, tmp_path):
+    alone = tmp_path / "alone.csv"
+    alone.write_bytes(drawn.read_bytes())
+    for path, own in ((drawn, (LOOKS["bound"].colour, "dashdot")), (alone, (PALETTE[0], "solid"))):
+        series = {s["name"]: s for panel in read_panels(path) for s in panel["series"]}
+        for name in ("fed_avg", "fed_frozen", "kernel_bias"):
+            assert series[LOOKS[name].label]["colour"] == LOOKS[name].colour
+        one = series["a bound of one's own"]
+        assert (one["colour"], one["dash"]) == own
+        assert series[LOOKS["oracle"].label]["colour"] == "#000000"  # the ink of a page
+        assert series["FedAvg"]["symbol"] == "square"
 
 
 def test_panels_of_one_label_share_their_scale(drawn):

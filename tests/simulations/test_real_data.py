@@ -1,12 +1,12 @@
-"""The real_data job on its tiny preset: fields, exact parts, forks, halved steps, refusals."""
+"""The real_data job on its tiny preset: runs, forks, ceilings, classifiers, refusals."""
 
 import msgspec
 import numpy as np
 import pytest
 
 import linattn as la
-from linattn.analysis.bias_drift import PARTS
 from linattn.data.splits import federated_split
+from linattn.experiments.tuning import FACTORS, best_step
 from scripts import module, simulation
 
 REAL_DATA = module("real_data")
@@ -20,124 +20,91 @@ def stored(request):
     return request.param, compute(request.param)
 
 
-def simulated(spec, found, warmup, steps):
-    """FedFrozen without any fork, and the federation it ran on."""
-    data = federated_split(spec.data, spec.split, alpha=spec.alpha, seed=spec.seed)
-    problem, params, _ = spec.prepared()
-    result = la.run(
-        la.fed_frozen(warmup_rounds=warmup),
-        problem,
-        params,
-        rounds=spec.rounds,
-        local_steps=steps,
-        local_lr=float(found.step),
-        metrics=("objective",),
-    )
-    return data, result
+def trained(spec, found, method, name):
+    """A whole run at the step that was found best, without any fork."""
+    world = REAL_DATA.make_world(spec)
+    step = float(found.unit_step) * float(found.factor.sel({"method": name}))
+    result = la.run(method, world.problem, world.params, local_lr=step, metrics=("objective",),
+                    **spec.settings())  # fmt: skip
+    return world, result
 
 
 def test_fields(stored):
     spec, found = stored
     assert dict(found.sizes) == {
-        "local_steps": 2,
-        "warmup": len(spec.lengths()),
-        "round": spec.rounds + 1,
-        "attempt": 1,
-    }
-    assert found.attempt_round.item() == -1
-    assert found.step == found.step_factor * found.safe_step
+        "method": 4, "round": spec.rounds + 1, "warmup": len(spec.lengths()), "classifier": 0,
+    }  # fmt: skip
     assert np.isfinite(found.accuracy_rounds).all()
     assert ((found.test_accuracy >= 0) & (found.test_accuracy <= 1)).all()
     last = found.accuracy_rounds.isel(round=slice(-2, None)).std("round")
     np.testing.assert_allclose(found.stability, last, atol=1e-15)
-    for name in ("test_loss", "objective_simulated", "kernel_bias", "step"):
+    np.testing.assert_array_equal(found.floats, found.floats_rounds[:, -1])
+    for name in ("test_loss", "objective", "objective_rounds", "profile", "unit_step"):
         assert found[name].attrs["units"]
 
 
-def test_parts_are_exact(stored):
-    _, found = stored
-    parts = sum(found[name] for name in PARTS)
-    scale = abs(found.objective) + abs(found.reference) + sum(abs(found[n]) for n in PARTS)
-    assert (abs(found.objective - found.reference - parts) <= 1e-10 * scale).all()
-    assert (abs(found.residual) <= 1e-10 * scale).all()
-    np.testing.assert_allclose(found.objective_simulated, found.objective, rtol=1e-10)
-    np.testing.assert_array_equal(found.objective_rounds[..., -1], found.objective_simulated)
-
-
-def test_ceiling_is_below_every_run_in_training(stored):
-    _, found = stored
-    assert (found.profile <= found.objective_simulated + 1e-12).all()
-
-
-def test_forks_are_the_runs_themselves(stored):
+def test_fed_avg_is_the_whole_run(stored):
     spec, found = stored
-    for warmup in (spec.lengths()[1], spec.rounds):
-        data, result = simulated(spec, found, warmup, 5)
-        entry = found.sel(local_steps=5, warmup=warmup)
-        assert entry.test_accuracy == la.accuracy(result.params, *data.test)
-        own = result.columns["objective"]
-        np.testing.assert_allclose(entry.objective_rounds, own, rtol=1e-12)
-        targets = np.eye(len(data.class_names))[data.test[1]]
-        loss = la.loss(result.params, data.test[0], targets, readout="mean")
-        np.testing.assert_allclose(entry.test_loss, loss, rtol=1e-12)
-
-
-def test_last_length_is_fed_avg(stored):
-    spec, found = stored
-    problem, params, _ = spec.prepared()
-    common = {"rounds": spec.rounds, "local_steps": 5, "local_lr": float(found.step)}
-    average = la.run(la.fed_avg(), problem, params, **common, metrics=("objective",))
-    entry = found.sel(local_steps=5, warmup=spec.rounds)
-    np.testing.assert_array_equal(entry.objective_rounds, average.columns["objective"])
-
-
-def test_refit_is_the_value_minimizer(stored):
-    spec, found = stored
-    problem, params, test = spec.prepared()
-    best = la.KernelProfile(problem).minimizer(params)
-    expected = REAL_DATA.measure(test, REAL_DATA.features(test, params.kernels()), best)
-    entry = found.sel(warmup=0).isel(local_steps=0)
-    assert entry.refit_test_accuracy == expected["accuracy"]
-    assert entry.refit_test_loss == expected["loss"]
+    world, result = trained(spec, found, la.fed_avg(), "fed_avg")
+    entry = found.sel({"method": "fed_avg"})
+    np.testing.assert_array_equal(entry.objective_rounds, result.columns["objective"])
     data = federated_split(spec.data, spec.split, alpha=spec.alpha, seed=spec.seed)
-    assert entry.refit_test_accuracy == la.accuracy(params.replace(value=best), *data.test)
+    assert entry.test_accuracy == la.accuracy(result.params, *data.test)
+    targets = np.eye(len(data.class_names))[data.test[1]]
+    loss = la.loss(result.params, data.test[0], targets, readout="mean")
+    np.testing.assert_allclose(entry.test_loss, loss, rtol=1e-12)
+    profile = la.KernelProfile(world.problem).value(result.params)
+    np.testing.assert_allclose(found.profile, profile, rtol=1e-12)
 
 
-def test_an_absurd_step_is_halved_for_all_until_it_holds():
-    spec = msgspec.structs.replace(SPECS[1], step_factor=1e3, warmup_lengths=(0, 10, 20))
+@pytest.mark.parametrize("name", ["fed_frozen", "frozen_scaffold", "frozen_one_shot"])
+def test_forks_are_the_runs_themselves(stored, name):
+    spec, found = stored
+    entry = found.sel({"method": name})
+    method = la.fed_frozen(warmup_rounds=int(entry.length), frozen=REAL_DATA.STAGES[name])
+    _, result = trained(spec, found, method, name)
+    np.testing.assert_allclose(entry.objective_rounds, result.columns["objective"], rtol=1e-9)
+
+
+def test_the_best_length_is_the_lowest_training_objective(stored):
+    _, found = stored
+    np.testing.assert_allclose(found.objective, found.objective_warmup.min("warmup"), rtol=1e-12)
+    assert found.ceiling_objective <= float(found.objective.min())
+    exact, average = (found.sel({"method": m}) for m in ("frozen_one_shot", "fed_avg"))
+    assert exact.objective < average.objective
+    assert exact.floats < average.floats
+
+
+def test_prediction_follows_fed_avg(stored):
+    _, found = stored
+    average = found.objective_rounds.sel({"method": "fed_avg"})
+    np.testing.assert_allclose(found.predicted_objective, average, rtol=0.02)
+    assert found.num_impulses > 0
+
+
+def test_sampled_clients_and_classifiers():
+    spec = msgspec.structs.replace(
+        SPECS[0], participation=0.3, rounds=3, classifiers=("linear", "kernel"), factors=(3.0,)
+    )
     found = compute(spec)
-    factors = found.attempt_step_factor.values
-    assert len(factors) > 2
-    np.testing.assert_array_equal(factors, 1e3 / 2.0 ** np.arange(len(factors)))
-    assert (found.attempt_round[:-1] >= 0).all()
-    assert found.attempt_round[-1] == -1
-    assert set(found.attempt_local_steps.values[:-1]) <= {1, 5}
-    assert np.isfinite(found.attempt_objective[:-1, 0]).all()
-    assert found.attempt_objective[-1].isnull().all()
-    assert found.step_factor == factors[-1]
-    plain = compute(msgspec.structs.replace(spec, step_factor=factors[-1]))
-    np.testing.assert_array_equal(found.test_accuracy, plain.test_accuracy)
+    assert found.predicted_objective.isnull().all()
+    assert (found.classifier_accuracy > 0.9).all()
 
 
-def test_a_step_that_never_holds_is_one_sentence(monkeypatch):
-    monkeypatch.setattr(REAL_DATA, "MOST_HALVINGS", 1)
-    with pytest.raises(ValueError, match=r"^step_factor must be small enough .* 1 halvings of"):
-        compute(msgspec.structs.replace(SPECS[1], step_factor=1e12, rounds=2, warmup_lengths=()))
+def test_steps_are_tried_until_the_best_is_inside():
+    tried = []
 
+    def run_at(factor):
+        tried.append(factor)
+        return factor, float("inf") if factor > 50.0 else 1.0 / factor
 
-def test_references_agree_where_both_are_affordable():
-    problem = la.synthetic_problem(
-        num_clients=3, sequences_per_client=6, num_tokens=4, dim=3, num_outputs=2, readout="mean",
-        value_ridge=0.1, kernel_ridge=0.1,
-    )  # fmt: skip
-    params = la.initial_params(problem)
-    starts = RealDataSpec(alpha=1.0, reference="multi_start", num_starts=3)
-    best = REAL_DATA.find_reference(starts, problem, params)
-    single = REAL_DATA.find_reference(RealDataSpec(alpha=1.0), problem, params)
-    assert best["reference"][1] <= single["reference"][1] + 1e-9
-    assert single["reference_gradient_norm"][1] < 1e-6
-    assert np.isnan(single["reference_lower_bound"][1])
-    assert best["reference_lower_bound"][1] <= best["reference"][1]
+    best = best_step(run_at, FACTORS)
+    assert (best.factor, best.loss, best.interior) == (30.0, 1.0 / 30.0, True)
+    tried.clear()
+    best = best_step(lambda factor: run_at(1.0 / factor), (1.0, 3.0))
+    assert (best.factor, best.interior) == (0.03, True)
+    assert len(tried) == 6
+    assert not best_step(lambda factor: (None, factor), (1.0,)).interior
 
 
 @pytest.mark.parametrize(
@@ -147,8 +114,8 @@ def test_references_agree_where_both_are_affordable():
         ({"split": "sides"}, r"split must be one of 'sheets', 'dirichlet', 'iid'"),
         ({}, r"alpha must be a number > 0 for the dirichlet split .* got None"),
         ({"split": "iid", "alpha": 0.1}, r"alpha must be .* null for all others, got 0.1"),
-        ({"alpha": 0.1, "warmup_lengths": (0, 300)}, r"at most rounds = 200, got 300"),
-        ({"alpha": 0.1, "local_steps": ()}, r"local_steps must be strictly increasing"),
+        ({"alpha": 0.1, "factors": ()}, r"factors must be strictly increasing"),
+        ({"alpha": 0.1, "warmup_shares": (0.5, 0.1)}, r"warmup_shares must be strictly increasing"),
     ],
 )
 def test_bad_specs(fields, sentence):
