@@ -64,13 +64,14 @@ def summary(results: Sequence[Result]) -> str:
     world = _world(results)
     s, part = by_drift(world)[-1]
     never, best = excess(part)[:, -1], saved(part)
-    lost = part.values("kernel_bias")[:, -1]
+    kept = np.isfinite(never)
+    lost = part.values("kernel_bias")[kept, -1] / never[kept]
     certified = world.values("reference_certified")
     return "\n".join(
         [
             f"{world.label}, s = {s:g}: {star_in_words(part)}; the excess there is "
             f"{in_words(best)} of that of never freezing",
-            f"never freezing ends {in_words(never)} above P_ref, {in_words(lost / never)} of it "
+            f"never freezing ends {in_words(never)} above P_ref, {in_words(lost)} of it "
             "kernel bias",
             f"P_ref is certified optimal in {int(certified.sum())} of {certified.size} runs",
         ]

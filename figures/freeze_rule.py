@@ -62,8 +62,8 @@ def summary(results: Sequence[Result]) -> str:
     words = []
     for rule in _rules(found):
         regret = _all(found, rule, "rule_regret")
-        good = f", at most {TARGET:g} in {100 * np.mean(regret <= TARGET):.0f} %"
-        words.append(f"{rule} {in_words(regret)}{good if regret.size else ''}")
+        good = int((regret <= TARGET).sum())
+        words.append(f"{rule} {in_words(regret)}, at most {TARGET:g} in {good}")
     return "\n".join(
         [
             f"{int(inside.sum())} of {inside.size} runs have a trade-off",

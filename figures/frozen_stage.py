@@ -141,7 +141,7 @@ def _first_order(page: Page, found: Sequence[Group]) -> None:
         across = spread(world.values("largest_step_curvature")[:, kept])[0]
         across = across * (world.coordinate("local_steps")[kept] - 1)
         panel.curve(MEASURED._replace(label="a world", weight=0.6), across, error)
-        top = max(top, *across)
+        top = max([top, *across])
     guide = top * np.array([1e-3, 1.0])
     panel.add("line", Look("slope 1", "#7F7F7F", ":"), guide, 0.3 * guide)
 

@@ -129,7 +129,8 @@ def _table(found: Sequence[Group]) -> list[list[str]]:
     for world in found:
         base = world.values("final_objective", method="fed_avg")
         for name in world.names("method"):
-            apart = world.values("final_objective", method=name) - base
+            with np.errstate(invalid="ignore"):  # both diverged
+                apart = world.values("final_objective", method=name) - base
             known = apart[np.isfinite(apart)]
             low, high = bootstrapped(known) if known.size > 1 else (np.nan, np.nan)
             middle = float(np.median(apart)) if known.size == apart.size else np.inf

@@ -59,7 +59,9 @@ def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
                     label="trained centrally")  # fmt: skip
     head = ("data", "method", "accuracy (%)", "over FedAvg", "low", "high", "objective", "step",
             "T", "stability")  # fmt: skip
-    table = write_table(folder / "tables", f"{NAME}_table", head, [r for w in found for r in _table(w)])
+    table = write_table(
+        folder / "tables", f"{NAME}_table", head, [r for w in found for r in _table(w)]
+    )
     return [*made, *page.save(folder, look), *table]
 
 

@@ -38,7 +38,9 @@ def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
     made: list[Path] = []
     for place, world in enumerate(groups(results, *SETTING)):
         told = (world.label, *(world.fields[n] for n in ("local_steps", "rounds")))
-        page = Page(page_name(NAME, place), CAPTION.format(*told), _findings(world), columns=2)
+        lines = _findings(world)
+        page = Page(page_name(NAME, place), CAPTION.format(*told), [*lines[:2], lines[-1]],
+                    lines[2:-1], columns=2)  # fmt: skip
         for part in _parts(world):
             panel = page.panel(
                 _title(part), log("local step η (1/curvature)"), log("F − P_ref (loss)")

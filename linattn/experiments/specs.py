@@ -262,7 +262,10 @@ class WorldSpec(Spec):
         """Return the number of rounds after which FedAvg at its best step has settled."""
         rounds = self.rounds
         while rounds < self.most_rounds:
-            objective = self.tuned(fed_avg(), world, rounds=rounds).found.columns["objective"]
+            tuned = self.tuned(fed_avg(), world, rounds=rounds)
+            if tuned.loss == float("inf"):
+                break
+            objective = tuned.found.columns["objective"]
             last = objective[-1 - max(1, rounds // 10)] - objective[-1]
             if last < SETTLED * (objective[0] - objective[-1]):
                 break
