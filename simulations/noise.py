@@ -13,15 +13,15 @@ import numpy as np
 from msgspec import Meta
 
 import linattn as la
-from linattn._fields import Count, Fraction, Positive
+from linattn._fields import Count, Fraction
 from linattn._typing import Array
 from linattn.analysis.sampled import KernelTerms, kernel_terms, warmup_draws
 from linattn.analysis.stability import critical_steps
 from linattn.claims import Verdict
-from linattn.data.worlds import InitialSpec, ProblemSpec
-from linattn.experiments import Grid, Simulation, Spec
+from linattn.data.worlds import ProblemSpec
+from linattn.experiments import Simulation
 from linattn.experiments.checks import Column, worst
-from linattn.experiments.specs import distinct
+from linattn.experiments.specs import HETEROGENEOUS, SMALL, WORLDS, RegimeSpec, distinct, regimes
 from linattn.experiments.tables import reference_variables
 from linattn.federated.settings import check_settings
 
@@ -34,20 +34,15 @@ FACTORS = tuple(2.0**k for k in range(-2, 4))
 """Of the step size, for the noise floor."""
 SHRINKING = tuple(2.0**-k for k in range(8))
 """Of the step size, for the bias of unequal work."""
-Setting = dict[str, Any]
 
 
-class NoiseSpec(Spec):
-    """A regime (η, E, horizon τ_R = ηER) under several participations and batch sizes.
+class NoiseSpec(RegimeSpec):
+    """A regime under several participations and batch sizes.
 
     A batch size of at least `sequences_per_client` is the full batch.
     """
 
-    problem: ProblemSpec = ProblemSpec(value_heterogeneity=0.75, covariate_heterogeneity=0.3)
-    initial: InitialSpec = InitialSpec()
-    local_lr: Positive = 0.02
-    local_steps: Count = 11
-    horizon: Positive = 60.0
+    problem: ProblemSpec = HETEROGENEOUS
     participation: tuple[Fraction, ...] = (1.0, 0.5, 0.25, 0.125)
     batch_sizes: tuple[Count, ...] = (64, 8)
     num_draws: Annotated[int, Meta(ge=2)] = 16
@@ -58,30 +53,20 @@ class NoiseSpec(Spec):
         distinct("participation", self.participation)
         distinct("batch_sizes", self.batch_sizes)
 
-    @property
-    def rounds(self) -> int:
-        """R = τ_R/(ηE), rounded."""
-        return max(1, round(self.horizon / (self.local_lr * self.local_steps)))
-
-    def lengths(self) -> list[int]:
+    def lengths(self) -> tuple[int, ...]:
         """Warm-up lengths from 0 to R, evenly in their square roots."""
         spaced = np.linspace(0.0, np.sqrt(self.rounds), self.num_lengths) ** 2
-        return sorted({round(t) for t in spaced})
+        return tuple(sorted({round(t) for t in spaced}))
 
-    def setting(self, participation: float, batch_size: int) -> Setting:
-        """What is drawn."""
+    def draws(self, participation: float, batch_size: int) -> dict[str, Any]:
+        """Participation and batch, as functions take them."""
         whole = batch_size >= self.problem.sequences_per_client
         return {"participation": participation, "batch_size": None if whole else batch_size}
 
-    def work(self) -> dict[str, Any]:
-        """E and η."""
-        return {"local_steps": self.local_steps, "local_lr": self.local_lr}
-
     def cost(self) -> float:
-        """Gradient steps of all draws, times the data."""
+        """That of all draws."""
         draws = len(self.participation) * len(self.batch_sizes) * self.num_draws
-        data = self.problem.num_clients * self.problem.sequences_per_client
-        return float(self.rounds * self.local_steps * draws * data * self.problem.dim**2)
+        return super().cost() * draws
 
 
 def run(spec: NoiseSpec) -> xr.Dataset:
@@ -100,13 +85,12 @@ def run(spec: NoiseSpec) -> xr.Dataset:
     """
     import xarray as xr
 
-    problem = spec.problem.make(spec.seed)
-    params = spec.initial.make(problem, spec.seed)
+    problem, params = spec.prepared()
     found = la.reference_value(problem, like=params, num_starts=spec.num_starts, seed=spec.seed)
     held = _Warmups(spec, problem, params, found.value)
     shape = (len(spec.participation), len(spec.batch_sizes))
     cells = [
-        held.cell(spec.setting(share, size))
+        held.cell(spec.draws(share, size))
         for share in spec.participation
         for size in spec.batch_sizes
     ]
@@ -124,7 +108,7 @@ def run(spec: NoiseSpec) -> xr.Dataset:
     coordinates = {
         "participation": list(spec.participation),
         "batch_size": list(spec.batch_sizes),
-        "warmup": spec.lengths(),
+        "warmup": list(spec.lengths()),
         "step": [factor * spec.local_lr for factor in FACTORS],
         "small_step": [factor * spec.local_lr for factor in SHRINKING],
     }
@@ -149,11 +133,11 @@ class _Warmups:
         """F(B_T, V_R) with full participation and full batches, (L,)."""
         return np.asarray(self._everybody["objective"].values)
 
-    def _draws(self, setting: Setting) -> list[list[la.Params]]:
-        settings = check_settings(rounds=self.spec.rounds, **self.spec.work(), **setting)
+    def _draws(self, drawn: dict[str, Any]) -> list[list[la.Params]]:
+        settings = check_settings(rounds=self.spec.rounds, **self.spec.settings(), **drawn)
         return warmup_draws(self.problem, self.params, settings, num_draws=self.spec.num_draws)
 
-    def _table(self, path: list[la.Params], setting: Setting, draw: int) -> xr.Dataset:
+    def _table(self, path: list[la.Params], drawn: dict[str, Any], draw: int) -> xr.Dataset:
         return la.bias_drift(
             self.problem,
             self.params,
@@ -163,13 +147,13 @@ class _Warmups:
             path=path,
             descent=self.descent,
             seed=draw,
-            **self.spec.work(),
-            **setting,
+            **self.spec.settings(),
+            **drawn,
         )
 
-    def cell(self, setting: Setting) -> dict[str, Array]:
+    def cell(self, drawn: dict[str, Any]) -> dict[str, Array]:
         """All quantities of one participation and batch size, each (L,)."""
-        draws = self._draws(setting)
+        draws = self._draws(drawn)
         terms = kernel_terms(
             self.problem,
             [[path[t] for t in self.lengths] for path in draws],
@@ -177,7 +161,7 @@ class _Warmups:
             central=self.central,
             reference=self.reference,
         )
-        tables = [self._table(path, setting, k) for k, path in enumerate(draws)]
+        tables = [self._table(path, drawn, k) for k, path in enumerate(draws)]
         objectives = np.array([table["objective"].values for table in tables])
         count = len(draws)
         errors = objectives.std(axis=0, ddof=1) / np.sqrt(count) if count > 1 else 0.0
@@ -202,7 +186,7 @@ def _floors(spec: NoiseSpec, problem: la.Problem, at: la.Params) -> dict[str, An
     critical = np.empty((2, *shape))
     for i, share in enumerate(spec.participation):
         for j, size in enumerate(spec.batch_sizes):
-            drawn = {"local_steps": spec.local_steps, **spec.setting(share, size)}
+            drawn = {"local_steps": spec.local_steps, **spec.draws(share, size)}
             critical[:, i, j] = critical_steps(problem, at, **drawn)
             for k, factor in enumerate(FACTORS):
                 step = factor * spec.local_lr
@@ -255,55 +239,34 @@ def _ordered(runs: Sequence[xr.Dataset]) -> Verdict:
     return worst("C20 stored", "the second moment breaks first", "upper", columns)
 
 
-TARGET, COVARIATE = "problem.value_heterogeneity", "problem.covariate_heterogeneity"
-WORLDS = ((0.0, 0.3), (0.4, 0.3), (0.75, 0.0), (0.75, 0.3), (1.5, 0.3))
-
-
-def _map(base: NoiseSpec, drifts: Sequence[float], seeds: int) -> list[Grid]:
-    """Every world at one drift number each, batches full, E = 11."""
-    return [
-        Grid(base, {TARGET: [t], COVARIATE: [c], "local_lr": [s / 5.0 for s in drifts],
-                    "seed": range(seeds)})
-        for t, c in WORLDS
-    ]  # fmt: skip
-
+MAIN = [(0.75, 0.3)]
+FIXED = 0.02
+"""Step size of the map, whose drift numbers come from E."""
 
 SIMULATION = Simulation(
     NoiseSpec,
     run,
     presets={
         "paper": [
-            Grid(NoiseSpec(), {"seed": range(10)}),
-            *_map(NoiseSpec(batch_sizes=(64,)), (0.01, 0.025, 0.05, 0.1, 0.2), 10),
+            *regimes(NoiseSpec(batch_sizes=(64, 8, 1)), [(0.02, 11)], seeds=10,
+                     worlds=MAIN),
+            *regimes(NoiseSpec(batch_sizes=(64,), num_draws=8),
+                     [(FIXED, count) for count in (2, 6, 11, 21)], seeds=10, worlds=WORLDS[1:]),
+            *regimes(NoiseSpec(batch_sizes=(64,), num_draws=8), [(FIXED, 1)], seeds=10,
+                     worlds=MAIN),
         ],
-        "quick": [
-            Grid(NoiseSpec(num_draws=4, num_lengths=10, num_starts=4), {"seed": range(2)}),
-        ],
-        "tiny": [
-            Grid(
-                NoiseSpec(
-                    problem=ProblemSpec(
-                        num_clients=3,
-                        sequences_per_client=6,
-                        num_tokens=5,
-                        dim=3,
-                        value_heterogeneity=0.75,
-                        covariate_heterogeneity=0.3,
-                    ),
-                    horizon=2.0,
-                    local_steps=3,
-                    participation=(1.0, 0.5),
-                    batch_sizes=(6, 2),
-                    num_draws=2,
-                    num_lengths=4,
-                    num_starts=2,
-                ),
-                {"seed": range(2)},
-            ),
-        ],
+        "quick": regimes(
+            NoiseSpec(participation=(1.0, 0.5, 0.125), num_draws=4, num_lengths=12, num_starts=4),
+            [(0.04, 11)], worlds=MAIN,
+        ),
+        "tiny": regimes(
+            NoiseSpec(problem=SMALL, horizon=2.0, participation=(1.0, 0.5), batch_sizes=(6, 2),
+                      num_draws=2, num_lengths=4, num_starts=2),
+            [(0.02, 3)], seeds=2, worlds=MAIN,
+        ),
     },
     checks=(_additive, _ordered),
-)
+)  # fmt: skip
 
 
 if __name__ == "__main__":

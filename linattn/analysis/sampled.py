@@ -73,7 +73,7 @@ def warmup_draws(
 
     Notes
     -----
-    Source: the warm-up of section 10. Cost: num_draws runs of R rounds.
+    Source: Sampling, minibatches, unequal work. Cost: num_draws runs of R rounds.
     """
     count, rounds = positive_int("num_draws", num_draws), range(settings.rounds + 1)
     drawn = settings.batch_size is not None or settings.stragglers > 0.0
