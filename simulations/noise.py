@@ -240,20 +240,18 @@ def _ordered(runs: Sequence[xr.Dataset]) -> Verdict:
 
 
 MAIN = [(0.75, 0.3)]
-FIXED = 0.02
-"""Step size of the map, whose drift numbers come from E."""
+OTHERS = [world for world in WORLDS[1:] if world not in MAIN]
+MAP = NoiseSpec(batch_sizes=(64,), num_draws=8)
+"""Drift numbers times worlds, on full batches."""
 
 SIMULATION = Simulation(
     NoiseSpec,
     run,
     presets={
         "paper": [
-            *regimes(NoiseSpec(batch_sizes=(64, 8, 1)), [(0.02, 11)], seeds=10,
-                     worlds=MAIN),
-            *regimes(NoiseSpec(batch_sizes=(64,), num_draws=8),
-                     [(FIXED, count) for count in (2, 6, 11, 21)], seeds=10, worlds=WORLDS[1:]),
-            *regimes(NoiseSpec(batch_sizes=(64,), num_draws=8), [(FIXED, 1)], seeds=10,
-                     worlds=MAIN),
+            *regimes(NoiseSpec(), [(0.02, 11)], seeds=10, worlds=MAIN),
+            *regimes(MAP, [(0.02, 2), (0.02, 6), (0.02, 21), (0.04, 1)], seeds=10, worlds=MAIN),
+            *regimes(MAP, [(0.02, 6), (0.02, 11), (0.02, 21)], seeds=10, worlds=OTHERS),
         ],
         "quick": regimes(
             NoiseSpec(participation=(1.0, 0.5, 0.125), num_draws=4, num_lengths=12, num_starts=4),
