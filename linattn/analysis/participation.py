@@ -138,6 +138,7 @@ def tuned_ends(
     """
     check_fits(problem, params)
     unit = real("unit_step", unit_step, above=0.0)
+    positive_int("rounds", plan.rounds)
     positive_int("num_draws", plan.num_draws, minimum=2)
     positive_int("num_lengths", plan.num_lengths, minimum=2)
     real("participation", plan.participation, above=0.0, maximum=1.0)
@@ -167,8 +168,10 @@ def _beyond(found: dict[int, _Ends]) -> list[int]:
     powers = sorted(found)
     losses = _mean_losses(found)
     best = np.array(powers)[losses.argmin(axis=0)][np.isfinite(losses).any(axis=0)]
+    if not best.size:
+        return [powers[0] - 1]
     ends = ((powers[0] - 1, powers[0]), (powers[-1] + 1, powers[-1]))
-    return [k for k, edge in ends if (best == edge).any() or not best.size]
+    return [k for k, edge in ends if (best == edge).any()]
 
 
 def _chosen(found: dict[int, _Ends], unit: float) -> TunedEnds:
