@@ -2,7 +2,8 @@
 
 Every method is taken at its best step and length of what it can expect: the mean over draws of the
 clients. The choice is made on one half of the draws and measured on the other, both ways round, so
-that a method with noisy ends gains nothing from the noise.
+that a method with noisy ends gains nothing from the noise. Where any draw diverges, or the frozen
+stage is unstable, a step and length are not taken.
 """
 
 from __future__ import annotations
@@ -186,11 +187,14 @@ def _chosen(found: dict[int, _Ends], unit: float) -> TunedEnds:
         moved = np.moveaxis(stacked[name][:, draws], 0, -2)
         return moved.reshape(*moved.shape[:-2], -1)
 
+    diverged = ~np.isfinite(pairs("loss", slice(None))).all(axis=0)
+
     def across(name: str) -> Array:
         """A quantity of all draws, each at the pair that is best for the other half, (D, 3, 4)."""
         parts = []
         for one, other in zip(halves, reversed(halves), strict=True):
-            best = pairs("loss", one).mean(axis=0).argmin(axis=-1)
+            losses = np.where(diverged, INF, pairs("loss", one).mean(axis=0))
+            best = losses.argmin(axis=-1)
             at = np.take_along_axis(pairs(name, other), best[None, ..., None], axis=-1)
             parts.append(at[..., 0])
         return np.concatenate(parts)
@@ -316,6 +320,8 @@ class _Draw:
         if ENDS[end] == "fed_frozen_exact":
             return profile, 0.0, self._score(at, exact=True)
         stage, moments = self.stages[end - 1].at(self.problem, at)
+        if rounds and not (stage.stable if moments is None else moments.stable):
+            return INF, 0.0, np.nan
         noise = 0.0 if moments is None else moments.noise(rounds)
         return loss_after(self.problem, at, stage, rounds) + noise, noise, np.nan
 
