@@ -12,20 +12,17 @@ from pathlib import Path
 import numpy as np
 
 from linattn._typing import Array
-from linattn.analysis.study import bootstrapped
 from linattn.experiments.find import PageLook
 from linattn.experiments.store import Result
 from linattn.report.canvas import Axis, Page, log
 from linattn.report.groups import Group, groups
 from linattn.report.looks import INK, LOOKS, Look
-from linattn.report.words import DIVERGED, bounded, in_words, number
+from linattn.report.words import bounded, in_words, paired
 
 NAME = "participation"
 SIMULATION = "participation"
 BUDGETS = {"rounds": "rounds", "floats": "floats", "multiply_adds": "client work"}
 SHOWN = "multiply_adds"
-LARGE = 2.0 * float(np.log(DIVERGED))
-"""Of the logarithm of a ratio that has no bound."""
 ENDS = {
     "fed_avg": LOOKS["fed_avg"],
     "fed_frozen": LOOKS["fed_frozen"]._replace(label="then frozen rounds, as many clients"),
@@ -64,7 +61,7 @@ def summary(results: Sequence[Result]) -> str:
     lines = [_compared(main, budget) for budget in BUDGETS]
     alone = _ratio(main, SHOWN, "fed_avg", "fed_avg")
     lines.append(
-        f"FedAvg of {_few(main):g} of the clients itself: {_paired(alone)}, of everybody's loss"
+        f"FedAvg of {_few(main):g} of the clients itself: {paired(alone)}, of everybody's loss"
     )
     lines += [
         _compared(group, SHOWN)
@@ -123,20 +120,12 @@ def _ratio(group: Group, budget: str, end: str, other: str) -> Array:
     return bounded(_above(group, budget, end, _few(group)) / _above(group, budget, other, 1.0))
 
 
-def _paired(ratio: Array) -> str:
-    """Median ratio with the interval of the bootstrap, and in how many seeds it is below 1."""
-    low, high = (bounded(np.exp(end)) for end in bootstrapped(np.minimum(np.log(ratio), LARGE)))
-    below = int((ratio < 1.0).sum())
-    ends = "" if ratio.size == 1 else f" [{number(low)}, {number(high)}]"
-    return f"{number(float(np.median(ratio)))}{ends}, below 1 in {below} of {ratio.size}"
-
-
 def _compared(group: Group, budget: str) -> str:
     first, kernel = (_ratio(group, budget, "fed_frozen_exact", other) for other in AGAINST)
     return (
         f"{_named(group)}, equal {BUDGETS[budget]}, warm-up with {_few(group):g} of the clients "
-        f"and one exact value round: {_paired(first)}, of the loss of FedAvg of everybody; "
-        f"{_paired(kernel)}, of everybody with that round"
+        f"and one exact value round: {paired(first)}, of the loss of FedAvg of everybody; "
+        f"{paired(kernel)}, of everybody with that round"
     )
 
 
