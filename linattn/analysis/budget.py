@@ -94,13 +94,15 @@ class TwoStageCost:
         self.shape = params.layout.shapes["value"]
         work = problem.oracle(params).gradient_work
         self._work = [work(frozenset(params.layout.names)), work(frozenset({"value"}))]
+        self._drawn: dict[float, list[IntArray]] = {}
 
     def _participants(self, stage: int, rounds: int) -> IntArray:
-        clients = self.problem.num_clients
-        drawn = [
-            choose_participants(clients, self.shares[stage], self.seed, t) for t in range(rounds)
+        share, clients = self.shares[stage], self.problem.num_clients
+        drawn = self._drawn.setdefault(share, [])
+        drawn += [
+            choose_participants(clients, share, self.seed, t) for t in range(len(drawn), rounds)
         ]
-        return np.stack(drawn) if drawn else np.zeros((0, 1), dtype=np.int64)
+        return np.stack(drawn[:rounds]) if rounds else np.zeros((0, 1), dtype=np.int64)
 
     def _client_work(self, stage: int) -> Array:
         """Multiply-adds of E gradients of every client, (C,)."""

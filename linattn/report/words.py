@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from linattn._typing import Array
+from linattn.analysis.study import bootstrapped
 
 T = TypeVar("T")
 QUANTILES = (0.1, 0.9)
@@ -17,6 +18,8 @@ SHARE = 0.9
 """Share of seeds in which a claim must hold, the upper end of the bands."""
 HUGE = 1e300
 DIVERGED = 1e30
+LARGE = 2.0 * float(np.log(DIVERGED))
+"""Of the logarithm of a ratio without bound."""
 ROUNDING = 1e-9
 
 
@@ -56,6 +59,25 @@ def in_words(values: ArrayLike, *, digits: int = 3, percent: bool = False) -> st
     first, *ends = (number(edge, digits) for edge in (middle, low, high))
     alone = array.size == 1 or ends[0] == ends[1]
     return f"{first}{unit}" if alone else f"{first}{unit} ({ends[0]} to {ends[1]}{unit})"
+
+
+def paired(ratios: ArrayLike) -> str:
+    """Return the median of paired ratios with its bootstrap interval, and how many are below 1.
+
+    +inf and unknown ratios are worse than anything.
+
+    Examples
+    --------
+    >>> paired([0.5, 0.5, 0.5]), paired([2.0])
+    ('0.5 [0.5, 0.5], below 1 in 3 of 3', '2, below 1 in 0 of 1')
+    """
+    array = bounded(np.atleast_1d(np.asarray(ratios, dtype=float)))
+    with np.errstate(divide="ignore"):
+        logs = np.clip(np.log(array), -LARGE, LARGE)
+    ends = ", ".join(number(float(bounded(np.exp(end)))) for end in bootstrapped(logs))
+    interval = f" [{ends}]" if array.size > 1 else ""
+    below = int((array < 1.0).sum())
+    return f"{number(float(np.median(array)))}{interval}, below 1 in {below} of {array.size}"
 
 
 def number(value: float, digits: int = 3) -> str:

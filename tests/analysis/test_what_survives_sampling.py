@@ -5,6 +5,10 @@ or *not*, by an instance that breaks it.
 """
 
 import dataclasses
+import re
+from itertools import combinations
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -115,6 +119,23 @@ def test_c21_is_pathwise_under_unequal_work():
     run = la.run(la.fed_frozen(warmup_rounds=0), problem, params, rounds=6, **options)
     stage = la.frozen_stage(problem, params, **options)
     assert relative_error(run.params.value, stage.after(6)) < 1e-12
+    # Sampled without bias, the mean is C21 to the bit, and single runs are elsewhere.
+    random = {"participation": 0.5, "sampling": "weighted"}
+    assert np.array_equal(
+        la.frozen_moments(problem, params, **options, **random).mean(6), stage.after(6)
+    )
+    drawn = la.run(la.fed_frozen(warmup_rounds=0), problem, params, rounds=6, **options, **random)
+    assert relative_error(drawn.params.value, stage.after(6)) > 1e-2
+
+
+def test_c24_is_pathwise_under_unequal_work():
+    problem, params, step = uneven()
+    options = {"rounds": 6, "local_steps": STEPS, "local_lr": step}
+    run = la.run(la.fed_avg(), problem, params, record_params=True, **options)
+    for more in ({"tolerance": 0.0}, {"passes": 6}):  # each pass has one more round right
+        predicted = la.predict_run(problem, params, check_chaos=False, **options, **more)
+        for one, other in zip(predicted.path, run.path, strict=True):
+            assert relative_error(one.flat, other.flat) < 1e-12
 
 
 # ------------------------------------------------------------------------ in expectation
@@ -135,6 +156,30 @@ def test_c7_and_c8_are_those_of_the_mean(random):
     assert np.array_equal(moments.stage.bias, stage.bias)
     run = la.run(la.fed_frozen(warmup_rounds=0), problem, params, rounds=5, **options, **random)
     assert relative_error(run.params.value, stage.after(5)) > 1e-2
+
+
+def test_a_round_is_its_impulse_in_expectation_over_clients():
+    """Mean over all subsets: the round of everybody with E[w_i], from the same point."""
+    problem, params, step = uneven()
+    options = {"rounds": 1, "local_steps": 3, "local_lr": 4 * step}
+    subsets = list(combinations(range(4), 2))
+    ends = [
+        la.run(la.fed_avg(), pair_of(problem, pair), params, **options).params.flat
+        for pair in subsets
+    ]
+    weights = np.zeros(4)
+    for pair in subsets:
+        weights[list(pair)] += WEIGHTS[list(pair)] / WEIGHTS[list(pair)].sum() / len(subsets)
+    applied = dataclasses.replace(problem, weights=weights)
+    predicted = la.predict_run(applied, params, tolerance=0.0, check_chaos=False, **options)
+    assert relative_error(np.mean(ends, axis=0), predicted.path[1].flat) < 1e-13
+    assert min(relative_error(end, predicted.path[1].flat) for end in ends) > 1e-2
+
+
+def pair_of(problem, clients):
+    """Some clients with their weights rescaled."""
+    chosen = WEIGHTS[list(clients)]
+    return dataclasses.replace(problem.subset(list(clients)), weights=chosen / chosen.sum())
 
 
 @pytest.mark.parametrize("name", ["sampling", "minibatches", "all"])
@@ -224,3 +269,86 @@ def test_the_fixed_point_of_control_variates(name, stays):
     moved = np.linalg.norm(run.params.flat - at.flat) / np.linalg.norm(at.flat)
     assert (moved < 1e-13) == stays
     assert stays or moved > 1e-3
+
+
+def test_a_round_is_not_its_impulse_in_expectation_over_minibatches():
+    """Two steps on all pairs of batches: exact at the first step, of the order of η² after it."""
+    problem, params, _ = uneven()
+    oracle = problem.subset([0]).oracle(params)
+    batches = [np.array(pair) for pair in combinations(range(5), 2)]
+
+    def mean_over_batches(flat):
+        return np.mean([oracle.gradient(0, flat, batch) for batch in batches], axis=0)
+
+    apart = []
+    for step in (1e-3, 5e-4):
+        full = params.flat - step * oracle.gradient(0, params.flat)
+        first = [params.flat - step * oracle.gradient(0, params.flat, b) for b in batches]
+        assert relative_error(np.mean(first, axis=0), full) < 1e-13
+        second = np.mean([flat - step * mean_over_batches(flat) for flat in first], axis=0)
+        apart.append(np.linalg.norm(second - (full - step * oracle.gradient(0, full))))
+    assert apart[0] > 1e-10
+    assert 6.0 < apart[0] / apart[1] < 10.0  # η³: the second derivative of ∇F, twice a scatter of η
+
+
+@pytest.mark.parametrize("name", ["sampling", "minibatches"])
+def test_c23_and_c24_are_not_those_of_draws(name):
+    """Their path is that of everybody on full batches; draws scatter, and their mean is shifted."""
+    problem, params, step = case("merged", 3)
+    options = {"rounds": 12, "local_lr": step}
+    drawn = RANDOM[name] | options
+    predicted = la.predict_run(
+        problem, params, local_steps=3, tolerance=0.0, check_chaos=False, **options
+    )
+    ends = np.array([
+        la.run(la.fed_avg(), problem, params, metrics=(), **(drawn | {"seed": seed})).params.flat
+        for seed in range(200)
+    ])  # fmt: skip
+    there = predicted.path[-1].flat
+    mean, error = ends.mean(axis=0), ends.std(axis=0, ddof=1) / np.sqrt(200)
+    assert min(relative_error(end, there) for end in ends) > 1e-3
+    # Unshifted standardized means have mean square 1, and if all were one, a spread of 2^½.
+    assert np.mean(((mean - there) / error) ** 2) > 1 + 4 * np.sqrt(2)
+
+
+# ------------------------------------------------------------------------ the table
+
+
+class Entry(NamedTuple):
+    """A row of the table of paper_notes.md."""
+
+    statement: str
+    verdicts: tuple[str, ...]
+    instances: tuple[str, ...]
+
+
+TABLE = "| statement | sampling of clients | minibatches | unequal work, stragglers | instance |"
+WORDS = ("pathwise", "in expectation", "not", "outside", "refused", "for the mean", "as C21")
+CLAIMS = {f"C{k}" for k in range(1, 25)} - {"C17", "C18"} | {"C4f", "C3f"}
+
+
+def entries():
+    text = (Path(__file__).parents[2] / "paper_notes.md").read_text(encoding="utf-8")
+    lines = text[text.index(TABLE) :].split("\n\n")[0].splitlines()[2:]
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+    return [Entry(r[0], tuple(r[1:4]), tuple(re.findall(r"`([^`]+)`", r[4]))) for r in rows]
+
+
+@pytest.mark.parametrize("entry", entries(), ids=lambda entry: entry.statement)
+def test_every_row_has_a_verdict_and_an_instance(entry):
+    """Instances are tests, here or where the row says; statements about points need none."""
+    assert all(v.startswith(WORDS) for v in entry.verdicts)
+    if set(entry.verdicts) != {"outside"}:
+        assert entry.instances
+    for name in entry.instances:
+        file, _, test = name.rpartition("::") if "::" in name else ("", "", name)
+        held = Path(__file__).parents[2] / file if file else Path(__file__)
+        if name.endswith(".py"):
+            assert (Path(__file__).parents[2] / name).exists()
+        else:
+            assert f"\ndef {test}(" in held.read_text(encoding="utf-8"), name
+
+
+def test_every_claim_is_in_the_table():
+    told = re.findall(r"\bC\d+f?", " ".join(entry.statement for entry in entries()))
+    assert set(told) >= CLAIMS

@@ -1,0 +1,94 @@
+"""How large a step sampled averaging of the value block bears: in the mean, and in its square."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from math import sqrt
+from typing import NamedTuple
+
+from linattn._settings import LocalSteps
+from linattn.theory.moments import FrozenMoments, frozen_moments
+from linattn.types import Params, Problem
+
+PRECISION = 1e-4
+
+
+class CriticalSteps(NamedTuple):
+    """Step sizes from which on rounds at a frozen kernel diverge, 1/curvature.
+
+    Attributes
+    ----------
+    mean : float
+        E[V] does not settle: ρ(M̂) ≥ 1.
+    second_moment : float
+        E‖V‖² does not settle: at most the step of the mean.
+    """
+
+    mean: float
+    second_moment: float
+
+
+def critical_steps(
+    problem: Problem,
+    params: Params,
+    *,
+    local_steps: LocalSteps,
+    participation: float = 1.0,
+    batch_size: int | None = None,
+    sampling: str = "uniform",
+) -> CriticalSteps:
+    """Return the smallest unstable steps of sampled averaging of the value block, to 1e-4 relative.
+
+    Found by doubling and halving from 1/max λ_max(A_i), then by bisection, so an island of
+    instability narrower than a factor of two below the result would be missed.
+
+    Parameters
+    ----------
+    problem : Problem
+    params : Params
+        Kernel B.
+    local_steps, participation, batch_size, sampling
+        As in `run`.
+
+    Raises
+    ------
+    ValueError
+        As `frozen_moments`.
+
+    Notes
+    -----
+    Source: C7, C20. Cost: about 20 times `frozen_moments`.
+    """
+
+    def moments(step: float) -> FrozenMoments:
+        return frozen_moments(
+            problem,
+            params,
+            local_steps=local_steps,
+            local_lr=step,
+            participation=participation,
+            batch_size=batch_size,
+            sampling=sampling,
+        )
+
+    stage = moments(1.0).stage
+    first = 1.0 / float(stage.largest_step_curvature)
+    return CriticalSteps(
+        _boundary(lambda step: replace(stage, local_lr=step).stable, first),
+        _boundary(lambda step: moments(step).stable, first),
+    )
+
+
+def _boundary(stable: Callable[[float], bool], first: float) -> float:
+    """The smallest step found where `stable` turns false."""
+    high = 2.0 * first
+    while stable(high):
+        high *= 2.0
+    low = 0.5 * high
+    while not stable(low):
+        low, high = 0.5 * low, low
+    while high > (1.0 + PRECISION) * low:
+        middle = sqrt(low * high)
+        low, high = (middle, high) if stable(middle) else (low, middle)
+    return high
