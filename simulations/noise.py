@@ -193,12 +193,12 @@ def _floors(spec: NoiseSpec, problem: la.Problem, at: la.Params) -> dict[str, An
                 floors[:, i, j, k] = la.frozen_moments(
                     problem, at, local_lr=step, **drawn
                 ).floor_parts
-    cells, step = ("participation", "batch_size"), {"units": "1/curvature"}
+    cells, inverse = ("participation", "batch_size"), {"units": "1/curvature"}
     return {
         "floor_bias": ((*cells, "step"), floors[0], {"units": "loss"}),
         "floor_noise": ((*cells, "step"), floors[1], {"units": "loss"}),
-        "critical_mean": (cells, critical[0], step),
-        "critical_second_moment": (cells, critical[1], step),
+        "critical_mean": (cells, critical[0], inverse),
+        "critical_second_moment": (cells, critical[1], inverse),
     }
 
 

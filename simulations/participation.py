@@ -31,6 +31,7 @@ from linattn.experiments.specs import (
     distinct,
 )
 from linattn.experiments.tables import single
+from linattn.types import single_layer
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -94,11 +95,11 @@ def run(spec: ParticipationSpec) -> xr.Dataset:
     import xarray as xr
 
     world = spec.world()
-    clients = world.problem.num_clients
+    problem, clients = single_layer(world.problem), world.problem.num_clients
     evaluate = None if world.tests is None else lambda at: world.share_right([at] * clients)
     found = [
         tuned_ends(
-            world.problem,
+            problem,
             world.params,
             Plan(spec.rounds, spec.local_steps, share, spec.num_draws, spec.num_lengths),
             unit_step=world.local_lr,
@@ -120,8 +121,8 @@ def run(spec: ParticipationSpec) -> xr.Dataset:
 def _reference(spec: ParticipationSpec, world: World) -> float:
     if spec.data != "synthetic":
         return float("nan")
-    return la.reference_value(world.problem, like=world.params, num_starts=spec.num_starts,
-                              seed=spec.seed).value  # fmt: skip
+    problem, more = single_layer(world.problem), {"num_starts": spec.num_starts, "seed": spec.seed}
+    return la.reference_value(problem, like=world.params, **more).value
 
 
 def _above_profile(runs: Sequence[xr.Dataset]) -> Verdict:
