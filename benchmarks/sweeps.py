@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 import linattn as la
+from linattn.data.worlds import InitialSpec
 from linattn.experiments import compute_tasks
 from linattn.experiments.find import find_script, load_simulation
 
@@ -41,11 +42,16 @@ def time_sweep(specs: list[Any], workers: int) -> dict[str, float]:
 
 def plain_runs(specs: list[Any]) -> list[tuple[Any, int, int]]:
     """Every (spec, local steps, warm-up length): one run each of a plain script."""
-    return [(s, e, t) for s in specs for e in s.local_steps for t in s.lengths()]
+    return [(s, s.local_steps, t) for s in specs for t in s.lengths()]
+
+
+def sampled(spec: Any) -> bool:
+    """Whether clients or sequences are drawn, which the plain script does not."""
+    return spec.participation < 1.0 or spec.batch_size is not None
 
 
 def time_plain(runs: list[tuple[Any, int, int]], share: float, budget: float) -> dict[str, Any]:
-    """Time a random share of the runs and extrapolate by the number of local steps.
+    """Time a random share of the runs and extrapolate by the number of gradient steps.
 
     A run of R rounds and E local steps costs R·E gradient evaluations whatever the warm-up length,
     up to the kernel's part of a frozen gradient, so runs are stratified by E. Long runs are timed
@@ -54,7 +60,7 @@ def time_plain(runs: list[tuple[Any, int, int]], share: float, budget: float) ->
     import plain_torch
 
     rng = np.random.default_rng(0)
-    merged = [run for run in runs if run[0].initial.kernel == "merged"]
+    merged = [run for run in runs if run[0].initial == InitialSpec() and not sampled(run[0])]
     count = max(1, round(share * len(runs)))
     sample = [merged[i] for i in rng.choice(len(merged), count, replace=False)]
     steps = sum(spec.rounds * e for spec, e, _ in sample)
@@ -68,16 +74,16 @@ def time_plain(runs: list[tuple[Any, int, int]], share: float, budget: float) ->
             ridges=(spec.problem.value_ridge, spec.problem.kernel_ridge), step=spec.local_lr,
             local_steps=e, rounds=rounds, warmup=round(warmup * rounds / spec.rounds),
         )  # fmt: skip
-        rows.append((e, spec.rounds / rounds * (time.perf_counter() - start)))
+        rows.append((e, (time.perf_counter() - start) / (rounds * e)))
     by_steps = {e: float(np.mean([s for k, s in rows if k == e])) for e in {k for k, _ in rows}}
-    per_step = np.mean([s / e for e, s in rows])
-    total = sum(by_steps.get(e, per_step * e) for _, e, _ in runs)
+    usual = float(np.mean([seconds for _, seconds in rows]))
+    total = sum(by_steps.get(e, usual) * spec.rounds * e for spec, e, _ in runs)
     return {
         "sampled": len(sample),
         "runs": len(runs),
         "measured": time.perf_counter() - began,
         "extrapolated": total,
-        "by_local_steps": {str(k): v for k, v in by_steps.items()},
+        "step_by_local_steps": {str(k): v for k, v in by_steps.items()},
     }
 
 
