@@ -25,15 +25,16 @@ SIMULATION = "noise"
 STEP = log("step size η (1/curvature)")
 CAPTION = (
     "{0}, η = {1:g}, E = {2}, {3} clients of which a share takes part in every round; means "
-    "over draws of the warm-up, the frozen stage exact in expectation (C20). Upper row: loss "
-    "above P_ref after both stages, and that of the kernel alone, against warm-up time, full "
-    "batches; dots: batches of {4}. Right, how much of the client drift of all parameters the "
-    "draws undo, at the horizon on full batches; κ is the variance of a sampled mean in units "
-    "of that of one client, and the line holds where clients differ alike in all directions "
-    "(C19). Lower row, at the kernel that is best with everybody: where averaging of the value "
-    "block ends, in its bias and its noise; the step from which on its second moment grows "
-    "without bound, though the mean settles up to the dashed line; bias of work between 1 and "
-    "2E − 1 steps under plain and normalized averaging, and of equal work."
+    "over draws of the warm-up, the frozen stage exact in expectation (C20). Upper row: "
+    "expected loss above P_ref after both stages, and of the kernel alone, against warm-up "
+    "time, in units of the lowest with everybody; lines: full batches, dots: batches of {4}. "
+    "Right, how much of the client drift of all parameters the draws undo, at the horizon on "
+    "full batches; κ is the variance of a sampled mean in units of that of one client, and the "
+    "line holds where clients differ alike in all directions (C19). Lower row, at the kernel "
+    "that is best with everybody: where averaging of the value block ends, in its bias and its "
+    "noise; the step from which on its second moment grows without bound, though the mean "
+    "settles up to the dashed line; bias of work between 1 and 2E − 1 steps under plain and "
+    "normalized averaging, and of equal work."
 )
 UNEQUAL = {
     "plain": LOOKS["fed_avg"]._replace(label="unequal work, plain", marker=""),
@@ -48,7 +49,8 @@ def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
     part = _main(results)
     told = (part.label, *(part.fields[name] for name in PAIR), _clients(part),
             min(part.fields["batch_sizes"]))  # fmt: skip
-    page = Page(NAME, CAPTION.format(*told), summary(results).splitlines())
+    lines = _findings(part)
+    page = Page(NAME, CAPTION.format(*told), lines[:3], lines[3:])
     shares = part.coordinate("participation")
     looks = shaded([f"participation {share:g}" for share in shares], marker=True)
     _curves(page, part, looks)
@@ -60,14 +62,17 @@ def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
 
 
 def summary(results: Sequence[Result]) -> str:
-    """Return what the draws do to kernel and value block, to stability, and unequal work."""
-    part = _main(results)
+    """Return what the draws do to kernel, value block and drift."""
+    return "\n".join(_findings(_main(results))[:3])
+
+
+def _findings(part: Group) -> list[str]:
     shares = part.coordinate("participation")
     kernel, total = _lowest(part, "profile"), _lowest(part, "objective")
     best = shares[kernel.argmin(axis=1)]
     fall = {name: _bias(part, name)[:, -1] / _bias(part, name)[:, 0] for name in UNEQUAL}
     halvings = np.log2(part.coordinate("small_step")[0] / part.coordinate("small_step")[-1])
-    lines = [
+    return [
         f"{part.label}, s = {drift(part):g}, kernel alone at its best length, in units of that "
         f"with everybody: {_each(shares, kernel)}; it ends best at {in_words(best)}",
         f"both stages at their best length, in these units: {_each(shares, total)}",
@@ -77,7 +82,6 @@ def summary(results: Sequence[Result]) -> str:
         f"with {halvings:.0f} halvings of the step the bias floor of unequal work falls to "
         f"{in_words(fall['plain'])} of itself, normalized to {in_words(fall['normalized'])}",
     ]
-    return "\n".join(lines)
 
 
 def _main(results: Sequence[Result]) -> Group:
@@ -114,17 +118,17 @@ def _each(shares: Array, values: Array) -> str:
 
 
 def _curves(page: Page, part: Group, looks: Sequence[Look]) -> None:
-    above = {name: _above(part, name) for name in ("objective", "profile")}
-    least = int(part.coordinate("batch_size").argmin())
-    smaller = {name: excess(part, name)[:, :, least] for name in above}
+    """Losses of every seed in units of the lowest with everybody, lines; small batches as dots."""
     titles = {"objective": "loss after both stages", "profile": "loss of the kernel alone"}
-    low = 0.7 * float(above["profile"].min())
-    for name, values in above.items():
-        panel = page.panel(titles[name], TIME, log("expected loss above P_ref", low=low))
+    least = int(part.coordinate("batch_size").argmin())
+    for name, title in titles.items():
+        values, small = _above(part, name), excess(part, name)[:, :, least]
+        unit = values[:, 0].min(axis=-1)[:, None]
+        low = 0.7 * float(np.median(values / unit[..., None], axis=0).min())
+        panel = page.panel(title, TIME, log("loss / best with everybody (1)", low=low))
         for k, shown in enumerate(looks):
-            panel.curve(shown, time(part), values[:, k], marker="")
-            panel.best(time(part), values[:, k], shown._replace(label="_", line="", marker="*"))
-            dots = np.median(smaller[name][:, k], axis=0)
+            panel.curve(shown, time(part), values[:, k] / unit, marker="")
+            dots = np.median(small[:, k] / unit, axis=0)
             panel.add("points", shown, time(part), dots, label="_", marker=".", weight=0.8)
         panel.rim(time(part), values.max(axis=1))
 

@@ -23,6 +23,7 @@ NAME = "participation"
 SIMULATION = "participation"
 BUDGETS = {"rounds": "rounds", "floats": "floats", "multiply_adds": "client work"}
 SHOWN = "multiply_adds"
+BASE = (0.75, 0.3, 0.0)
 ENDS = {
     "fed_avg": LOOKS["fed_avg"],
     "fed_frozen": LOOKS["fed_frozen"]._replace(label="then frozen rounds, as many clients"),
@@ -36,10 +37,11 @@ AGAINST = {
 CAPTION = (
     "FedAvg with a share of the clients in every round, alone and as warm-up of a second stage "
     "of the value block, each at its best step and length, at the client work of {0} rounds of "
-    "FedAvg of everybody. Left: {1}, loss above P_ref. Middle: digits, Dirichlet split among "
-    "fourteen clients, test accuracy at the smallest training loss. Right: loss of a warm-up "
-    "with {2:g} of the clients and one exact value round of everybody, in units of that of two "
-    "others, by target and covariate heterogeneity and E: medians, 10–90 % of seeds."
+    "FedAvg of everybody. Left: {1}, loss above P_ref in units of that of FedAvg of everybody. "
+    "Middle: digits, Dirichlet split among fourteen clients, test accuracy at the smallest "
+    "training loss. Right: loss of a warm-up with {2:g} of the clients and one exact value "
+    "round of everybody, in units of that of two others, by target and covariate heterogeneity "
+    "and E: medians, 10–90 % of seeds."
 )
 
 
@@ -47,47 +49,56 @@ def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
     """Draw the figure of stored results into `folder`; return its files."""
     main, digits = _main(results), _digits(results)
     told = (main.fields["rounds"], main.label, _few(main))
-    page = Page(NAME, CAPTION.format(*told), summary(results).splitlines(), height=2.6)
+    lines = _findings(results)
+    page = Page(NAME, CAPTION.format(*told), lines[:3], lines[3:], height=2.6)
     _losses(page, main)
     if digits is not None:
         _accuracy(page, digits)
-    _regimes(page, [g for g in groups(results) if g.fields["data"] == "synthetic"])
+    _regimes(page, _synthetic(results))
     return page.save(folder, look)
 
 
 def summary(results: Sequence[Result]) -> str:
-    """Return what few clients do to kernel and value block, at every budget, and on digits."""
+    """Return what few clients and one exact round reach at equal client work, on both worlds."""
+    return "\n".join(_findings(results)[:3])
+
+
+def _findings(results: Sequence[Result]) -> list[str]:
     main, digits = _main(results), _digits(results)
-    lines = [_compared(main, budget) for budget in BUDGETS]
     alone = _ratio(main, SHOWN, "fed_avg", "fed_avg")
-    lines.append(
-        f"FedAvg of {_few(main):g} of the clients itself: {paired(alone)}, of everybody's loss"
-    )
-    lines += [
-        _compared(group, SHOWN)
-        for group in groups(results)
-        if group.fields["data"] == "synthetic" and group.label != main.label
+    others = [g for g in _synthetic(results) if g is not main and g.label != main.label]
+    lost = max(float(1.0 - group.values("interior").mean()) for group in groups(results))
+    return [
+        _compared(main, SHOWN),
+        *([_accuracies(digits)] if digits is not None else []),
+        f"FedAvg of {_few(main):g} of the clients itself: {paired(alone)}, of everybody's loss",
+        *[_compared(main, budget) for budget in BUDGETS if budget != SHOWN],
+        *[_compared(group, SHOWN) for group in others],
+        f"ends whose best step is not inside: {100.0 * lost:.2g} % at most",
     ]
-    if digits is not None:
-        ends = [
-            in_words(100.0 * _at(digits, "score", SHOWN, end, share), percent=False)
-            for end, share in (("fed_avg", 1.0), ("fed_avg", _few(digits)),
-                               ("fed_frozen_exact", _few(digits)))
-        ]  # fmt: skip
-        lines.append(
-            f"digits: accuracy of FedAvg with everybody {ends[0]} %, with {_few(digits):g} of the "
-            f"clients {ends[1]} %, of these with one exact value round {ends[2]} %"
-        )
-    open_ = [float(1.0 - g.values("interior").mean()) for g in groups(results)]
-    lines.append(f"ends whose best step is not inside: {100.0 * max(open_):.2g} % at most")
-    return "\n".join(lines)
+
+
+def _accuracies(digits: Group) -> str:
+    ends = (("fed_avg", 1.0), ("fed_avg", _few(digits)), ("fed_frozen_exact", _few(digits)))
+    told = [in_words(100.0 * _at(digits, "score", SHOWN, end, share)) for end, share in ends]
+    return (
+        f"digits: accuracy of FedAvg with everybody {told[0]} %, with {_few(digits):g} of the "
+        f"clients {told[1]} %, of these with one exact value round {told[2]} %"
+    )
+
+
+def _synthetic(results: Sequence[Result]) -> list[Group]:
+    return [group for group in groups(results) if group.fields["data"] == "synthetic"]
 
 
 def _main(results: Sequence[Result]) -> Group:
-    """The synthetic world of most seeds and participations, E > 1."""
-    found = [g for g in groups(results) if g.fields["data"] == "synthetic"]
-    return max(found, key=lambda g: (g.fields["local_steps"] > 1, g.heterogeneity == (0.75, 0.3, 0),
-                                     -abs(g.fields["local_steps"] - 10)))  # fmt: skip
+    """The base world at E = 10, or what comes nearest to it."""
+
+    def near(group: Group) -> tuple[bool, bool, int]:
+        steps = int(group.fields["local_steps"])
+        return steps > 1, group.heterogeneity == BASE, -abs(steps - 10)
+
+    return max(_synthetic(results), key=near)
 
 
 def _digits(results: Sequence[Result]) -> Group | None:
@@ -140,9 +151,11 @@ def _short(group: Group) -> str:
 
 def _losses(page: Page, main: Group) -> None:
     shares = main.coordinate("participation")
-    panel = page.panel("synthetic, equal client work", _shares(shares), log("loss above P_ref"))
+    unit = _above(main, SHOWN, "fed_avg", 1.0)[:, None]
+    panel = page.panel("synthetic, equal client work", _shares(shares),
+                       log("loss / FedAvg of everybody"))  # fmt: skip
     for end, shown in ENDS.items():
-        panel.curve(shown, shares, _above(main, SHOWN, end))
+        panel.curve(shown, shares, _above(main, SHOWN, end) / unit)
 
 
 def _accuracy(page: Page, digits: Group) -> None:

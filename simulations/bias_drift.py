@@ -18,6 +18,7 @@ import linattn as la
 from linattn._fields import Count, Fraction, Positive
 from linattn.analysis.bias_drift import PARTS
 from linattn.analysis.regret import best_length, has_tradeoff, relative_regret
+from linattn.analysis.stability import boundary
 from linattn.claims import Verdict
 from linattn.data.worlds import InitialSpec
 from linattn.experiments import Grid, Simulation
@@ -156,14 +157,7 @@ def critical_step(stage: la.FrozenStage) -> float:
     At 2/max λ_max(A_i) every client's map contracts, so that is where the search begins; averaging
     can hold several times of it.
     """
-    low = _sufficient(stage)
-    high = 2.0 * low
-    while replace(stage, local_lr=high).stable:
-        low, high = high, 2.0 * high
-    while high > (1.0 + 1e-4) * low:
-        middle = float(np.sqrt(low * high))
-        low, high = (middle, high) if replace(stage, local_lr=middle).stable else (low, middle)
-    return low
+    return boundary(lambda step: replace(stage, local_lr=step).stable, _sufficient(stage))[0]
 
 
 def _decomposition(runs: Sequence[xr.Dataset]) -> Verdict:

@@ -75,13 +75,30 @@ def critical_steps(
     stage = moments(1.0).stage
     first = 1.0 / float(stage.largest_step_curvature)
     return CriticalSteps(
-        _boundary(lambda step: replace(stage, local_lr=step).stable, first),
-        _boundary(lambda step: moments(step).stable, first),
+        boundary(lambda step: replace(stage, local_lr=step).stable, first)[1],
+        boundary(lambda step: moments(step).stable, first)[1],
     )
 
 
-def _boundary(stable: Callable[[float], bool], first: float) -> float:
-    """The smallest step found where `stable` turns false."""
+def boundary(stable: Callable[[float], bool], first: float) -> tuple[float, float]:
+    """Return the largest stable and the smallest unstable step found, to 1e-4 relative.
+
+    Parameters
+    ----------
+    stable : callable (step) -> bool
+    first : float
+        Where doubling begins.
+
+    Notes
+    -----
+    Source: C7, C20. Cost: some 20 calls.
+
+    Examples
+    --------
+    >>> low, high = boundary(lambda step: step < 3.0, 1.0)
+    >>> low < 3.0 <= high < 3.001
+    True
+    """
     high = 2.0 * first
     while stable(high):
         high *= 2.0
@@ -91,4 +108,4 @@ def _boundary(stable: Callable[[float], bool], first: float) -> float:
     while high > (1.0 + PRECISION) * low:
         middle = sqrt(low * high)
         low, high = (middle, high) if stable(middle) else (low, middle)
-    return high
+    return low, high

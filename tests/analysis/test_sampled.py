@@ -146,3 +146,29 @@ def test_sampling_undoes_the_share_kappa_of_the_drift():
     undone = -shifted @ drifted / (drifted @ drifted)
     assert undone == pytest.approx(1.0, abs=0.03)
     assert np.linalg.norm(shifted + drifted) < 0.1 * np.linalg.norm(drifted)
+
+
+# ------------------------------------------------------------------- where it cannot help
+
+
+def test_identical_clients_leave_nothing_to_undo():
+    problem, params, step = case("merged")
+    pooled = la.pool(problem)
+    full, central = plain(pooled, params, step)
+    draws = warmup_draws(pooled, params, settings(step, participation=0.25), num_draws=3)
+    at = [[path[t] for t in LENGTHS] for path in draws]
+    found = kernel_terms(pooled, at, full=full, central=central, reference=0.0)
+    for part in (found.drift, found.shift, found.spread):
+        np.testing.assert_allclose(part, 0.0, atol=1e-12)
+
+
+def test_one_local_step_has_no_drift_and_sampling_only_hurts():
+    problem, params, step = case("merged")
+    one = check_settings(rounds=300, local_steps=1, local_lr=step, participation=0.25)
+    everybody = one._replace(sampling=one.sampling._replace(participation=1.0))
+    (full,) = warmup_draws(problem, params, everybody, num_draws=1)
+    central = la.CentralizedDescent(problem, params, step).at([300])
+    draws = [path[-1:] for path in warmup_draws(problem, params, one, num_draws=16)]
+    found = kernel_terms(problem, draws, full=full[-1:], central=central, reference=0.0)
+    assert abs(found.drift[0]) < 1e-12
+    assert found.shift[0] + found.spread[0] > 4 * found.standard_error[0]

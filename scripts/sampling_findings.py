@@ -1,0 +1,305 @@
+"""What sampling does to kernel and value block: the record of stored runs, and what it says.
+
+    python scripts/sampling_findings.py --results results
+    python scripts/sampling_findings.py
+
+The first writes one row per run and setting of the simulations `noise` and `participation` into
+``docs/record/sampling``; both fill in the part of paper_notes.md between ``<!-- sampling -->`` and
+``<!-- end of sampling -->`` from that record.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from linattn._typing import Array
+from linattn.experiments import load_results
+from linattn.experiments.store import Result
+from linattn.report.words import in_words, paired
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTES = ROOT / "paper_notes.md"
+FOLDER = ROOT / "docs" / "record" / "sampling"
+PART = re.compile(r"(?<=<!-- sampling -->\n).*?(?=<!-- end of sampling -->)", re.S)
+DIGITS = 8
+"""Of a stored number; medians and intervals are told with three."""
+WORLD = ("target", "covariate")
+Row = dict[str, str]
+
+
+# ------------------------------------------------------------------------- the record
+
+
+def _world(result: Result) -> dict[str, Any]:
+    spec = result.spec
+    problem = spec["problem"]
+    return {
+        "target": problem["value_heterogeneity"],
+        "covariate": problem["covariate_heterogeneity"],
+        "local_steps": spec["local_steps"],
+        "seed": spec["seed"],
+    }
+
+
+def noise_rows(result: Result) -> Iterator[dict[str, Any]]:
+    """Losses above P_ref of every participation and batch size, and the critical steps."""
+    data, spec = result.dataset, result.spec
+    for share in data.participation.values:
+        for size in data.batch_size.values:
+            cell = data.sel(participation=share, batch_size=size)
+            kernel, both = (
+                cell[n].values - float(data.reference) for n in ("profile", "objective")
+            )
+            yield _world(result) | {
+                "local_lr": spec["local_lr"],
+                "participation": share,
+                "batch_size": size,
+                "kernel_best": kernel.min(),
+                "kernel_end": kernel[-1],
+                "both_best": both.min(),
+                "undone": cell.undone.values[-1],
+                **{f"{n}_end": cell[n].values[-1] for n in ("drift", "shift", "spread")},
+                "critical_mean": float(cell.critical_mean),
+                "critical_second_moment": float(cell.critical_second_moment),
+            }
+
+
+def participation_rows(result: Result) -> Iterator[dict[str, Any]]:
+    """Losses above P_ref, that itself on digits, and scores of every participation and budget."""
+    data = result.dataset
+    reference = np.nan_to_num(float(data.reference))
+    names = ("participation", "budget", "end")
+    for place in np.ndindex(*(data.sizes[name] for name in names)):
+        at = data.isel(dict(zip(names, place, strict=True)))
+        yield {"data": result.spec["data"]} | _world(result) | {
+            "rounds": result.spec["rounds"],
+            **{name: at[name].item() for name in names},
+            "loss": float(at.loss) - reference,
+            "profile": float(at.profile) - reference,
+            "score": float(at.score),
+            "local_lr": float(at.local_lr),
+            "interior": int(at.interior),
+        }  # fmt: skip
+
+
+RECORDS: dict[str, Callable[[Result], Iterator[dict[str, Any]]]] = {
+    "noise": noise_rows,
+    "participation": participation_rows,
+}
+
+
+def write_record(results: Path) -> None:
+    """Write the rows of all stored runs, and where they come from."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    provenance: dict[str, Any] = {}
+    for name, rows_of in RECORDS.items():
+        found = load_results(results, name)
+        rows = [row for result in found for row in rows_of(result)]
+        with open(FOLDER / f"{name}.csv", "w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows({k: _short(v) for k, v in row.items()} for row in rows)
+        versions = {json.dumps(r.provenance["versions"], sort_keys=True) for r in found}
+        provenance[name] = {"runs": len(found), "versions": [json.loads(v) for v in versions]}
+    text = json.dumps(provenance, indent=1, sort_keys=True) + "\n"
+    (FOLDER / "provenance.json").write_text(text, encoding="utf-8")
+
+
+def _short(value: Any) -> Any:
+    return f"{value:.{DIGITS}g}" if isinstance(value, (float, np.floating)) else value
+
+
+def record(name: str) -> list[Row]:
+    """Return the rows of a record."""
+    text = (FOLDER / f"{name}.csv").read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines()))
+
+
+# ---------------------------------------------------------------------- what it says
+
+
+def grouped(rows: Iterable[Row], *names: str) -> list[tuple[tuple[str, ...], list[Row]]]:
+    """Return rows that agree in some columns, in the order of their numbers."""
+
+    def key(row: Row) -> tuple[str, ...]:
+        return tuple(row[name] for name in names)
+
+    held = sorted(rows, key=lambda row: [float(row[name]) for name in names])
+    return [(values, list(part)) for values, part in groupby(held, key)]
+
+
+def column(rows: Iterable[Row], name: str, **where: str) -> Array:
+    """Return a column by seed, of rows with some entries."""
+    kept = [row for row in rows if all(row[k] == v for k, v in where.items())]
+    return np.array([float(r[name]) for r in sorted(kept, key=lambda r: int(r["seed"]))])
+
+
+def kernel_table(rows: list[Row]) -> list[str]:
+    """The kernel with part of the clients in units of that with everybody, full batches."""
+    whole = max((row["batch_size"] for row in rows), key=float)
+    rows = [row for row in rows if row["batch_size"] == whole]
+    lines = [
+        "| target, covariate | s | participation | kernel at its best length | kernel at the "
+        "horizon | both stages | drift undone |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for (target, covariate, step, count), part in grouped(rows, *WORLD, "local_lr", "local_steps"):
+        s = 0.5 * float(step) * (int(count) - 1)
+        for (share,), held in grouped(part, "participation")[-2::-1]:
+            cells = [
+                paired(column(held, name) / column(part, name, participation="1"))
+                for name in ("kernel_best", "kernel_end", "both_best")
+            ]
+            undone = in_words(column(held, "undone")) if s else ""
+            lines.append(f"| {target}, {covariate} | {s:g} | {share} | {' | '.join(cells)} | "
+                         f"{undone} |")  # fmt: skip
+    return lines
+
+
+def best_line(rows: list[Row]) -> str:
+    """The participation with the smallest median kernel loss of every world and drift number."""
+    whole = max((row["batch_size"] for row in rows), key=float)
+    told = []
+    kept = [row for row in rows if row["batch_size"] == whole]
+    for (target, covariate, step, count), part in grouped(kept, *WORLD, "local_lr", "local_steps"):
+        base = {n: column(part, n, participation="1") for n in ("kernel_best", "kernel_end")}
+        best = [
+            min(
+                grouped(part, "participation"),
+                key=lambda item: float(np.median(column(item[1], name) / base[name])),
+            )[0][0]
+            for name in base
+        ]
+        s = 0.5 * float(step) * (int(count) - 1)
+        told.append(f"{best[0]} and {best[1]} ({target}, {covariate}, s = {s:g})")
+    return (
+        "Participation with the best kernel, at its best length and at the horizon: "
+        + "; ".join(told)
+    )
+
+
+def stability_line(rows: list[Row]) -> str:
+    """How much smaller a step the second moment asks for."""
+    ratios = [
+        (share, size, column(part, "critical_second_moment") / column(part, "critical_mean"))
+        for (share, size), part in grouped(rows, "participation", "batch_size")
+    ]
+    told = [f"{in_words(r)} with participation {q} and batches of {b}" for q, b, r in ratios
+            if r.min() < 1.0 - 1e-3]  # fmt: skip
+    return "The step that breaks the second moment, in units of that of the mean: " + "; ".join(
+        told
+    )
+
+
+BUDGETS = {"rounds": "rounds", "floats": "floats", "multiply_adds": "client work"}
+LAST = "multiply_adds"
+BASE = ("0.75", "0.3", "10")
+"""The setting that is told for every budget; others for `LAST`."""
+
+
+def participation_table(rows: list[Row]) -> list[str]:
+    """Few clients and one exact value round against everybody, tuned."""
+    lines = [
+        "| target, covariate | E | participation | equal | of FedAvg of everybody | of everybody "
+        "with an exact round | FedAvg of these clients |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    synthetic = [row for row in rows if row["data"] == "synthetic"]
+    for (*world, count), part in grouped(synthetic, *WORLD, "local_steps"):
+        told = [budget for budget in BUDGETS if (*world, count) == BASE or budget == LAST]
+        for (share,), held in grouped(part, "participation")[-2::-1]:
+            for budget in told:
+                where = f"| {', '.join(world)} | {count} | {share} | {BUDGETS[budget]} |"
+                lines.append(f"{where} {' | '.join(_tuned_cells(part, held, budget))} |")
+    return lines
+
+
+def _tuned_cells(everybody: list[Row], few: list[Row], budget: str) -> list[str]:
+    """Ratios of few clients with an exact round to both ends of everybody, and of FedAvg itself."""
+    ends = ("fed_avg", "fed_frozen_exact")
+    own, exact = (column(few, "loss", budget=budget, end=end) for end in ends)
+    whole, whole_exact = (
+        column(everybody, "loss", budget=budget, end=end, participation="1") for end in ends
+    )
+    return [paired(exact / whole), paired(exact / whole_exact), paired(own / whole)]
+
+
+def digits_lines(rows: list[Row]) -> list[str]:
+    """Test accuracy on digits."""
+    digits = [row for row in rows if row["data"] == "digits"]
+    lines = ["| equal | participation | FedAvg, % | with one exact value round, % |",
+             "|---|---|---|---|"]  # fmt: skip
+    for budget, word in BUDGETS.items():
+        for (share,), held in grouped(digits, "participation")[::-1]:
+            cells = [
+                in_words(100.0 * column(held, "score", budget=budget, end=end))
+                for end in ("fed_avg", "fed_frozen_exact")
+            ]
+            lines.append(f"| {word} | {share} | {' | '.join(cells)} |")
+    return lines
+
+
+def findings() -> str:
+    """Return what the record says, for the notes."""
+    noise, tuned = record("noise"), record("participation")
+    open_ = sum(row["interior"] == "0" for row in tuned)
+    counts = {name: len({tuple(r[k] for k in keys) for r in rows}) for name, rows, keys in (
+        ("noise", noise, (*WORLD, "local_lr", "local_steps", "seed")),
+        ("tuned", tuned, ("data", *WORLD, "local_steps", "seed")),
+    )}  # fmt: skip
+    return "\n".join(
+        [
+            f"*At one step* (`noise`, {counts['noise']} runs, means over draws). Loss above P_ref "
+            "with part of the clients in units of that with everybody: median, 10–90 % interval of "
+            "its bootstrap over seeds.",
+            "",
+            *kernel_table(noise),
+            "",
+            best_line(noise) + ". " + stability_line(noise) + ".",
+            "",
+            f"*Each at its best step and length* (`participation`, {counts['tuned']} runs; "
+            f"{open_} of {len(tuned)} best steps are not inside what was tried). Loss of a warm-up "
+            "with part of the clients and one exact value round of everybody, at the budget of "
+            "FedAvg of everybody in R rounds.",
+            "",
+            *participation_table(tuned),
+            "",
+            "Digits, Dirichlet .05, fourteen clients, E = 20: test accuracy at the smallest "
+            "training loss.",
+            "",
+            *digits_lines(tuned),
+            "",
+        ]
+    )
+
+
+def write_notes() -> bool:
+    """Fill in the part of the notes; return whether it changed."""
+    text = NOTES.read_text(encoding="utf-8")
+    filled = PART.sub(lambda _: findings(), text)
+    NOTES.write_text(filled, encoding="utf-8")
+    return filled != text
+
+
+def main() -> int:
+    """Write the record, if asked, and the notes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=Path, help="folder of stored results to record")
+    given = parser.parse_args()
+    if given.results is not None:
+        write_record(given.results)
+    print("written" if write_notes() else "as it was")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
