@@ -87,12 +87,12 @@ def run(spec: ClaimsSpec) -> xr.Dataset:
 
 
 def _verdicts(chosen: Sequence[Claim], drawn: Instance) -> list[Verdict]:
-    """Claims on one instance, those about full batches or all clients on its like; runs shared."""
-    alike: dict[tuple[bool, bool], Instance] = {}
+    """Claims on one instance, each as it suits; runs shared."""
+    alike: dict[tuple[object, ...], Instance] = {}
     pairs = []
     for claim in chosen:
-        key = (FULL_BATCHES in claim.needs, FULL_PARTICIPATION in claim.needs)
-        pairs.append((claim, alike.setdefault(key, suited(drawn, claim.needs))))
+        key = (FULL_BATCHES in claim.needs, FULL_PARTICIPATION in claim.needs, claim.suit)
+        pairs.append((claim, alike.setdefault(key, suited(drawn, claim))))
     with shared_runs():
         return [check_instance(claim, instance) for claim, instance in pairs]
 

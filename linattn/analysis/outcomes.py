@@ -176,8 +176,30 @@ def _client_maps(problem: Problem, params: Params, settings: Settings, client: i
     return _joined(parts)
 
 
-def _check_count(problem: Problem, settings: Settings) -> None:
-    """Refuse lists that are too long, from binomial coefficients alone."""
+def count_outcomes(problem: Problem, **settings: Unpack[RunSettings]) -> int:
+    """Return how many outcomes `frozen_outcomes` would list, from binomial coefficients alone.
+
+    Parameters
+    ----------
+    problem : Problem
+    **settings
+        As in `run`.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    Notes
+    -----
+    Source: C20. Cost: the number of subsets of clients, as far as there are few.
+    """
+    checked = check_settings(**settings)
+    check_local_steps(checked.local_steps, problem.num_clients)
+    return _count(problem, checked)
+
+
+def _count(problem: Problem, settings: Settings) -> int:
     clients, draws = problem.num_clients, settings.sampling.draws(problem.num_clients)
     steps = steps_per_client(settings.local_steps, clients).tolist()
     counts = []
@@ -193,10 +215,16 @@ def _check_count(problem: Problem, settings: Settings) -> None:
         tuples = product(range(clients), repeat=draws)
         per_draw = (prod(counts[i] for i in set(s)) for s in tuples)
     total = listed if listed > MAX_OUTCOMES else sum(per_draw)
-    if total**settings.rounds > MAX_OUTCOMES:
+    return int(total**settings.rounds)
+
+
+def _check_count(problem: Problem, settings: Settings) -> None:
+    """Refuse lists that are too long."""
+    single = _count(problem, settings._replace(rounds=1))
+    if single**settings.rounds > MAX_OUTCOMES:
         raise ValueError(
             f"settings must have at most {MAX_OUTCOMES:,} outcomes to list, got "
-            f"{total:,} per round in {settings.rounds} rounds."
+            f"{single:,} per round in {settings.rounds} rounds."
         )
 
 

@@ -6,11 +6,15 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
+from linattn._typing import Array
 from linattn.analysis.descent_steps import DescentSteps, descent_steps
 from linattn.analysis.trajectory import LocalPath, local_paths
 from linattn.claims.record import Instance, shared
 from linattn.federated.method import Method, Plan, RoundContext, train_everything
 from linattn.federated.methods import fed_avg, fed_frozen
+from linattn.federated.rounds import run
 
 Row = tuple[float, float, float]
 """Measured, bound and the sum of |terms| of one step."""
@@ -56,6 +60,13 @@ def warmup_descent(instance: Instance) -> DescentSteps:
     """The same warm-up as inexact descent on P, with its certificate."""
     method, how = instance.method or fed_avg(), settings(instance)
     return descent_steps(instance.problem, instance.params, method=method, **how)
+
+
+def server_path(instance: Instance, **changes: Any) -> Array:
+    """The server's parameters of all rounds, as far as they are finite: (n + 1, D)."""
+    method, how = instance.method or fed_avg(), settings(instance) | changes
+    result = run(method, instance.problem, instance.params, metrics=(), record_params=True, **how)
+    return np.stack([params.flat for params in result.path])
 
 
 @shared

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from linattn._typing import Array
 from linattn.analysis.applicable import FULL_BATCHES, FULL_PARTICIPATION
-from linattn.claims.record import Instance
+from linattn.claims.record import Claim, Instance
 from linattn.data.tokens import problem_from_tokens
 from linattn.objectives.starts import initial_params
 from linattn.objectives.steps import safe_step
@@ -52,21 +51,19 @@ def random_instance(seed: int, index: int) -> Instance:
     )
 
 
-def suited(instance: Instance, needs: Iterable[str]) -> Instance:
-    """Return the instance, without minibatches and sampling where a claim does not speak of them.
+def suited(instance: Instance, claim: Claim) -> Instance:
+    """Return a random instance as a claim can be checked on it.
 
-    Parameters
-    ----------
-    instance : Instance
-    needs : iterable of str
-        Of the claim.
+    Without minibatches and sampling where the claim does not speak of them, and as it suits itself
+    (`Claim.suit`).
     """
     changes: dict[str, Any] = {}
-    if FULL_BATCHES in needs:
+    if FULL_BATCHES in claim.needs:
         changes["batch_size"] = None
-    if FULL_PARTICIPATION in needs:
+    if FULL_PARTICIPATION in claim.needs:
         changes["participation"] = 1.0
-    return instance._replace(**changes)
+    like = instance._replace(**changes)
+    return like if claim.suit is None else claim.suit(like)
 
 
 def _log_uniform(draw: np.random.Generator, low: float, high: float) -> float:

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from linattn._display import facts_html, table_html
-from linattn.claims.record import Claim, Condition, Constant, Measurement
+from linattn.claims.record import (
+    ORDER_SLACK,
+    UNJUDGED,
+    Claim,
+    Condition,
+    Constant,
+    Measurement,
+)
 
 STATUSES = ("holds", "refused", "violated", "reported", "not applicable", "vacuous")
 UNDEFINED_BELOW = 1e-12
@@ -34,7 +41,8 @@ class Verdict:
     tightness : float
         bound/measured for upper bounds, measured/bound for lower ones (1 is tight), NaN where
         undefined; for identities the residual relative to the sum of |terms|; for statistical
-        claims |measured − bound| in standard errors.
+        claims |measured − bound| in standard errors; for orders bound − measured, by how much it
+        falls short.
     unmet : tuple of Condition
         What the claim needs and the instance lacks.
     conditions, constants : tuple
@@ -65,6 +73,8 @@ class Verdict:
             return f"It was not judged; it needs: {lacking}."
         if self.status != "vacuous":
             return ""
+        if self.kind == "order":
+            return "Nothing was fitted: the errors are rounding."
         if np.isinf(self.bound):
             return "Nothing was compared: the bound is infinite."
         return (
@@ -142,7 +152,7 @@ def _verdict(
 
 
 def _status(claim: Claim, m: Measurement) -> str:
-    if claim.kind in ("report", "statistical"):
+    if claim.kind in UNJUDGED:
         return "reported"
     allowed = claim.budget * m.scale
     if abs(m.scale) < VANISHING:
@@ -170,15 +180,19 @@ def _excess(kind: str, m: Measurement) -> float:
         return m.measured - m.bound
     if kind == "lower":
         return m.bound - m.measured
+    if kind == "order":
+        return m.bound - ORDER_SLACK - m.measured
     return abs(m.measured - m.bound) if m.residual is None else m.residual
 
 
 def _tightness(kind: str, m: Measurement) -> float:
+    if kind == "order":
+        return m.bound - m.measured if m.scale > 0.0 else float("nan")
     if kind in ("identity", "statistical"):
         return 0.0 if m.scale == 0.0 else _excess(kind, m) / m.scale
     small = UNDEFINED_BELOW * m.scale
     if kind == "report" or not abs(m.measured) > small or not np.isfinite(m.bound):
         return float("nan")
-    if kind == "upper":
+    if kind in ("upper", "mostly"):
         return m.bound / m.measured
     return m.measured / m.bound if m.bound > 0.0 else float("nan")

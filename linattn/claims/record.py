@@ -20,12 +20,16 @@ from linattn._checks import one_of, real
 from linattn.federated.method import Method
 from linattn.types import Params, Problem
 
-KINDS = ("identity", "upper", "lower", "report", "statistical")
+KINDS = ("identity", "upper", "lower", "order", "mostly", "report", "statistical")
+UNJUDGED = ("mostly", "report", "statistical")
+"""Kinds that one instance says nothing about."""
 PROVENANCES = ("ours", "paper", "recalled")
 # Fixed before any run. Identities that hold by algebra get the first, statements that compare two
 # long computations (many rounds, differences) the second, which is also the most there is.
 ROUNDING_BUDGET = 1e-12
 LONG_BUDGET = 1e-10
+ORDER_SLACK = 0.2
+"""By how much a fitted order may fall short of that of the theory."""
 
 T = TypeVar("T")
 _kept: ContextVar[dict[Any, Any] | None] = ContextVar("kept", default=None)
@@ -156,7 +160,8 @@ class Measurement(NamedTuple):
     Attributes
     ----------
     measured, bound : float
-        What was measured, and the analytical quantity.
+        What was measured, and the analytical quantity; for ``"order"`` claims the fitted order of
+        an error, and the least it should be.
     scale : float
         Sum of the absolute values of the terms, in which the rounding budget is counted; for
         ``"statistical"`` claims the standard error of `measured`.
@@ -182,9 +187,10 @@ class Claim:
         Name in `paper_notes.md`, such as "C3".
     statement : str
         One line.
-    kind : {"identity", "upper", "lower", "report", "statistical"}
-        How measured and bound compare. A report is never judged; a statistical claim is about
-        ensembles and judged over its record (`linattn.claims.tally`).
+    kind : {"identity", "upper", "lower", "order", "mostly", "report", "statistical"}
+        How measured and bound compare. A report is never judged; a statistical claim, about
+        ensembles, and one that holds mostly, an upper bound on 95 % of instances, are judged over
+        their records (`linattn.claims.tally`).
     source : str
         Heading of `paper_notes.md`, or paper.
     measure : (Instance) -> Measurement
@@ -199,6 +205,9 @@ class Claim:
         Rounding budget relative to the scale of a measurement, at most 1e-10.
     share : float
         Share of the instances to check, below 1 for claims that take long.
+    suit : (Instance) -> Instance
+        Makes of a random instance one that can be measured, such as one of fewer clients where all
+        draws are listed; an instance of one's own is never changed.
 
     Raises
     ------
@@ -216,6 +225,7 @@ class Claim:
     provenance: str = "ours"
     budget: float = ROUNDING_BUDGET
     share: float = 1.0
+    suit: Callable[[Instance], Instance] | None = None
 
     def __post_init__(self) -> None:
         one_of("kind", self.kind, KINDS)

@@ -8,6 +8,7 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+from scipy.special import bdtrc
 
 from linattn.claims.judge import STATUSES as STATUSES
 from linattn.claims.judge import Verdict
@@ -17,7 +18,9 @@ JUDGED = ("holds", "violated", "reported")
 # Below this share of its scale a measured quantity says little about a bound.
 RESOLVED = 1e-8
 FALSE_ALARM = 1e-3
-"""Probability that a true statistical claim is called violated by its whole record."""
+"""Probability that a true claim judged over its whole record is called violated by it."""
+MOSTLY = 0.95
+"""Share of instances on which a claim that holds mostly does."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Tally:
         Judged or reported verdicts whose measured quantity is above 1e-8 of its scale.
     tightness : tuple of float
         Of these verdicts where it is defined (residuals for identities, standard errors for
-        statistical claims).
+        statistical claims, shortfalls for orders).
     worst : Verdict or None
         A violated verdict, else the least tight one (largest residual for identities).
     """
@@ -56,10 +59,13 @@ class Tally:
     def status(self) -> str:
         """violated if any is; else holds, reported, or why nothing was judged.
 
-        A statistical claim is judged here, over its record.
+        A statistical claim is judged here, over its record, and so is one that holds mostly: by
+        whether more exceptions than these are likely at their largest share.
         """
         if self.kind == "statistical" and self.tightness:
             return "holds" if max(self.tightness) <= self.allowed_errors else "violated"
+        if self.kind == "mostly" and self.tightness:
+            return "holds" if self.chance_of_exceptions > FALSE_ALARM else "violated"
         for status in ("violated", "holds", "reported", "vacuous", "refused", "not applicable"):
             if self.counts[status]:
                 return status
@@ -69,6 +75,16 @@ class Tally:
     def allowed_errors(self) -> float:
         """Standard errors that the largest of all deviations exceeds by chance once in 1,000."""
         return -NormalDist().inv_cdf(0.5 * FALSE_ALARM / max(1, len(self.tightness)))
+
+    @property
+    def exceptions(self) -> int:
+        """Instances on which an upper bound does not hold."""
+        return sum(t < 1.0 for t in self.tightness)
+
+    @property
+    def chance_of_exceptions(self) -> float:
+        """Probability of at least as many exceptions where 5 % of instances are ones."""
+        return float(bdtrc(self.exceptions - 1, len(self.tightness), 1.0 - MOSTLY))
 
     def quantile(self, share: float) -> float:
         """Quantile of the tightness, NaN if it is defined nowhere."""
@@ -96,7 +112,9 @@ def worst_of(judged: Sequence[Verdict]) -> Verdict | None:
 
 
 def _looseness(verdict: Verdict) -> float:
-    return -np.inf if np.isnan(verdict.tightness) else verdict.tightness
+    if np.isnan(verdict.tightness):
+        return -np.inf
+    return -verdict.tightness if verdict.kind == "mostly" else verdict.tightness
 
 
 def merged(claim: Claim, parts: Iterable[Tally]) -> Tally:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -225,6 +227,43 @@ def _report(draft: Draft, clock: Clock, params: Params, growth: float) -> Predic
     )
 
 
+def iterated(
+    maps: RoundMaps,
+    clock: Clock,
+    start: Array,
+    *,
+    tolerance: float,
+    max_impulses: float = float("inf"),
+) -> Iterator[Draft]:
+    """Yield the centralized path, and the path after every further pass (C23).
+
+    A pass is θ⁺ = Φ(θ) + I(previous path). It ends with a path that is not whole.
+
+    Notes
+    -----
+    Source: C23. Cost: each pass one pass of Φ, and one round of all clients per impulse.
+    """
+    course, zero = Forced(maps, clock), np.zeros((clock.rounds, len(start)))
+    flats, trouble = _finite(maps, start, course.follow(start, 0, zero))
+    draft = Draft(flats, [], [], 0, trouble or Outcome("completed", clock.rounds, ""))
+    yield draft
+    measured = 0
+    while clock.rounds and draft.outcome.status == "completed":
+        along = interpolate(
+            Along(maps, clock, draft.flats),
+            start,
+            tolerance=tolerance,
+            max_impulses=max_impulses - measured,
+        )
+        if along.outcome.status != "completed":
+            yield along._replace(flats=draft.flats[: along.outcome.round + 1])
+            return
+        measured += len(along.nodes) + along.rejected
+        flats, trouble = _finite(maps, start, course.follow(start, 0, _between(along.nodes, clock)))
+        draft = along._replace(flats=flats, outcome=trouble or along.outcome)
+        yield draft
+
+
 def iterate(
     maps: RoundMaps,
     clock: Clock,
@@ -234,29 +273,9 @@ def iterate(
     tolerance: float,
     max_impulses: float = float("inf"),
 ) -> Draft:
-    """Return the path after some passes of θ⁺ = Φ(θ) + I(previous path) (C23).
-
-    Notes
-    -----
-    Source: C23. Cost: each pass one pass of Φ, and one round of all clients per impulse.
-    """
-    course, zero = Forced(maps, clock), np.zeros((clock.rounds, len(start)))
-    flats, trouble = _finite(maps, start, course.follow(start, 0, zero))
-    draft = Draft(flats, [], [], 0, trouble or Outcome("completed", clock.rounds, ""))
-    measured = 0
-    for _ in range(passes if clock.rounds else 0):
-        if draft.outcome.status != "completed":
-            break
-        budget = max_impulses - measured
-        along = interpolate(
-            Along(maps, clock, flats), start, tolerance=tolerance, max_impulses=budget
-        )
-        if along.outcome.status != "completed":
-            return along._replace(flats=flats[: along.outcome.round + 1])
-        measured += len(along.nodes) + along.rejected
-        flats, trouble = _finite(maps, start, course.follow(start, 0, _between(along.nodes, clock)))
-        draft = along._replace(flats=flats, outcome=trouble or along.outcome)
-    return draft
+    """Return the path after some passes of θ⁺ = Φ(θ) + I(previous path) (C23)."""
+    drafts = iterated(maps, clock, start, tolerance=tolerance, max_impulses=max_impulses)
+    return list(islice(drafts, passes + 1))[-1]
 
 
 def _between(nodes: list[Node], clock: Clock) -> Array:

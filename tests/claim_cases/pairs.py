@@ -7,6 +7,7 @@ import numpy as np
 import linattn as la
 from linattn.claims import Instance
 from linattn.claims.instances import random_instance
+from linattn.claims.ours.c24_interpolation import longer
 
 BASE = {"num_clients": 4, "sequences_per_client": 6, "num_tokens": 5, "dim": 3, "num_outputs": 2,
         "value_ridge": 0.05, "kernel_ridge": 0.01, "noise": 0.1}  # fmt: skip
@@ -99,3 +100,20 @@ def unstable():
     """Rounds that expand: V_∞ exists, but rounding alone drives a simulation away from it."""
     fine = Instance(*small(), 3, 30)
     return Pair(with_step(fine, 0.5), with_step(fine, 3.0))
+
+
+def chaotic():
+    """Rounds that amplify a move of the start by 1e-9 some 1e8 times."""
+    wild = longer(random_instance(3, 1))._replace(batch_size=None, participation=1.0)
+    tame = wild._replace(rounds=5)
+    return Pair(tame, with_profile_step(wild, 1.0))
+
+
+def with_profile_step(instance, multiple):
+    """η = multiple / max(L_K, max λ_max(A_i)) at the start."""
+    return instance._replace(local_lr=2.0 * multiple * la.safe_step(*instance[:2]))
+
+
+def unsettled():
+    """A horizon that is short for one, and not for the other."""
+    return Pair(drawn(1, local_steps=2), drawn(0, local_steps=5))

@@ -7,15 +7,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from claim_cases import descent, frozen, profile, published, warmup
+from claim_cases import descent, frozen, impulses, profile, published, sampled, warmup, world
 from claim_cases.build import CLIENTS, TINY
 from claim_cases.pairs import (
     Pair,
     along_eigenvector,
+    chaotic,
     from_the_minimizer,
     one_steep_client,
     same_tokens,
     two_steps,
+    unsettled,
     unstable,
 )
 
@@ -46,6 +48,7 @@ class ClaimCase(NamedTuple):
 
 
 Case, Long = ClaimCase, partial(ClaimCase, long=True)
+New = partial(ClaimCase, recorded=False)
 STIFF = CLIENTS | {"value_ridge": 1.0}
 NOISY = {"batch_size": 2, "participation": 0.6}
 SAMPLED = {"participation": 0.6}
@@ -60,6 +63,14 @@ RELATIVE = "η < 2/(L(1 + ε)) and ε ≤ 1"
 ON_PATH = "ηλ_max(A_i) ≤ 2 on the path"
 CHAIN = "ηL ≤ 1 at every step"
 KHALED = "η ≤ min{1/(4L), 1/(8L(E − 1))}"
+FLAT_A = "cond(A) ≤ 10000"
+AGREE_ETA, AGREE_S = (f"orders at halved {name} agree within 0.1" for name in "ηs")
+TAME = "moves of the start grow at most 10000 times"
+FEW = {"rounds": 1, "local_steps": 2}
+SHORT = {"local_steps": 2}
+LITTLE = {"options": {"num_clients": 2, "dim": 2, "num_outputs": 1, "sequences": (1, 1),
+                      "tokens": (2, 3), "readout": "last"}, "heads": 1}  # fmt: skip
+DRIFTING = {"seed": 8, "rounds": 40, "local_steps": 10, "multiple": 1.0, "options": TINY}
 eigen = partial(partial, along_eigenvector)
 
 CASES: dict[str, ClaimCase] = {
@@ -103,6 +114,32 @@ CASES: dict[str, ClaimCase] = {
                 "μ > 0; moments of the data that fit in memory"),
     "C15 any point": Long(((profile.any_point, {}),), "μ > 0"),
     "C16": Case(((profile.moment, {}), (profile.moment, {"seed": 4}))),  # 4: the most tokens
+    "C17": New(((partial(impulses.modified, share=1.0), {}),
+                (partial(impulses.modified, share=1.0), FACTORED)), AGREE_ETA),
+    "C17 plain": New(((partial(impulses.modified, share=0.0), {}),), AGREE_ETA),
+    "C20": New(((sampled.listed, NOISY | FEW), (sampled.listed, FACTORED | SAMPLED | FEW)),
+               f"H·d + m ≤ 104; at most 20,000 draws to list; {FLAT_A}"),
+    "C20 ensemble": New(((sampled.ensemble, SAMPLED | {"frozen": 0.8}),),
+                        "H·d + m ≤ 104; something is drawn; a second moment that contracts"),
+    "C21": New(((sampled.unequal_rounds, {"frozen": 1.2, "rounds": 3}),),
+               f"ρ(M̂) < 1 with unequal work; {FLAT_A}"),
+    "C21 normalized": New(((sampled.normalized_fixed_point, {"frozen": 0.8}),),
+                          f"ρ(M̂) < 1 of normalized averaging; {FLAT_A}"),
+    "C21 inconsistency": New(
+        ((partial(sampled.limit_of_small_steps, normalized=False), {}),), f"{FLAT_A}; {AGREE_ETA}"),
+    "C21 consistency": New(
+        ((partial(sampled.limit_of_small_steps, normalized=True), {}),), f"{FLAT_A}; {AGREE_ETA}"),
+    "C22": New(((world.loss, {}), (world.loss, {"seed": 3}))),
+    "C22 stationary": New(((world.stationary, {}), (world.stationary, {"seed": 3}))),
+    "C23": New(((impulses.passes, LITTLE | SHORT),), AGREE_S, {AGREE_S: unsettled}),
+    "C24": New(((impulses.every_impulse, {"rounds": 4}), (impulses.every_impulse, FACTORED)),
+               TAME, {TAME: chaotic}),
+    "C24 order": New(((impulses.intervals, LITTLE | SHORT | {"seed": 1}),),
+                     "orders at halved k agree within 0.1"),
+    "C24 estimate": New(((impulses.two_tolerances, LITTLE | {"rounds": 40, "multiple": 1.0}),),
+                        f"{TAME}; a relative error above 1e-08"),
+    "C24 regret": New(((impulses.predicted_length, DRIFTING),),
+                      f"{TAME}; a stake of at least 1e-3"),
     "inexact absolute": Long(((descent.absolute, {"frozen": 0.8}),
                               (descent.absolute, NOISY | {"frozen": 0.8})),
                              MEAN, {MEAN: eigen((0.9, 2.1), **ONE)}),

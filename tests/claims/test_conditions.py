@@ -121,7 +121,12 @@ SLACKS = [
 ]  # fmt: skip
 # Yes or no, or of ridges and data, each with a test of its own.
 OTHERS = {"finite trajectory", "moments of the data that fit in memory", "V_0 apart from V*",
-          "ξ < 1", "μ > 0", "cond(A) ≤ 10000"}  # fmt: skip
+          "ξ < 1", "μ > 0", "cond(A) ≤ 10000",
+          # In test_orders.py, test_draws.py and test_predicted.py.
+          *(f"orders at halved {name} agree within 0.1" for name in "ηsk"),
+          "H·d + m ≤ 104", "at most 20,000 draws to list", "something is drawn",
+          "a second moment that contracts", "moves of the start grow at most 10000 times",
+          "a relative error above 1e-08", "a stake of at least 1e-3"}  # fmt: skip
 
 
 @pytest.mark.parametrize(("claim", "name", "slack", "options"), SLACKS, ids=named(SLACKS))
@@ -153,6 +158,8 @@ LIMITS = {
     "ηλ_max(A) ≤ 1": (lambda case: 1 / case.largest, {}),
     "ηλ_max(A) ≤ 2": (lambda case: 2 / case.largest, {}),
     "ηEλ_max(A) ≤ 1": (lambda case: 1 / (case.instance.local_steps * case.largest), {}),
+    "ρ(M̂) < 1 with unequal work": (lambda case: 2 / case.largest, ONCE),
+    "ρ(M̂) < 1 of normalized averaging": (lambda case: 2 / case.largest, ONCE),
     "ρ(M̂) < 1": (lambda case: 2 / case.largest, ONCE),
     "ρ(M̂) < 1 at B_T": (lambda case: 2 / case.largest, ONCE),
     "ηL ≤ 1 at every step": (per_profile_curvature, ONCE),
@@ -194,7 +201,19 @@ def test_a_client_may_be_too_steep_though_the_mean_is_not():
 @pytest.mark.parametrize(
     ("claim", "name", "ridge"),
     [
-        *[(claim, "cond(A) ≤ 10000", 1e-6) for claim in ("C7", "C8", "average drift")],
+        *[
+            (claim, "cond(A) ≤ 10000", 1e-6)
+            for claim in (
+                "C7",
+                "C8",
+                "C20",
+                "C21",
+                "C21 normalized",
+                "C21 inconsistency",
+                "C21 consistency",
+                "average drift",
+            )
+        ],
         ("Charles–Konečný condition", "k_E ≤ 1e+06", 1e-6),
         ("C1", "terms within floating-point range", 1e-12),  # of every claim
     ],

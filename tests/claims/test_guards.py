@@ -11,9 +11,10 @@ from claim_cases.pairs import drawn, factored, small
 
 import linattn as la
 from linattn.claims import Instance, get_claim
+from linattn.claims.record import UNJUDGED
 from linattn.claims.table import check_all, check_instance
 
-JUDGED = [claim for claim in la.claims() if claim.kind != "report" and claim.id != "C15"]
+JUDGED = [claim for claim in la.claims() if claim.kind not in UNJUDGED and claim.id != "C15"]
 USUAL = [Instance(*start(), 3, 4, 0.02) for start in (small, factored)]
 
 
@@ -22,6 +23,8 @@ NOTHING_LEFT = {
     ("inexact relative", "minibatches"), ("inexact relative", "sampling"),
     # Where one block alone moves, averaging does not mismatch.
     ("C10", "fed_part"),
+    # Too many minibatches to list.
+    ("C20", "minibatches"),
 }  # fmt: skip
 
 
@@ -80,6 +83,8 @@ def test_random_settings_are_never_judged_where_the_claim_does_not_apply():
         if k % 5 == 0:
             at = at._replace(local_lr=at.local_lr * 10.0 ** rng.uniform(-18, 6))
         for claim in JUDGED:
+            if claim.share < 0.1 and k % 8:
+                continue  # long
             found = check_instance(claim, at)
             assert found.status != "violated", found
             if found.status == "holds":

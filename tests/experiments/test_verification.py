@@ -62,9 +62,7 @@ def test_a_run_is_the_verdicts_on_its_instances(tmp_path, inline):
     assert [part.claim for part in parts] == ["C3 bound", "Khaled"]
     for part in parts:
         claim = get_claim(part.claim)
-        alone = [
-            check_instance(claim, suited(random_instance(4, k), claim.needs)) for k in range(3)
-        ]
+        alone = [check_instance(claim, suited(random_instance(4, k), claim)) for k in range(3)]
         assert part == tally(part.claim, alone)
         (found,) = (
             r.dataset.sel(claim=part.claim)

@@ -1,0 +1,89 @@
+"""Fitted orders by hand: what is fitted, where there is nothing to fit, and where no fit counts."""
+
+import numpy as np
+import pytest
+from claim_cases.pairs import small
+
+import linattn as la
+from linattn.claims import Claim, Instance, get_claim
+from linattn.claims.orders import CLEAR, NOISE, Errors, settled, slack_of
+from linattn.claims.table import check_instance
+
+SIZES = [0.4, 0.2, 0.1]
+
+
+def errors(function, scale=1.0):
+    return Errors.of(SIZES, [function(x) for x in SIZES], scale)
+
+
+def judged(found, order):
+    claim = Claim("X", "test", "order", "test", lambda at: found.against(order),
+                  conditions=(settled("agree", lambda at: found),))  # fmt: skip
+    return check_instance(claim, Instance(*small()))
+
+
+def test_powers_have_their_order():
+    found = errors(lambda x: 3.0 * x**2.5)
+    assert found.order == pytest.approx(2.5)
+    assert found.steps == pytest.approx([2.5, 2.5])
+    assert (found.spread, slack_of(found)) == pytest.approx((0.0, 0.1))
+    measured = found.against(2.0)
+    assert measured[:3] == pytest.approx((2.5, 2.0, 2.0))
+    assert measured.constants[-1].value == pytest.approx(3.0 * 0.1**2.5)
+
+
+def test_the_fit_is_by_least_squares():
+    found = Errors.of([4.0, 2.0, 1.0], [8.0, 2.0, 1.0], 1.0)
+    assert found.steps == pytest.approx([2.0, 1.0])
+    assert found.order == pytest.approx(1.5)
+    assert slack_of(found) == pytest.approx(-0.9)
+
+
+@pytest.mark.parametrize(
+    ("function", "order", "status"),
+    [
+        (lambda x: x**3, 3.0, "holds"),
+        (lambda x: x**4, 3.0, "holds"),
+        (lambda x: x**2, 3.0, "violated"),
+        (lambda x: x**2.7, 3.0, "violated"),
+        (lambda x: x**3 + 0.6 * x**4, 3.0, "holds"),  # higher orders, small where they are fitted
+        (lambda x: x**3 + 1e-2 * x, 3.0, "refused"),
+        (lambda x: 1e-16 * x**3, 3.0, "vacuous"),
+        (lambda x: 0.0, 3.0, "vacuous"),
+        (lambda x: np.nan, 3.0, "refused"),
+        (lambda x: np.inf if x > 0.3 else x**3, 3.0, "refused"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_only_orders_that_have_settled_are_judged(function, order, status):
+    assert judged(errors(function), order).status == status
+
+
+def test_an_error_is_one_where_it_is_far_above_its_rounding():
+    limit = CLEAR * NOISE
+    for share, nothing in ((0.99, True), (1.01, False)):
+        assert errors(lambda x, share=share: share * limit * 7.0, scale=7.0).nothing is nothing
+
+
+ORDERS = ("C17", "C17 plain", "C21 inconsistency", "C21 consistency", "C23", "C24 order")
+
+
+def test_the_list_is_that_of_the_table():
+    assert tuple(claim.id for claim in la.claims() if claim.kind == "order") == ORDERS
+
+
+@pytest.mark.parametrize("claim", ORDERS)
+def test_one_local_step_leaves_no_order_to_fit(claim):
+    found = check_instance(get_claim(claim), Instance(*small(), local_steps=1))
+    assert found.status == "vacuous"
+    assert found.reason == "Nothing was fitted: the errors are rounding."
+
+
+@pytest.mark.parametrize("claim", ["C17", "C17 plain", "C23", "C24 order"])
+def test_identical_clients_leave_no_order_to_fit(claim):
+    problem, params = small()
+    same = Instance(la.pool(problem), params, local_steps=4)
+    assert check_instance(get_claim(claim), same).status == "vacuous"
+
+
+UNSETTLED = {"C17": ("C17", 1), "C24 order": ("C24 order", 4)}
