@@ -21,6 +21,7 @@ from linattn.experiments.store import (
     read_manifest,
     read_result,
     scan,
+    set_aside,
 )
 
 
@@ -147,7 +148,7 @@ def _experience(store: Path) -> tuple[dict[str, list[float]], dict[str, list[flo
     for line in _lines(store / TIMINGS):
         name = line["file"].rpartition("-")[0]
         times.setdefault(name, []).append(line["seconds"] / max(line["cost"], 1.0))
-    for path in store.glob("*.nc"):
+    for path in filter(Path.is_file, store.glob("*.nc")):
         sizes.setdefault(path.name.rpartition("-")[0], []).append(float(path.stat().st_size))
     return times, sizes
 
@@ -262,6 +263,8 @@ def merge(sources: Sequence[Path], output: Path) -> str:
     for store in [*([output] if output.is_dir() else []), *sources]:
         for entry in scan(store):
             if entry.state == "damaged":
+                if store == output:
+                    set_aside(entry.path)
                 continue
             held = found.setdefault(entry.path.name, entry.path)
             if held != entry.path and held.read_bytes() != entry.path.read_bytes():

@@ -291,6 +291,8 @@ def _listed(store: Path, entries: Iterable[Entry], preset: str) -> set[str]:
 
 def _intact(path: Path) -> bytes:
     """Return the bytes of a file after comparing them with their checksum."""
+    if not path.is_file():  # a folder, or a pipe or device that would never end
+        raise DamagedError(f"{path} is damaged: it is no file.")
     content = path.read_bytes()
     start = content.find(_MARK) + len(_MARK)
     blanked = content[:start] + _BLANK + content[start + 64 :]
