@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from linattn._checks import refuse_masked
+from linattn._files import replace_file
 from linattn._typing import AnyArray, Array
 from linattn.data.datasets import parse_arrays
 
@@ -86,7 +87,7 @@ def save_dataset(
     arrays |= {f"group_{name}": np.asarray(owner) for name, owner in (groups or {}).items()}
     parse_arrays(arrays, path, "")
     raw = _npz_bytes(arrays)
-    path.write_bytes(raw)
+    replace_file(path, raw)
     return hashlib.sha256(raw).hexdigest()
 
 
