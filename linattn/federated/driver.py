@@ -10,6 +10,7 @@ import numpy as np
 from linattn._settings import check_local_steps, step_at
 from linattn._typing import Array, BoolArray, IntArray
 from linattn.federated.accounting import Traffic
+from linattn.federated.memory import Memory, check_continues, origin_of
 from linattn.federated.method import Cost, Method, Plan, Proposal, RoundContext, average
 from linattn.federated.settings import (
     Settings,
@@ -57,19 +58,6 @@ class Round(NamedTuple):
     memory: Any
 
 
-class Memory(NamedTuple):
-    """What a continued run needs: server and client memories, what clients hold, the freezing."""
-
-    server: Any
-    clients: dict[int, Any]
-    traffic: Traffic
-    freeze_round: int | None
-
-    def restore(self) -> Memory:
-        """Independent copies, so that one memory may start several runs."""
-        return self._replace(clients=dict(self.clients), traffic=self.traffic.copy())
-
-
 class RoundDriver:
     """Iterator over finished rounds; observers decide what to keep.
 
@@ -99,16 +87,24 @@ class RoundDriver:
         self.server: Any = None
         self.clients: dict[int, Any] = {}
         self.freeze_round: int | None = None
-        self._begun = False
         self._masks: dict[frozenset[str], BoolArray] = {}
+        self.round = settings.start_round
         if memory is not None:
-            self.server, self.clients, self.traffic, self.freeze_round = memory.restore()
-            self._begun = True
+            held = check_continues(memory, self.traffic, self._origin)
+            self.server, self.clients, self.traffic, self.freeze_round = held[:4]
+        self._begun = self.server is not None
+        self._before: tuple[Params, Any, int | None] = (params, self.server, self.freeze_round)
+        self._touched: dict[int, tuple[Any, ...]] = {}
 
     @property
     def memory(self) -> Memory:
         """Everything a continued run needs besides parameters and round."""
-        return Memory(self.server, dict(self.clients), self.traffic.copy(), self.freeze_round)
+        clients = dict(self.clients)
+        return Memory(self.server, clients, self.traffic.copy(), self.freeze_round, self._origin)
+
+    @property
+    def _origin(self) -> dict[str, Any]:
+        return origin_of(self.method.name, self.settings, self.round)
 
     @property
     def shares_gradients(self) -> bool:
@@ -128,13 +124,30 @@ class RoundDriver:
             if self.method.server_memory is not None:
                 self.server = self.method.server_memory(context)
 
+    def revert(self, t: int) -> None:
+        """Take back what was done since `mark`, from round t on."""
+        self.round = t
+        self.params, self.server, self.freeze_round = self._before
+        self._begun = self.server is not None
+        self.clients = {i: memory for i, memory in self.clients.items() if i not in self._touched}
+        self.clients |= {i: held[0] for i, held in self._touched.items() if held}
+        self.traffic.revert()
+
+    def mark(self) -> None:
+        """Begin rounds that `revert` can take back."""
+        self.traffic.mark()
+        self._before, self._touched = (self.params, self.server, self.freeze_round), {}
+
     def step(self, t: int) -> Round:
         """Run round t: probe, plan, train, review until accepted, aggregate."""
+        self.mark()
         context = self.context(t)
         self.begin(context)
         bill = np.zeros(3, dtype=np.int64)
         while True:
             for i in context.participants.tolist():
+                held = (self.clients[i],) if i in self.clients else ()
+                self._touched.setdefault(i, held)
                 self._client(context, i)
             context = self.planned(context)
             task = self.task(context)
@@ -152,6 +165,7 @@ class RoundDriver:
             context = self.context(t)  # another plan may ask other clients
         flat = self._aggregate(context, proposal)
         self._publish(t, proposal.plan, flat)
+        self.round = t + 1
         up, down, work = bill.tolist()
         return Round(context, proposal.plan, ends, flat, trace, up, down, work, self.server)
 

@@ -74,8 +74,8 @@ def selective(
     def plan(context: RoundContext, memory: object) -> Plan:
         names = choices(context)
         held = np.stack(context.probes)
-        if not np.isfinite(held).all():  # diverging, which is for the driver to say
-            held = np.zeros_like(held)
+        if not np.isfinite(held).all():
+            raise FloatingPointError("non-finite scores")
         if normalize and held.any():
             held = held / held.mean()
         masks = solve_selection(held, _budgets(budgets, context), consistency=consistency)
