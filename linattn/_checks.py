@@ -63,11 +63,13 @@ def refuse_masked(name: str, value: Any) -> None:
             refuse_masked(name, part)
 
 
-def positive_int(name: str, value: Any, *, minimum: int = 1) -> int:
-    """Return `value` as an int of at least `minimum` (booleans and floats are refused)."""
+def positive_int(name: str, value: Any, *, minimum: int = 1, maximum: int | None = None) -> int:
+    """Return `value` as an int within the limits (booleans and floats are refused)."""
     integral = isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_))
     if not integral or value < minimum:
         raise ValueError(f"{name} must be an integer >= {minimum}, got {value!r}.")
+    if maximum is not None and value > maximum:
+        raise ValueError(f"{name} must be an integer <= {maximum}, got {value!r}.")
     return int(value)
 
 

@@ -14,6 +14,8 @@ from linattn._checks import as_float64, one_of, positive_int, real
 from linattn._typing import Array, IntArray
 
 SCHEMES = ("uniform", "weighted")
+MOST_STEPS = 2**53
+"""Local steps beyond which a float is no integer."""
 
 LocalSteps: TypeAlias = int | Sequence[int] | IntArray
 """E, or E_i of every client."""
@@ -67,8 +69,10 @@ def check_local_steps(local_steps: Any, num_clients: int | None = None) -> int |
         If an entry is not a positive integer, or there is not one for each of `num_clients`.
     """
     if not _is_listing(local_steps):
-        return positive_int("local_steps", local_steps)
-    entries = [positive_int(f"local_steps[{i}]", e) for i, e in enumerate(local_steps)]
+        return positive_int("local_steps", local_steps, maximum=MOST_STEPS)
+    entries = [
+        positive_int(f"local_steps[{i}]", e, maximum=MOST_STEPS) for i, e in enumerate(local_steps)
+    ]
     if not entries or (num_clients is not None and len(entries) != num_clients):
         wanted = "one per client" if num_clients is None else f"{num_clients}, one per client"
         raise ValueError(f"local_steps must have {wanted}, got {len(entries)} entries.")
