@@ -165,7 +165,9 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         except ValueError:
             continue
         if isinstance(held, dict) and {"file", "seconds", "cost"} <= held.keys():
-            yield held
+            number = all(isinstance(held[key], int | float) for key in ("seconds", "cost"))
+            if isinstance(held["file"], str) and number:
+                yield held
 
 
 def _median(values: Sequence[float]) -> float:
@@ -281,10 +283,9 @@ def merge(sources: Sequence[Path], output: Path) -> str:
 
 
 def _merge_manifests(sources: Sequence[Path], target: Path) -> None:
-    folder = target / MANIFESTS
+    folder = open_folder(target / MANIFESTS)
     for source in sources:
         for path in sorted((source / MANIFESTS).glob("*.json")):
             presets = read_manifest(source, path.stem) | read_manifest(target, path.stem)
             kept = {k: v for k, v in presets.items() if all((target / f).exists() for f in v)}
-            folder.mkdir(exist_ok=True)
             write_atomically(folder / path.name, json.dumps(kept, indent=1).encode())

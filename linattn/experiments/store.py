@@ -19,7 +19,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from linattn.experiments.files import write_atomically
+from linattn.experiments.files import open_folder, write_atomically
 from linattn.experiments.find import shipped
 from linattn.experiments.netcdf import RESERVED, storable
 from linattn.experiments.own import file_sha
@@ -237,8 +237,7 @@ def lookup(values: Mapping[str, Any], name: str) -> Any:
 
 def write_manifest(store: Path, name: str, preset: str, tasks: Iterable[Task]) -> None:
     """Remember which runs a complete sweep of a preset asked for, for those who draw it."""
-    folder = store / MANIFESTS
-    folder.mkdir(exist_ok=True)
+    folder = open_folder(store / MANIFESTS)
     presets = read_manifest(store, name)
     presets.pop(preset, None)
     presets[preset] = [task.file for task in tasks]  # the last complete one comes last
