@@ -298,4 +298,4 @@ def test_the_cost_of_a_stage_does_not_grow_with_its_steps(steps):
     mean = np.tensordot(stage.weights, alone, 1).reshape(stage.start.shape)
     assert relative_error(stage.fixed_point, mean) < 1e-15 * steps  # Σ p_i g_i* is zero to rounding
     bound = stage.bias_bound  # stays bounded as E → ∞
-    assert np.linalg.norm(stage.bias) <= bound < 1e3 * np.linalg.norm(stage.bias)
+    assert np.linalg.norm(stage.bias) <= bound < 1e5 * np.linalg.norm(stage.bias)
