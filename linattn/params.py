@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from linattn._checks import as_float64
+from linattn._checks import as_float64, shown
 from linattn._files import replace_file
 from linattn._typing import AnyArray, Array, BoolArray
 
@@ -93,6 +93,19 @@ class Layout:
                 raise ValueError(f"block must be one of {', '.join(self.names)}, got {name!r}.")
             mask[self.slices[name]] = True
         return mask
+
+
+def is_single_layer(layout: Layout) -> bool:
+    """Whether the blocks are those that `Params.merged` or `Params.factored` builds, in order."""
+    value = layout.shapes.get("value", ())
+    if len(value) != 3:
+        return False
+    heads, dim, _ = value
+    last = ("value", value)
+    if "query" not in layout.slices:
+        return layout.blocks == (("kernel", (heads, dim, dim)), last)
+    factor = (heads, dim, layout.shapes["query"][-1])
+    return layout.blocks == (("query", factor), ("key", factor), last)
 
 
 class Params:
@@ -269,10 +282,12 @@ class Params:
         """
         try:
             blocks = _read_blocks(Path(path).read_bytes())
-        except FileNotFoundError:
-            raise
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"path must be a file that is there, got {path}.") from error
         except Exception as error:  # a damaged archive raises about ten kinds
-            raise ValueError(f"path must be an npz written by Params.save, got {path}.") from error
+            raise ValueError(
+                f"path must be an npz written by Params.save, got {shown(str(path))}."
+            ) from error
         if set(blocks) in SINGLE_LAYER:
             order = [n for n in ("kernel", "query", "key", "value") if n in blocks]
             return cls._build({name: blocks[name] for name in order})

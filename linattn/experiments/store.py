@@ -19,6 +19,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from linattn._checks import shown
 from linattn.experiments.files import open_folder, write_atomically
 from linattn.experiments.find import shipped
 from linattn.experiments.netcdf import RESERVED, storable
@@ -207,6 +208,9 @@ def load_results(
     -----
     Cost: every file of the simulation is read, and its checksum compared.
     """
+    for argument, text in (("name", name), ("preset", preset)):
+        if text is not None and not isinstance(text, str):
+            raise TypeError(f"{argument} must be a text, got {shown(text)}.")
     entries = scan(store, name)
     if name is not None and not entries:
         raise ValueError(_no_such(name, Path(store)))
@@ -220,7 +224,7 @@ def load_results(
     kept = []
     for entry in entries:
         if entry.state == "damaged":
-            warnings.warn(f"{entry.path.name} is damaged and left out.", stacklevel=2)
+            warnings.warn(f"{entry.path.name} is damaged and left out.", stacklevel=3)
         current = entry.state == "stored" and entry.provenance["version"] == newest[entry.name]
         if current and _matches(json.loads(entry.spec), where or {}):
             kept.append(entry)
