@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,12 +19,15 @@ from linattn.federated.settings import (
     draw_local_steps,
     draw_participants,
 )
+from linattn.federated.slots import checked
 from linattn.linalg import weighted_sum
 from linattn.oracles.protocol import LocalTask, LocalTrace, Oracle, explicit_steps
 from linattn.oracles.unequal import train_unequal
 from linattn.streams import stream
 from linattn.types import Federation, Params
 
+MOST_REVIEWS = 1000
+"""Proposals of one round that a method may reject."""
 NOBODY = np.zeros(0, dtype=np.int64)
 
 
@@ -76,9 +80,9 @@ class RoundDriver:
         memory: Any = None,
         record: bool = False,
     ) -> None:
-        self.method = method
+        self.method = checked(method, params.layout)
         self.problem = problem
-        self.oracle = oracle if method.oracle is None else method.oracle(oracle)
+        self.oracle = oracle if self.method.oracle is None else self.method.oracle(oracle)
         check_local_steps(settings.local_steps, self.oracle.num_clients)
         self.settings = settings
         self.record = record or method.records_steps
@@ -144,7 +148,12 @@ class RoundDriver:
         context = self.context(t)
         self.begin(context)
         bill = np.zeros(3, dtype=np.int64)
-        while True:
+        for rejected in count():
+            if rejected == MOST_REVIEWS:
+                raise ValueError(
+                    f"review of {self.method.name} must accept a round at last, but has rejected "
+                    f"{rejected} proposals of round {t}."
+                )
             for i in context.participants.tolist():
                 held = (self.clients[i],) if i in self.clients else ()
                 self._touched.setdefault(i, held)
