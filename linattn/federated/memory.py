@@ -38,6 +38,31 @@ class Memory(NamedTuple):
         return self._replace(clients=dict(self.clients), traffic=self.traffic.copy())
 
 
+class ClientMemories(dict[int, Any]):
+    """Memories by client, which can be what they were at the last `mark` again."""
+
+    def __init__(self, held: Mapping[int, Any] = MappingProxyType({})) -> None:
+        super().__init__(held)
+        self.mark()
+
+    def mark(self) -> None:
+        """Begin changes that `revert` can take back."""
+        self._before: dict[int, tuple[Any, ...]] = {}
+
+    def __setitem__(self, client: int, memory: Any) -> None:
+        self._before.setdefault(client, (self[client],) if client in self else ())
+        super().__setitem__(client, memory)
+
+    def revert(self) -> None:
+        """Forget everything since `mark`."""
+        for client, held in self._before.items():
+            if held:
+                super().__setitem__(client, held[0])
+            else:
+                del self[client]
+        self.mark()
+
+
 def origin_of(method: str, settings: Settings, t: int) -> dict[str, Any]:
     """Return what a run must share with the one it continues, at round t.
 

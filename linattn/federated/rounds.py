@@ -10,11 +10,12 @@ import numpy as np
 from linattn._checks import positive_int
 from linattn._settings import LocalSteps, StepSize
 from linattn._threads import one_blas_thread
-from linattn.federated.driver import Round, RoundDriver
+from linattn.federated.driver import RoundDriver
 from linattn.federated.history import ALL_METRICS, EvaluateClients, History, check_metrics
 from linattn.federated.memory import Memory
 from linattn.federated.method import Method
 from linattn.federated.result import Result
+from linattn.federated.round import Round
 from linattn.federated.settings import (
     RunSettings,
     Settings,

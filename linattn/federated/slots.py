@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -52,6 +52,21 @@ def checked(method: Method, layout: Layout) -> Method:
         if getattr(method, name) not in (None, train_everything)
     }
     return replace(method, **own)
+
+
+def stacked(terms: Sequence[Direction], size: int) -> tuple[float, Array]:
+    """Return the prox weight that directions share, and their shifts (P, D), (0, D) if none has.
+
+    Raises
+    ------
+    ValueError
+        If they have several prox weights.
+    """
+    if len({term.prox for term in terms}) > 1:
+        raise ValueError("direction must give all participants of a round the same prox.")
+    shifts = [np.zeros(size) if term.shift is None else term.shift for term in terms]
+    any_shift = any(term.shift is not None for term in terms)
+    return terms[0].prox, np.stack(shifts) if any_shift else np.zeros((0, size))
 
 
 def _followed(slot: Callable[..., Any], name: str, check: Check) -> Callable[..., Any]:
