@@ -30,6 +30,23 @@ def replace_file(path: Path, content: bytes) -> None:
     _sync(path.parent)
 
 
+def save_file(path: Path, content: bytes) -> None:
+    """Write a file that a user named.
+
+    Raises
+    ------
+    OSError
+        As `replace_file`, in one sentence.
+    """
+    try:
+        replace_file(path, content)
+    except OSError as error:
+        raise type(error)(
+            f"path must be a file that can be written, but {path} cannot "
+            f"({error.strerror or error}); what was there is unharmed."
+        ) from error
+
+
 def temporary_name(path: Path) -> Path:
     """Return a name no other process or call uses, and no reader takes for a result."""
     return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from linattn._checks import as_float64, shown
-from linattn._files import replace_file
+from linattn._files import save_file
 from linattn._typing import AnyArray, Array, BoolArray
 
 KERNEL_NAMES = ("kernel", "query", "key")
@@ -259,13 +259,7 @@ class Params:
         """
         buffer = io.BytesIO()
         np.savez(buffer, **{name: self[name] for name in self.layout.names})  # type: ignore[arg-type]
-        try:
-            replace_file(Path(path), buffer.getvalue())
-        except OSError as error:
-            raise type(error)(
-                f"path must be a file that can be written, but {path} cannot "
-                f"({error.strerror or error}); what was there is unharmed."
-            ) from error
+        save_file(Path(path), buffer.getvalue())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Params:

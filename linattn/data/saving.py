@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from linattn._checks import listing, refuse_masked
-from linattn._files import replace_file
+from linattn._files import save_file
 from linattn._typing import AnyArray, Array
 from linattn.data.datasets import parse_arrays
 
@@ -58,6 +58,8 @@ def save_dataset(
     ------
     ValueError, TypeError
         As `load_dataset`.
+    OSError
+        If it cannot be written; a file of that name stays as it was.
 
     Notes
     -----
@@ -88,7 +90,7 @@ def save_dataset(
     arrays |= {f"group_{name}": np.asarray(owner) for name, owner in (groups or {}).items()}
     parse_arrays(arrays, path, "")
     raw = _npz_bytes(arrays)
-    replace_file(path, raw)
+    save_file(path, raw)
     return hashlib.sha256(raw).hexdigest()
 
 
