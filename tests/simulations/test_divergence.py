@@ -2,6 +2,7 @@
 
 import pytest
 
+from linattn.experiments.validation import dotted_fields
 from linattn.experiments.worker import Outcome, encoded
 from scripts import simulation
 
@@ -16,6 +17,8 @@ SMALL = {"num_clients": 3, "sequences_per_client": 6, "num_tokens": 5, "dim": 3,
 def test_divergence_is_a_result(name, change):
     held = simulation(name)
     small = {f"problem.{key}": value for key, value in SMALL.items()}
+    if "local_lr" in change and "local_lr" not in dotted_fields(held.spec):  # of a safe step
+        change = {"factors": [100.0 * change["local_lr"]]}
     for task in held.tasks("tiny", small | change)[:2]:
         answer = encoded(task)
         assert not isinstance(answer, Outcome), answer.trace
