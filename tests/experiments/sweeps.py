@@ -48,7 +48,7 @@ def wait_for_results(folder, number, seconds=30):
 def small_certificates(seeds):
     """Settings of small real runs."""
     changes = {f"problem.{name}": size for name, size in SMALL.items()}
-    return changes | {"rounds": 12, "local_steps": [1, 8], "num_starts": 2, "seed": list(seeds)}
+    return changes | {"horizon": 2.0, "local_steps": [1, 8], "num_starts": 2, "seed": list(seeds)}
 
 
 def as_options(changes):
