@@ -2,17 +2,13 @@
 
 import inspect
 import pickle
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from hostile import calls
 
 import linattn as la
 from linattn import _doors
-
-sys.path.append(str(Path(__file__).parents[1] / "scripts"))
-from hostile import calls
 
 RUN = {"rounds": 1, "local_steps": 1, "local_lr": 0.1}
 BARE = ", perhaps without its parentheses."

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import random
 import signal
-import sys
-import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,9 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import linattn as la
-from hostile import Tally
+from hostile import Tally, described, is_sentence
 
-PACKAGE = str(Path(la.__file__).parent)
 SECONDS = 5
 """After so long a call hangs."""
 ALLOWED = (ValueError, TypeError, FileNotFoundError, FloatingPointError)
@@ -195,21 +192,6 @@ def judge(call: Call, argument: str, value: Any) -> tuple[str, str]:
     return "answer", ""
 
 
-def is_sentence(error: Exception) -> bool:
-    """Whether a person of this package wrote the message: one line, a full stop, our own raise."""
-    text = str(error)
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    ended = text.endswith(".") or isinstance(error, FloatingPointError)
-    return "\n" not in text and ended and last.filename.startswith(PACKAGE)
-
-
-def described(error: Exception) -> str:
-    """The kind of an error and where it came from."""
-    ours = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(PACKAGE)]
-    where = f"{Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else "the call"
-    return f"{type(error).__name__} at {where}: {' '.join(str(error).split())[:120]}"
-
-
 class HangError(Exception):
     """A call took too long."""
 
@@ -250,13 +232,4 @@ def run(seed: int, count: int, folder: Path) -> Tally:
         counts[how] += 1
         if how == "fault":
             faults.append(f"{name}({argument}={value}): {why}")
-    return Tally("calls", {"calls": len(drawn), **dict(sorted(counts.items()))}, faults)
-
-
-if __name__ == "__main__":
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as place:
-        found = run(int(sys.argv[1]), int(sys.argv[2]), Path(place))
-    print(*found.faults, sep="\n")
-    print(found.counts)
+    return Tally("calls", counts, faults)

@@ -1,15 +1,11 @@
 """Twenty rounds of Flower's strategies, in process, give the parameters of the methods here."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 import linattn as la
 
 pytest.importorskip("flwr", reason="Flower has an environment of its own: constraints-flower.txt")
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 flower = pytest.importorskip("peers_flower")
 
 ROUNDS, WARMUP = 20, 7
