@@ -8,6 +8,9 @@ Problem(4 clients, 32 sequences, dim 3, 2 outputs, readout 'token', value_ridge 
 kernel_ridge 0.01)
 """
 
+from inspect import isfunction
+
+from linattn._doors import door
 from linattn.analysis import (
     Assessment,
     CentralizedDescent,
@@ -199,3 +202,8 @@ __all__ = [
     "synthetic_problem",
     "watch_split",
 ]
+
+for _name in __all__:
+    if isfunction(globals()[_name]):
+        globals()[_name] = door(_name, globals()[_name])
+del _name

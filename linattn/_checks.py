@@ -1,6 +1,6 @@
 """Input checks. Each says in one sentence which argument is wrong, its value, what is allowed."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -9,6 +9,10 @@ import numpy as np
 from linattn._typing import Array
 
 _SLICE = 2**20
+MOST_ENTRIES = 2**31 - 1
+"""Along one axis of an array."""
+LONGEST = 80
+"""Characters of a value in a sentence."""
 
 
 def as_float64(name: str, value: Any, *, ndim: int | tuple[int, ...] | None = None) -> Array:
@@ -63,11 +67,13 @@ def refuse_masked(name: str, value: Any) -> None:
             refuse_masked(name, part)
 
 
-def positive_int(name: str, value: Any, *, minimum: int = 1) -> int:
-    """Return `value` as an int of at least `minimum` (booleans and floats are refused)."""
+def positive_int(name: str, value: Any, *, minimum: int = 1, maximum: int | None = None) -> int:
+    """Return `value` as an int within the limits (booleans and floats are refused)."""
     integral = isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_))
     if not integral or value < minimum:
-        raise ValueError(f"{name} must be an integer >= {minimum}, got {value!r}.")
+        raise ValueError(f"{name} must be an integer >= {minimum}, got {shown(value)}.")
+    if maximum is not None and value > maximum:
+        raise ValueError(f"{name} must be an integer <= {maximum}, got {shown(value)}.")
     return int(value)
 
 
@@ -92,8 +98,8 @@ def real(
         if isinstance(value, (str, bytes, bool, np.bool_)):
             raise TypeError
         number = float(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} must be a number ({allowed}), got {value!r}.") from None
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{name} must be a number ({allowed}), got {shown(value)}.") from None
     outside = (
         not np.isfinite(number)
         or (above is not None and number <= above)
@@ -101,15 +107,37 @@ def real(
         or (maximum is not None and number > maximum)
     )
     if outside:
-        raise ValueError(f"{name} must be {allowed}, got {value!r}.")
+        raise ValueError(f"{name} must be {allowed}, got {shown(value)}.")
     return number
 
 
 def one_of(name: str, value: Any, allowed: Iterable[str]) -> str:
     """Return `value` if it is one of `allowed`, else name the nearest choice."""
     choices: Sequence[str] = tuple(allowed)
-    if value in choices:
+    if isinstance(value, str) and value in choices:
         return str(value)
     near = get_close_matches(str(value), choices, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}{hint}.")
+    known = ", ".join(map(repr, choices))
+    raise ValueError(f"{name} must be one of {known}, got {shown(value)}{hint}.")
+
+
+def is_listing(value: Any) -> bool:
+    """Whether a value is a list of things: no text, no mapping, no single number."""
+    if isinstance(value, np.ndarray):
+        return value.ndim > 0
+    listed = getattr(value, "__iter__", None) is not None and not isinstance(value, type)
+    return listed and not isinstance(value, (str, bytes, Mapping))
+
+
+def listing(name: str, value: Any) -> list[Any]:
+    """Return `value` as a list, if it is a list of things."""
+    if not is_listing(value):
+        raise TypeError(f"{name} must be a list, got {shown(value)}.")
+    return list(value)
+
+
+def shown(value: Any) -> str:
+    """Return a value as it stands in a sentence: on one line, and not longer than it must be."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."

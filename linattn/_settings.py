@@ -10,10 +10,12 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from linattn._checks import as_float64, one_of, positive_int, real
+from linattn._checks import as_float64, is_listing, one_of, positive_int, real
 from linattn._typing import Array, IntArray
 
 SCHEMES = ("uniform", "weighted")
+MOST_STEPS = 2**53
+"""Local steps beyond which a float is no integer."""
 
 LocalSteps: TypeAlias = int | Sequence[int] | IntArray
 """E, or E_i of every client."""
@@ -66,9 +68,11 @@ def check_local_steps(local_steps: Any, num_clients: int | None = None) -> int |
     ValueError
         If an entry is not a positive integer, or there is not one for each of `num_clients`.
     """
-    if not _is_listing(local_steps):
-        return positive_int("local_steps", local_steps)
-    entries = [positive_int(f"local_steps[{i}]", e) for i, e in enumerate(local_steps)]
+    if not is_listing(local_steps):
+        return positive_int("local_steps", local_steps, maximum=MOST_STEPS)
+    entries = [
+        positive_int(f"local_steps[{i}]", e, maximum=MOST_STEPS) for i, e in enumerate(local_steps)
+    ]
     if not entries or (num_clients is not None and len(entries) != num_clients):
         wanted = "one per client" if num_clients is None else f"{num_clients}, one per client"
         raise ValueError(f"local_steps must have {wanted}, got {len(entries)} entries.")
@@ -116,9 +120,9 @@ def step_schedule(name: str, value: Any, *, rounds: int | None = None) -> Step:
         If a step is not positive and finite, or an array is too short; a function is asked, and may
         be refused, at the round itself.
     """
-    if callable(value):
-        return lambda t: real(f"{name}({t})", value(t), above=0.0)
-    if not _is_listing(value):
+    if callable(value) and not isinstance(value, type):
+        return lambda t: _called(name, value, t)
+    if not is_listing(value):
         return real(name, value, above=0.0)
     entries = as_float64(name, value, ndim=1)
     if len(entries) < (1 if rounds is None else rounds):
@@ -129,6 +133,15 @@ def step_schedule(name: str, value: Any, *, rounds: int | None = None) -> Step:
     if not (entries > 0.0).all():
         raise ValueError(f"{name} must be > 0 in every round, got {entries.min():g}.")
     return lambda t: _entry(name, entries, t)
+
+
+def _called(name: str, schedule: Callable[[int], float], t: int) -> float:
+    """The step of round t, if the function takes the round."""
+    try:
+        value = schedule(t)
+    except TypeError as error:
+        raise ValueError(f"{name} must be a function of the round, but {error}.") from error
+    return real(f"{name}({t})", value, above=0.0)
 
 
 def _entry(name: str, entries: Array, t: int) -> float:
@@ -150,13 +163,6 @@ def constant_step(name: str, value: Any, purpose: str) -> float:
     ValueError
         If it is a schedule or not positive.
     """
-    if callable(value) or _is_listing(value):
+    if callable(value) or is_listing(value):
         raise ValueError(f"{name} must be one number: {purpose} needs a step that is constant.")
     return real(name, value, above=0.0)
-
-
-def _is_listing(value: Any) -> bool:
-    """Whether a value has entries: a list, a tuple or an array with axes."""
-    if isinstance(value, np.ndarray):
-        return value.ndim > 0
-    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from linattn._checks import as_float64, one_of, refuse_masked
+from linattn._checks import as_float64, listing, one_of, refuse_masked
 from linattn._threads import one_blas_thread
 from linattn._typing import AnyArray, Array
+from linattn.params import is_single_layer
 from linattn.types import OWN_QUERIES, READOUTS, Params, Statistics
 
 Tokens = Array | Sequence[Array]
@@ -127,7 +128,8 @@ def check_tokens(name: str, tokens: Any) -> list[Array]:
     if isinstance(tokens, np.ndarray) and tokens.dtype != object:
         sequences = list(as_float64(name, tokens, ndim=3))
     else:
-        sequences = [as_float64(f"{name}[{s}]", x, ndim=2) for s, x in enumerate(tokens)]
+        given = listing(name, tokens)
+        sequences = [as_float64(f"{name}[{s}]", x, ndim=2) for s, x in enumerate(given)]
     if not sequences:
         raise ValueError(f"{name} must hold at least one sequence, got none.")
     for s, x in enumerate(sequences):
@@ -192,7 +194,7 @@ def predict(
     """
     readout = check_readout(readout, queries is not None)
     sequences = check_tokens("tokens", tokens)
-    if "value" not in params.layout.slices:
+    if not is_single_layer(params.layout):
         raise ValueError(
             "params must be of the single-layer model (a block 'value'), got those of another one; "
             "use its own predict."
@@ -223,11 +225,12 @@ def _predict(params: Params, tokens: Array, readout: str, own: Array | None) -> 
 
 
 def _pairs(predictions: Predictions, targets: Any) -> list[Any]:
-    if len(targets) != len(predictions):
+    given = listing("targets", targets)
+    if len(given) != len(predictions):
         raise ValueError(
-            f"targets must hold {len(predictions)} entries, one per sequence, got {len(targets)}."
+            f"targets must hold {len(predictions)} entries, one per sequence, got {len(given)}."
         )
-    return list(zip(predictions, targets, strict=True))
+    return list(zip(predictions, given, strict=True))
 
 
 def loss(

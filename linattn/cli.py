@@ -471,8 +471,7 @@ def _timed(stage: str, action: Callable[[], T]) -> T:
 
 
 def _guarded(command: typer.Typer, arguments: Sequence[str] | None) -> None:
-    if hasattr(signal, "SIGTERM"):
-        signal.signal(signal.SIGTERM, _terminated)
+    before = signal.signal(signal.SIGTERM, _terminated) if hasattr(signal, "SIGTERM") else None
     try:
         command(args=None if arguments is None else list(arguments))
     except (ValueError, OSError, RuntimeError) as error:
@@ -480,6 +479,9 @@ def _guarded(command: typer.Typer, arguments: Sequence[str] | None) -> None:
             raise
         print(f"linattn: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _terminated(number: int, frame: object) -> NoReturn:

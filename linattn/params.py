@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import os
-import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from linattn._checks import as_float64
-from linattn._typing import Array, BoolArray
+from linattn._checks import as_float64, shown
+from linattn._files import save_file
+from linattn._typing import AnyArray, Array, BoolArray
 
 KERNEL_NAMES = ("kernel", "query", "key")
+SINGLE_LAYER = ({"kernel", "value"}, {"query", "key", "value"})
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,19 @@ class Layout:
                 raise ValueError(f"block must be one of {', '.join(self.names)}, got {name!r}.")
             mask[self.slices[name]] = True
         return mask
+
+
+def is_single_layer(layout: Layout) -> bool:
+    """Whether the blocks are those that `Params.merged` or `Params.factored` builds, in order."""
+    value = layout.shapes.get("value", ())
+    if len(value) != 3:
+        return False
+    heads, dim, _ = value
+    last = ("value", value)
+    if "query" not in layout.slices:
+        return layout.blocks == (("kernel", (heads, dim, dim)), last)
+    factor = (heads, dim, layout.shapes["query"][-1])
+    return layout.blocks == (("query", factor), ("key", factor), last)
 
 
 class Params:
@@ -234,9 +250,16 @@ class Params:
         return Params(self.layout, flat)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the blocks to an npz file (no pickle)."""
-        with open(path, "wb") as file:
-            np.savez(file, **{name: self[name] for name in self.layout.names})  # type: ignore[arg-type]
+        """Write the blocks to an npz file (no pickle).
+
+        Raises
+        ------
+        OSError
+            If it cannot be written; a file of that name stays as it was.
+        """
+        buffer = io.BytesIO()
+        np.savez(buffer, **{name: self[name] for name in self.layout.names})  # type: ignore[arg-type]
+        save_file(Path(path), buffer.getvalue())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Params:
@@ -246,19 +269,20 @@ class Params:
         ------
         ValueError
             If the file is not an npz of parameter blocks, or is damaged.
+        TypeError
+            If a block is not float64 or integer.
+        FileNotFoundError
+            If there is none.
         """
-        refusal = f"path must be an npz written by Params.save, got {path}."
         try:
-            with open(path, "rb") as file:
-                held = np.load(file, allow_pickle=False)
-                blocks = {} if isinstance(held, np.ndarray) else {k: held[k] for k in held.files}
-        except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
-            if isinstance(error, FileNotFoundError):
-                raise
-            raise ValueError(refusal) from error
-        if not blocks:
-            raise ValueError(refusal)
-        if set(blocks) in ({"kernel", "value"}, {"query", "key", "value"}):
+            blocks = _read_blocks(Path(path).read_bytes())
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"path must be a file that is there, got {path}.") from error
+        except Exception as error:  # a damaged archive raises about ten kinds
+            raise ValueError(
+                f"path must be an npz written by Params.save, got {shown(str(path))}."
+            ) from error
+        if set(blocks) in SINGLE_LAYER:
             order = [n for n in ("kernel", "query", "key", "value") if n in blocks]
             return cls._build({name: blocks[name] for name in order})
         layout = Layout(tuple((name, block.shape) for name, block in blocks.items()))
@@ -268,3 +292,14 @@ class Params:
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name} {shape}" for name, shape in self.layout.blocks)
         return f"Params({sizes}; {self.layout.size} parameters)"
+
+
+def _read_blocks(content: bytes) -> dict[str, AnyArray]:
+    """Arrays of an npz, if they are parameter blocks and as many as it counts itself."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as held:
+        blocks = {name: held[name] for name in held.files}
+    counted = int.from_bytes(content[-12:-10], "little")
+    layers = any("." in name for name in blocks)
+    if len(blocks) != counted or not (layers or set(blocks) in SINGLE_LAYER):
+        raise ValueError("blocks are missing")
+    return blocks

@@ -53,7 +53,9 @@ def _panel(problem: la.Problem, params: la.Params, local_lr: float, steps: int) 
     import xarray as xr
 
     stage = la.frozen_stage(problem, params, local_steps=steps, local_lr=local_lr)
-    surrogate = np.linalg.eigvalsh(stage.surrogate_hessian)
+    surrogate = np.full(2, np.nan)
+    if np.isfinite(stage.surrogate_hessian).all():
+        surrogate = np.linalg.eigvalsh(stage.surrogate_hessian)
     small = stage.largest_step_curvature <= 1.0
     values = {
         "bias": float(np.linalg.norm(stage.bias)),

@@ -118,7 +118,7 @@ def _rounds(
     path = _simulated(spec, problem, params, local_steps=local_steps, rounds=spec.rounds)
     block = la.ValueBlock(problem, params)
     limit = stage.fixed_point
-    scale = _norm(params.value - limit) + _norm(limit)
+    scale = _norm(params.value - limit) + _norm(limit) or 1.0
     rows = []
     for t in range(spec.rounds + 1):
         value, closed = path[min(t, len(path) - 1)].value, stage.after(t)
@@ -126,7 +126,7 @@ def _rounds(
         rows.append(
             {
                 "objective_simulated": np.nan if lost else block.value(value),
-                "objective_closed": block.value(closed),
+                "objective_closed": block.value(closed) if np.isfinite(closed).all() else np.inf,
                 "distance_simulated": np.nan if lost else _norm(value - limit),
                 "distance_closed": _norm(closed - limit),
                 "relative_error": np.nan if lost else _norm(value - closed) / scale,

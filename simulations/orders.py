@@ -75,22 +75,28 @@ def _measured(
     bias = stage.bias
     flat = stack_heads(bias) if bias.ndim == 3 else bias
 
-    def one_round(at: la.Params, method: Method) -> LocalPath:
-        (path,) = local_paths(
-            problem, at, rounds=1, local_steps=local_steps, local_lr=local_lr, method=method
+    def one_round(at: la.Params, method: Method) -> LocalPath | None:
+        return next(
+            local_paths(
+                problem, at, rounds=1, local_steps=local_steps, local_lr=local_lr, method=method
+            ),
+            None,
         )
-        return path
 
     star = params.replace(value=stage.minimizer.reshape(params.value.shape))
     apart, path = one_round(star, la.fed_frozen(warmup_rounds=0)), one_round(params, la.fed_avg())
-    change = path.gradients.mean(axis=0) - path.full_gradients[0]
-    return {
+    values = {
         "bias": float(np.linalg.norm(bias)),
         "excess": 0.5 * float(np.vdot(flat, stage.hessian @ flat)),
-        "drift_sq": float(apart.spread(apart.places).max() ** 2),
-        "round_error": float(np.linalg.norm(path.weights @ change)),
-        "covariance": _covariance(path, params),
+        **dict.fromkeys(("drift_sq", "round_error", "covariance"), np.nan),  # where it diverges
     }
+    if apart is not None:
+        values["drift_sq"] = float(apart.spread(apart.places).max() ** 2)
+    if path is not None:
+        change = path.gradients.mean(axis=0) - path.full_gradients[0]
+        values["round_error"] = float(np.linalg.norm(path.weights @ change))
+        values["covariance"] = _covariance(path, params)
+    return values
 
 
 def _covariance(path: LocalPath, params: la.Params) -> float:

@@ -2,7 +2,7 @@
 
 from linattn.experiments.find import find_script, load_module, load_simulation
 from linattn.experiments.store import encode, write_manifest
-from linattn.experiments.worker import attempt, compute
+from linattn.experiments.worker import compute
 
 
 def module(name, folder="simulations"):
@@ -13,23 +13,6 @@ def module(name, folder="simulations"):
 def simulation(name):
     """The simulation of a name."""
     return load_simulation(find_script(name))
-
-
-class Inline:
-    """An engine's backend that computes in this process: for tests of those who choose tasks."""
-
-    startup = 0.0
-
-    def __init__(self, output, waiting, size):
-        self.output, self.waiting = output, waiting
-
-    def outcomes(self):
-        while self.waiting:
-            task = self.waiting.popleft()
-            yield task, attempt(task, self.output)
-
-    def stop(self):
-        self.waiting.clear()
 
 
 def run(name, **fields):

@@ -10,8 +10,9 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "linattn"
 # A room is a module or folder directly below linattn/.
 FLOORS = {
-    "_checks": 0, "_display": 0, "_fields": 0, "_settings": 0, "_threads": 0, "_typing": 0,
-    "types": 0, "clients": 0, "_progress": 0, "params": 0, "streams": 0, "linalg": 0,
+    "_checks": 0, "_display": 0, "_doors": 0, "_fields": 0, "_files": 0, "_settings": 0,
+    "_threads": 0, "_typing": 0, "types": 0, "clients": 0, "_progress": 0, "params": 0,
+    "streams": 0, "linalg": 0,
     "attention": 1, "_kernels": 1, "deep": 1.5,  # stacks the layers of attention
     "objectives": 2, "data": 2.2,  # worlds have a start
     "oracles": 2.5,

@@ -1,6 +1,9 @@
 """Records: layouts, parameters, statistics, problems, weights, and their refusals."""
 
+import errno
+import os
 import pickle
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -167,6 +170,10 @@ def damaged_files(tmp_path):
     yield "bare array", (tmp_path / "bare.npy").read_bytes()
     np.savez(tmp_path / "none.npz")
     yield "no blocks", (tmp_path / "none.npz").read_bytes()
+    first = whole.index(b"PK\1\2")  # the list at the end, without its second entry
+    second = whole.index(b"PK\1\2", first + 4)
+    shorter = (second - first).to_bytes(4, "little")
+    yield "block lost", whole[:second] + whole[-22:-10] + shorter + whole[-6:]
     np.savez(tmp_path / "pickled.npz", value=np.array([{}], dtype=object))
     yield "pickled", (tmp_path / "pickled.npz").read_bytes()
 
@@ -179,6 +186,33 @@ def test_damaged_files_are_refused_in_one_sentence(tmp_path):
             la.Params.load(path)
     with pytest.raises(FileNotFoundError):
         la.Params.load(tmp_path / "missing.npz")
+
+
+def test_any_changed_byte_is_seen_or_changes_nothing(tmp_path):
+    path, params = tmp_path / "params.npz", merged()
+    params.save(path)
+    whole = path.read_bytes()
+    for position in range(0, len(whole), 3):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 16]) + whole[position + 1 :])
+        with suppress(ValueError):  # any other error, or other parameters, would be a fault
+            found = la.Params.load(path)
+            assert found.layout == params.layout
+            assert found.flat.tobytes() == params.flat.tobytes()
+
+
+def test_a_failing_save_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "params.npz"
+    merged().save(path)
+    before = path.read_bytes()
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"but .* cannot \(No space left on device\); what"):
+        factored().save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_representations_tell_sizes(small_problem):

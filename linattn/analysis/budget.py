@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from linattn._checks import real
+from linattn._settings import MOST_STEPS
 from linattn._typing import Array, IntArray
 from linattn.federated.settings import choose_participants
 from linattn.types import Params, Problem
@@ -49,7 +50,7 @@ def one_budget(rounds: float | None, floats: float | None, multiply_adds: float 
         names = ", ".join(given) or "none"
         raise ValueError(f"one of rounds, floats and multiply_adds must be given, got {names}.")
     ((kind, value),) = given.items()
-    return Budget(kind, real(kind, value, above=0.0))
+    return Budget(kind, real(kind, value, above=0.0, maximum=float(MOST_STEPS)))
 
 
 class TwoStageCost:

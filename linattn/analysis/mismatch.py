@@ -59,6 +59,8 @@ def aggregation_mismatch(problem: Problem, models: Sequence[Params], weights: Ar
     Source: C10. Zero when one factor block alone differs between the models. Cost: one map of all
     sequences per model, S H d² (d + m).
     """
+    if not (models := list(models)):
+        raise ValueError("models must be at least one, got none.")
     for model in models:
         check_fits(problem, model)
     gram, layout = problem.statistics.gram, models[0].layout

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from linattn._checks import positive_int, real
+from linattn._checks import is_listing, listing, positive_int, real
 from linattn._display import axes_or_new, table_html
 from linattn._typing import Array
 from linattn.analysis.budget import Budget, one_budget
@@ -332,7 +332,7 @@ def checked(
     check_frozen_lr(frozen_lr)
     share = real("participation", participation, above=0.0, maximum=1.0)
     frozen = share if frozen_participation is None else frozen_participation
-    counts = [local_steps] if isinstance(local_steps, int) else list(local_steps)
+    counts = listing("local_steps", local_steps) if is_listing(local_steps) else [local_steps]
     lengths = None
     if warmup_lengths is not None:
         lengths = tuple(

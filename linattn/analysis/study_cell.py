@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from linattn._checks import one_of
-from linattn._settings import check_local_steps
+from linattn._checks import one_of, positive_int, shown
+from linattn._settings import MOST_STEPS, check_local_steps
 from linattn._threads import one_blas_thread
 from linattn._typing import Array
 from linattn.analysis.bias_drift import SecondStage, loss_after
@@ -270,7 +270,7 @@ def default_grid(rounds: int) -> tuple[int, ...]:
     >>> len(default_grid(5000)) <= 200
     True
     """
-    if rounds <= MOST_LENGTHS - 1:
+    if positive_int("rounds", rounds, minimum=0, maximum=MOST_STEPS) <= MOST_LENGTHS - 1:
         return tuple(range(rounds + 1))
     spaced = np.linspace(0.0, np.sqrt(rounds), MOST_LENGTHS) ** 2
     return tuple(sorted({round(t) for t in spaced}))
@@ -295,8 +295,8 @@ def method_map(methods: Sequence[str | Method]) -> dict[str, Method | None]:
             name, value = one_of("methods", entry, known), None
         else:
             raise TypeError(
-                f"methods must be names or methods, got {entry!r}; a maker such as la.fed_prox "
-                "must be called."
+                f"methods must be names or methods, got {shown(entry)}; a maker such as "
+                "la.fed_prox must be called."
             )
         if name in found:
             raise ValueError(f"methods must be distinct, got {name!r} twice.")

@@ -143,7 +143,9 @@ def synchronized_control(
     length.
     """
     check_fits(problem, params)
-    lengths = check_lengths(warmup_lengths, rounds)
+    lengths = check_lengths(
+        warmup_lengths, positive_int("rounds", rounds, minimum=0, maximum=2**31 - 1)
+    )
     step = constant_step("local_lr", local_lr, "the synchronized control")
     central = central_round(problem, check_local_steps(local_steps, problem.num_clients), step)
     held, out = population(problem), []

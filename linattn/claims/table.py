@@ -104,6 +104,7 @@ def check(
     The claim names its source. Cost: that of the claim; a few milliseconds to a second at the sizes
     of the simulations.
     """
+    positive_int("rounds", rounds)
     start = initial_params(problem, value="normal", seed=seed) if params is None else params
     check_fits(problem, start)
     positive_int("rounds", rounds)

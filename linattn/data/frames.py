@@ -109,7 +109,7 @@ def problem_from_frame(
         warnings.warn(
             f"columns {', '.join(map(repr, reader.narrow))} hold fewer digits than float64 and "
             "were cast; a step or a residual below their last digit means nothing.",
-            stacklevel=2,
+            stacklevel=3,  # past the public door
         )
     sizes = np.bincount(rows.owners).astype(np.int64)
     return Problem(

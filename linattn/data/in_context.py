@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from linattn._checks import as_float64, positive_int, real
+from linattn._checks import MOST_ENTRIES, as_float64, is_listing, listing, positive_int, real
 from linattn._threads import one_blas_thread
 from linattn._typing import Array, IntArray
 from linattn.data.tokens import problem_from_tokens
@@ -46,8 +46,8 @@ def in_context_covariances(
     -----
     Source: C22 (the covariances commute, so that the joint optimum has a formula). Cost: none.
     """
-    spread = real("covariance_heterogeneity", covariance_heterogeneity, minimum=0.0)
-    positive_int("dim", dim)
+    spread = real("covariance_heterogeneity", covariance_heterogeneity, minimum=0.0, maximum=100.0)
+    positive_int("dim", dim, maximum=MOST_ENTRIES)
     seed = positive_int("seed", seed, minimum=0)
     draws = [
         stream(seed, "covariance", i).normal(size=dim)
@@ -171,7 +171,7 @@ def in_context_clients(
     Source: C22. Cost: O(C S n D²).
     """
     count, dim = covariances.shape[:2]
-    sequences = positive_int("sequences_per_client", sequences_per_client)
+    sequences = positive_int("sequences_per_client", sequences_per_client, maximum=MOST_ENTRIES)
     lengths, levels = context_lengths(context_length, count), noise_levels(noise, count)
     seed = positive_int("seed", seed, minimum=0)
 
@@ -229,7 +229,7 @@ def per_client(name: str, value: Any, count: int) -> list[Any]:
     ValueError
         If their number is another.
     """
-    given = [value] * count if np.ndim(value) == 0 else list(value)
+    given = listing(name, value) if is_listing(value) else [value] * count
     if len(given) != count:
         raise ValueError(f"{name} must be one number or {count}, one per client, got {len(given)}.")
     return given

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from linattn._checks import refuse_masked
+from linattn._checks import listing, refuse_masked
+from linattn._files import save_file
 from linattn._typing import AnyArray, Array
 from linattn.data.datasets import parse_arrays
 
@@ -57,6 +58,8 @@ def save_dataset(
     ------
     ValueError, TypeError
         As `load_dataset`.
+    OSError
+        If it cannot be written; a file of that name stays as it was.
 
     Notes
     -----
@@ -66,7 +69,8 @@ def save_dataset(
     if path.suffix != ".npz":
         raise ValueError(f"path must end in .npz, got {str(path)!r}.")
     refuse_masked("items, labels and groups", [items, labels, *(groups or {}).values()])
-    tables = [np.asarray(item) for item in items]
+    tables = [np.asarray(item) for item in listing("items", items)]
+    channel_names = listing("channel_names", channel_names)
     if not tables or any(t.ndim != 2 or t.shape[1] != len(channel_names) for t in tables):
         raise ValueError(
             f"items must be one or more arrays of shape (rows, {len(channel_names)}), "
@@ -86,7 +90,7 @@ def save_dataset(
     arrays |= {f"group_{name}": np.asarray(owner) for name, owner in (groups or {}).items()}
     parse_arrays(arrays, path, "")
     raw = _npz_bytes(arrays)
-    path.write_bytes(raw)
+    save_file(path, raw)
     return hashlib.sha256(raw).hexdigest()
 
 

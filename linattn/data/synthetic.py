@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from linattn._checks import positive_int, real
+from linattn._checks import MOST_ENTRIES, positive_int, real
 from linattn._threads import one_blas_thread
 from linattn._typing import Array
 from linattn.attention import predict
@@ -136,7 +136,7 @@ def synthetic_problem(
     clients. Cost: O(C S n d (d + m)).
     """
     sizes = [
-        positive_int(name, value)
+        positive_int(name, value, maximum=MOST_ENTRIES)
         for name, value in (
             ("num_clients", num_clients),
             ("sequences_per_client", sequences_per_client),

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from linattn._checks import one_of, positive_int, real
+from linattn._checks import one_of, positive_int, real, shown
 from linattn._threads import one_blas_thread
 from linattn._typing import AnyArray, Array, BoolArray
 from linattn.attention import (
@@ -105,7 +105,7 @@ class DeepAttention:
         one_of("feature_map", self.feature_map, FEATURE_MAPS)
         one_of("readout", self.readout, READOUTS)
         if not isinstance(self.residual, (bool, np.bool_)):
-            raise ValueError(f"residual must be True or False, got {self.residual!r}.")
+            raise ValueError(f"residual must be True or False, got {shown(self.residual)}.")
 
     @cached_property
     def layout(self) -> Layout:

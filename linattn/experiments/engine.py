@@ -142,6 +142,8 @@ def compute_tasks(
         with observe(wanted, report.reused) if observe else nullcontext() as observer:
             order = deque(sorted(missing, key=lambda task: -task.cost))
             _compute(report, backend(report.output, order, min(count, len(missing))), observer)
+    if report.interrupted and not force:  # a run may be stored, and its worker not have said so
+        report.computed = sum(is_stored(report, task) for task in missing)
     report.seconds = perf_counter() - began
     return report
 
@@ -184,7 +186,6 @@ def is_stored(report: Report, task: Task) -> bool:
 
 
 def _compute(report: Report, backend: Backend, observer: Observer | None) -> None:
-    done: set[str] = set()
     refused = None
     try:
         with closing(backend.outcomes()) as outcomes:
@@ -193,7 +194,6 @@ def _compute(report: Report, backend: Backend, observer: Observer | None) -> Non
                     refused = outcome.sentence
                     backend.stop()
                 _record(report, task, outcome)
-                done.add(task.digest)
                 if observer:
                     observer(task, outcome)
     except KeyboardInterrupt:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from time import time
+
+from linattn._files import replace_file, temporary_name
 
 _OLD = 24 * 3600.0
 
@@ -25,7 +26,7 @@ def open_folder(folder: str | os.PathLike[str]) -> Path:
     path = Path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = _temporary(path / "probe")
+        probe = temporary_name(path / "probe")
         probe.touch(exist_ok=False)
         probe.unlink()
     except OSError as error:
@@ -35,27 +36,17 @@ def open_folder(folder: str | os.PathLike[str]) -> Path:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file: temporary name in the same folder, fsync, rename, fsync of the folder.
+    """Write a file of the store, whole or not at all.
 
     Raises
     ------
     OSError
         If it cannot be written (full disk, no permission); a file of that name stays as it was.
     """
-    temporary = _temporary(path)
     try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        replace_file(path, content)
     except OSError as error:
-        _remove([temporary])
         raise unwritable(path.parent, error) from error
-    except BaseException:
-        _remove([temporary])
-        raise
-    _sync(path.parent)
 
 
 def remove_temporary(folder: Path, pids: Iterable[int]) -> None:
@@ -74,23 +65,8 @@ def unwritable(folder: Path, error: OSError) -> OSError:
     return OSError(sentence)
 
 
-def _temporary(path: Path) -> Path:
-    """A name no other process or call uses, and no reader takes for a result."""
-    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-
-
 def _remove(paths: Iterable[Path], *, older_than: float = -1.0) -> None:
     for path in paths:
         with suppress(OSError):  # gone already, or not ours to remove
             if time() - path.stat().st_mtime > older_than:
                 path.unlink()
-
-
-def _sync(folder: Path) -> None:
-    """Make a rename survive a power cut, where folders can be synced (not on Windows)."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

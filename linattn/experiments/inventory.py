@@ -21,6 +21,7 @@ from linattn.experiments.store import (
     read_manifest,
     read_result,
     scan,
+    set_aside,
 )
 
 
@@ -147,7 +148,7 @@ def _experience(store: Path) -> tuple[dict[str, list[float]], dict[str, list[flo
     for line in _lines(store / TIMINGS):
         name = line["file"].rpartition("-")[0]
         times.setdefault(name, []).append(line["seconds"] / max(line["cost"], 1.0))
-    for path in store.glob("*.nc"):
+    for path in filter(Path.is_file, store.glob("*.nc")):
         sizes.setdefault(path.name.rpartition("-")[0], []).append(float(path.stat().st_size))
     return times, sizes
 
@@ -164,7 +165,9 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         except ValueError:
             continue
         if isinstance(held, dict) and {"file", "seconds", "cost"} <= held.keys():
-            yield held
+            number = all(isinstance(held[key], int | float) for key in ("seconds", "cost"))
+            if isinstance(held["file"], str) and number:
+                yield held
 
 
 def _median(values: Sequence[float]) -> float:
@@ -262,6 +265,8 @@ def merge(sources: Sequence[Path], output: Path) -> str:
     for store in [*([output] if output.is_dir() else []), *sources]:
         for entry in scan(store):
             if entry.state == "damaged":
+                if store == output:
+                    set_aside(entry.path)
                 continue
             held = found.setdefault(entry.path.name, entry.path)
             if held != entry.path and held.read_bytes() != entry.path.read_bytes():
@@ -278,10 +283,9 @@ def merge(sources: Sequence[Path], output: Path) -> str:
 
 
 def _merge_manifests(sources: Sequence[Path], target: Path) -> None:
-    folder = target / MANIFESTS
+    folder = open_folder(target / MANIFESTS)
     for source in sources:
         for path in sorted((source / MANIFESTS).glob("*.json")):
             presets = read_manifest(source, path.stem) | read_manifest(target, path.stem)
             kept = {k: v for k, v in presets.items() if all((target / f).exists() for f in v)}
-            folder.mkdir(exist_ok=True)
             write_atomically(folder / path.name, json.dumps(kept, indent=1).encode())

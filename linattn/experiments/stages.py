@@ -6,6 +6,7 @@ import multiprocessing
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -123,13 +124,13 @@ def stored_results(output: Path, simulation: str, preset: str | None) -> list[Re
     FileNotFoundError
         If there are none; the sentence says which command makes them.
     """
-    known = [name for name in read_manifest(output, simulation) if name != SET]
-    chosen = preset or (known[-1] if known else None)
-    try:
-        if chosen is not None:
-            return load_results(output, simulation, preset=chosen)
-    except ValueError:
-        pass
+    manifest = read_manifest(output, simulation)
+    known = [name for name in manifest if name != SET]
+    chosen = preset or (known[-1] if known else "")
+    with suppress(ValueError):
+        results = load_results(output, simulation, preset=chosen)
+        if len(results) == len(manifest[chosen]) > 0:
+            return results
     asked = "" if preset is None else f" --preset {preset}"
     raise FileNotFoundError(
         f"no results of {simulation} in {output}; make them with "

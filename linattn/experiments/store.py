@@ -19,8 +19,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from linattn.experiments.files import write_atomically
+from linattn._checks import shown
+from linattn.experiments.files import open_folder, write_atomically
 from linattn.experiments.find import shipped
+from linattn.experiments.netcdf import RESERVED, storable
 from linattn.experiments.own import file_sha
 from linattn.experiments.provenance import provenance
 from linattn.experiments.simulation import NUMERICS, Simulation, Task
@@ -33,12 +35,10 @@ _NUMBER = re.compile(r"(?<![\w.])(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)")
 State = Literal["stored", "stale", "damaged"]
 TIMINGS = "timings.jsonl"
 MANIFESTS = "sweeps"
-RESERVED = ("checksum", "provenance", "simulation", "spec")
 
 _BLANK = b"0" * 64
 # Name, type NC_CHAR and length of the attribute, as the header of a NetCDF-3 file spells them.
 _MARK = b"checksum" + (2).to_bytes(4, "big") + (64).to_bytes(4, "big")
-_INT32 = (-(2**31), 2**31 - 1)
 
 
 class Entry(NamedTuple):
@@ -84,20 +84,16 @@ def encode(task: Task, simulation: Simulation[Any], dataset: xr.Dataset) -> byte
     ValueError, TypeError
         If something in the dataset cannot be stored: one sentence names it.
     """
-    import xarray as xr
-
-    names = sorted(map(str, dataset.variables))
-    variables = {name: _storable(name, dataset[name].variable) for name in names}
+    fresh = storable(dataset)
     origin = provenance() | {"script": file_sha(simulation.path), "version": simulation.version}
-    attributes = {
+    fresh.attrs = {
         "checksum": _BLANK.decode(),
         "simulation": task.name,
         "spec": task.spec,
         "provenance": canonical_json(origin),
-        **_attributes("the dataset", dataset.attrs),
+        **fresh.attrs,
     }
-    fresh = xr.Dataset(variables, attrs=attributes).set_coords(sorted(map(str, dataset.coords)))
-    unfilled = {name: {"_FillValue": None} for name in names}
+    unfilled = {name: {"_FillValue": None} for name in fresh.variables}
     content = bytes(fresh.to_netcdf(engine="scipy", encoding=unfilled))
     start = content.index(_MARK) + len(_MARK)
     checksum = hashlib.sha256(content).hexdigest().encode()
@@ -212,6 +208,9 @@ def load_results(
     -----
     Cost: every file of the simulation is read, and its checksum compared.
     """
+    for argument, text in (("name", name), ("preset", preset)):
+        if text is not None and not isinstance(text, str):
+            raise TypeError(f"{argument} must be a text, got {shown(text)}.")
     entries = scan(store, name)
     if name is not None and not entries:
         raise ValueError(_no_such(name, Path(store)))
@@ -225,7 +224,7 @@ def load_results(
     kept = []
     for entry in entries:
         if entry.state == "damaged":
-            warnings.warn(f"{entry.path.name} is damaged and left out.", stacklevel=2)
+            warnings.warn(f"{entry.path.name} is damaged and left out.", stacklevel=3)
         current = entry.state == "stored" and entry.provenance["version"] == newest[entry.name]
         if current and _matches(json.loads(entry.spec), where or {}):
             kept.append(entry)
@@ -242,8 +241,7 @@ def lookup(values: Mapping[str, Any], name: str) -> Any:
 
 def write_manifest(store: Path, name: str, preset: str, tasks: Iterable[Task]) -> None:
     """Remember which runs a complete sweep of a preset asked for, for those who draw it."""
-    folder = store / MANIFESTS
-    folder.mkdir(exist_ok=True)
+    folder = open_folder(store / MANIFESTS)
     presets = read_manifest(store, name)
     presets.pop(preset, None)
     presets[preset] = [task.file for task in tasks]  # the last complete one comes last
@@ -296,6 +294,8 @@ def _listed(store: Path, entries: Iterable[Entry], preset: str) -> set[str]:
 
 def _intact(path: Path) -> bytes:
     """Return the bytes of a file after comparing them with their checksum."""
+    if not path.is_file():  # a folder, or a pipe or device that would never end
+        raise DamagedError(f"{path} is damaged: it is no file.")
     content = path.read_bytes()
     start = content.find(_MARK) + len(_MARK)
     blanked = content[:start] + _BLANK + content[start + 64 :]
@@ -303,46 +303,6 @@ def _intact(path: Path) -> bytes:
     if start < len(_MARK) or content[start : start + 64] != expected:
         raise DamagedError(f"{path} is damaged: its bytes do not fit their checksum.")
     return content
-
-
-def _storable(name: str, variable: xr.Variable) -> xr.Variable:
-    """Return the variable in a type that NetCDF-3 has: int8 for truth, int32 for integers."""
-    import numpy as np
-
-    values = np.asarray(variable.values)
-    if values.dtype.kind == "b":
-        values = values.astype(np.int8)
-    elif values.dtype.kind in "iu":
-        if values.size and not _INT32[0] <= int(values.min()) <= int(values.max()) <= _INT32[1]:
-            raise ValueError(f"{name} must fit into 32-bit integers; store it as float64.")
-        values = values.astype(np.int32)
-    elif values.dtype.kind == "c":
-        raise TypeError(f"{name} must be real; store real and imaginary parts apart.")
-    elif values.dtype.kind not in "fUS" and not all(isinstance(v, str) for v in values.flat):
-        raise TypeError(f"{name} must be numbers or texts, got dtype {values.dtype}.")
-    return type(variable)(variable.dims, values, attrs=_attributes(name, variable.attrs))
-
-
-def _attributes(owner: str, attributes: Mapping[Any, Any]) -> dict[str, Any]:
-    """Attributes in an order of their own, after checking that NetCDF-3 can hold them."""
-    import numpy as np
-
-    kept: dict[str, Any] = {}
-    for key in sorted(attributes, key=str):
-        value = attributes[key]
-        if owner == "the dataset" and key in RESERVED:
-            raise ValueError(f"attribute {key!r} of the dataset is the store's; use another name.")
-        array = np.asarray(value)
-        small = array.dtype.kind not in "iu" or (abs(array.astype(float)) < 2.0**31).all()
-        if isinstance(value, bool) or value is None or array.dtype.kind not in "iufU" or not small:
-            raise TypeError(
-                f"attribute {key!r} of {owner} must be a text or numbers (integers of 32 bits), "
-                f"got {value!r}; make it a variable or a text."
-            )
-        if array.dtype.kind == "U" and array.ndim:
-            raise TypeError(f"attribute {key!r} of {owner} must be one text, got {value!r}.")
-        kept[str(key)] = value
-    return kept
 
 
 def _matches(values: Mapping[str, Any], where: Mapping[str, Any]) -> bool:

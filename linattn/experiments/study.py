@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 
+from linattn._checks import positive_int
 from linattn.analysis.budget import Budget, one_budget
 from linattn.analysis.study import (
     Problems,
@@ -119,7 +120,7 @@ def study(
         "batch_size": batch_size,
         "frozen_lr": frozen_lr,
     }
-    if store is None and workers == 1:
+    if store is None and positive_int("workers", workers) == 1:
         with _bar() as observe:
             return study_in_memory(
                 problem,

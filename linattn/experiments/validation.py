@@ -129,7 +129,9 @@ def _tidy(
 
 
 def _tidy_leaf(name: str, kind: inspect.Type, value: Any) -> Any:
-    """Pin files of the user's own, refuse what is not a number, and let -0.0 be 0.0."""
+    """Pin files of the user's own, refuse what is no number or text, and let -0.0 be 0.0."""
+    if isinstance(value, str) and not _is_text(value):
+        raise ValueError(f"{name} must be {describe(kind)}, got {value!r}.")
     if isinstance(kind, inspect.Metadata) and isinstance(value, str):
         return pinned(name, value) if (kind.extra or {}).get(OWN) else value
     if isinstance(value, float):
@@ -137,6 +139,15 @@ def _tidy_leaf(name: str, kind: inspect.Type, value: Any) -> Any:
             raise ValueError(f"{name} must be {describe(kind)}, got {value}.")
         return value + 0.0
     return value
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can be written down: half of a surrogate pair cannot."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _sentence(error: msgspec.ValidationError, cls: type[msgspec.Struct], values: Any) -> str:

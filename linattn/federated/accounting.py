@@ -18,6 +18,16 @@ class Traffic:
         self._sizes = {name: s.stop - s.start for name, s in layout.slices.items()}
         self._version = dict.fromkeys(layout.names, 0)
         self._held: dict[int, dict[str, int]] = {}
+        self._before: tuple[dict[str, int], dict[int, dict[str, int]]] = ({}, {})
+
+    def mark(self) -> None:
+        """Begin a round that `revert` can take back."""
+        self._before = dict(self._version), {}
+
+    def revert(self) -> None:
+        """Forget everything since `mark`."""
+        self._version, held = self._before
+        self._held |= held
 
     def copy(self) -> Traffic:
         """An independent copy."""
@@ -35,6 +45,7 @@ class Traffic:
         floats = len(participants) * self.size(generated)
         for client in participants.tolist():
             held = self._held.setdefault(client, {})
+            self._before[1].setdefault(client, dict(held))
             for name, version in self._version.items():
                 if name not in generated and held.get(name) != version:
                     floats += self._sizes[name]

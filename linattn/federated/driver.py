@@ -3,71 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from itertools import count
+from typing import Any
 
 import numpy as np
 
 from linattn._settings import check_local_steps, step_at
 from linattn._typing import Array, BoolArray, IntArray
 from linattn.federated.accounting import Traffic
+from linattn.federated.memory import ClientMemories, Memory, check_continues, origin_of
 from linattn.federated.method import Cost, Method, Plan, Proposal, RoundContext, average
+from linattn.federated.round import Round
 from linattn.federated.settings import (
     Settings,
     draw_batches,
     draw_local_steps,
     draw_participants,
 )
+from linattn.federated.slots import checked, stacked
 from linattn.linalg import weighted_sum
 from linattn.oracles.protocol import LocalTask, LocalTrace, Oracle, explicit_steps
 from linattn.oracles.unequal import train_unequal
 from linattn.streams import stream
 from linattn.types import Federation, Params
 
+MOST_REVIEWS = 1000
+"""Proposals of one round that a method may reject."""
 NOBODY = np.zeros(0, dtype=np.int64)
-
-
-class Round(NamedTuple):
-    """One finished round: what observers see.
-
-    Attributes
-    ----------
-    context : RoundContext
-        The state before the round.
-    plan : Plan
-        The plan that was accepted.
-    ends : array, shape (P, D)
-    flat : array, shape (D,)
-        Server parameters after the round.
-    trace : LocalTrace or None
-        Every local step, if recorded.
-    floats_up, floats_down, multiply_adds : int
-        Of this round and all participants, rejected proposals included.
-    memory : object
-        Server memory after the round.
-    """
-
-    context: RoundContext
-    plan: Plan
-    ends: Array
-    flat: Array
-    trace: LocalTrace | None
-    floats_up: int
-    floats_down: int
-    multiply_adds: int
-    memory: Any
-
-
-class Memory(NamedTuple):
-    """What a continued run needs: server and client memories, what clients hold, the freezing."""
-
-    server: Any
-    clients: dict[int, Any]
-    traffic: Traffic
-    freeze_round: int | None
-
-    def restore(self) -> Memory:
-        """Independent copies, so that one memory may start several runs."""
-        return self._replace(clients=dict(self.clients), traffic=self.traffic.copy())
 
 
 class RoundDriver:
@@ -88,27 +50,35 @@ class RoundDriver:
         memory: Any = None,
         record: bool = False,
     ) -> None:
-        self.method = method
+        self.method = checked(method, params.layout)
         self.problem = problem
-        self.oracle = oracle if method.oracle is None else method.oracle(oracle)
+        self.oracle = oracle if self.method.oracle is None else self.method.oracle(oracle)
         check_local_steps(settings.local_steps, self.oracle.num_clients)
         self.settings = settings
         self.record = record or method.records_steps
         self.params = params
         self.traffic = Traffic(params.layout)
         self.server: Any = None
-        self.clients: dict[int, Any] = {}
+        self.clients = ClientMemories()
         self.freeze_round: int | None = None
-        self._begun = False
         self._masks: dict[frozenset[str], BoolArray] = {}
+        self.round = settings.start_round
         if memory is not None:
-            self.server, self.clients, self.traffic, self.freeze_round = memory.restore()
-            self._begun = True
+            held = check_continues(memory, self.traffic, self._origin)
+            self.server, clients, self.traffic, self.freeze_round = held[:4]
+            self.clients = ClientMemories(clients)
+        self._begun = self.server is not None
+        self.mark()
 
     @property
     def memory(self) -> Memory:
         """Everything a continued run needs besides parameters and round."""
-        return Memory(self.server, dict(self.clients), self.traffic.copy(), self.freeze_round)
+        clients = dict(self.clients)
+        return Memory(self.server, clients, self.traffic.copy(), self.freeze_round, self._origin)
+
+    @property
+    def _origin(self) -> dict[str, Any]:
+        return origin_of(self.method.name, self.settings, self.round)
 
     @property
     def shares_gradients(self) -> bool:
@@ -123,17 +93,36 @@ class RoundDriver:
 
     def begin(self, context: RoundContext) -> None:
         """Make the server memory before the first round."""
-        if not self._begun:
-            self._begun = True
-            if self.method.server_memory is not None:
-                self.server = self.method.server_memory(context)
+        if not self._begun and self.method.server_memory is not None:
+            self.server = self.method.server_memory(context)
+        self._begun = True
+
+    def revert(self, t: int) -> None:
+        """Take back what was done since `mark`, from round t on."""
+        self.round = t
+        self.params, self.server, self.freeze_round = self._before
+        self._begun = self.server is not None
+        self.clients.revert()
+        self.traffic.revert()
+
+    def mark(self) -> None:
+        """Begin rounds that `revert` can take back."""
+        self.clients.mark()
+        self.traffic.mark()
+        self._before = self.params, self.server, self.freeze_round
 
     def step(self, t: int) -> Round:
         """Run round t: probe, plan, train, review until accepted, aggregate."""
+        self.mark()
         context = self.context(t)
         self.begin(context)
         bill = np.zeros(3, dtype=np.int64)
-        while True:
+        for rejected in count():
+            if rejected == MOST_REVIEWS:
+                raise ValueError(
+                    f"review of {self.method.name} must accept a round at last, but has rejected "
+                    f"{rejected} proposals of round {t}."
+                )
             for i in context.participants.tolist():
                 self._client(context, i)
             context = self.planned(context)
@@ -152,6 +141,7 @@ class RoundDriver:
             context = self.context(t)  # another plan may ask other clients
         flat = self._aggregate(context, proposal)
         self._publish(t, proposal.plan, flat)
+        self.round = t + 1
         up, down, work = bill.tolist()
         return Round(context, proposal.plan, ends, flat, trace, up, down, work, self.server)
 
@@ -237,18 +227,14 @@ class RoundDriver:
 
     def _directions(self, context: RoundContext) -> tuple[float, Array]:
         """The prox weight, and shifts stacked over participants."""
-        size = context.params.layout.size
-        if self.method.direction is None:
+        slot, size = self.method.direction, context.params.layout.size
+        if slot is None:
             return 0.0, np.zeros((0, size))
         terms = [
-            self.method.direction(context, int(i), self.server, self._client(context, int(i)))
-            for i in context.participants
+            slot(context, i, self.server, self._client(context, i))
+            for i in context.participants.tolist()
         ]
-        if len({term.prox for term in terms}) > 1:
-            raise ValueError("direction must give all participants of a round the same prox.")
-        shifts = [np.zeros(size) if term.shift is None else term.shift for term in terms]
-        any_shift = any(term.shift is not None for term in terms)
-        return terms[0].prox, np.stack(shifts) if any_shift else np.zeros((0, size))
+        return stacked(terms, size)
 
     def _client(self, context: RoundContext, client: int) -> Any:
         if self.method.client_memory is not None and client not in self.clients:
@@ -262,17 +248,13 @@ class RoundDriver:
         return self.clients.get(client)
 
     def _batches(self, context: RoundContext) -> list[IntArray] | None:
-        size = self.settings.batch_size
+        size, seed, t = self.settings.batch_size, context.seed, context.round
         if size is None:
             return None
+        limit, counts = self.oracle.batch_limit, context.local_steps.tolist()
         return [
-            draw_batches(
-                self.oracle.batch_limit(int(i)),
-                size,
-                int(steps),
-                stream(self.settings.seed, "batch", int(i), context.round),
-            )
-            for i, steps in zip(context.participants, context.local_steps, strict=True)
+            draw_batches(limit(i), size, steps, stream(seed, "batch", i, t))
+            for i, steps in zip(context.participants.tolist(), counts, strict=True)
         ]
 
     def _train(self, context: RoundContext, task: LocalTask) -> tuple[Array, LocalTrace | None]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from linattn._checks import one_of
 from linattn._typing import AnyArray, Array
+from linattn.federated.answers import Answers
 from linattn.federated.driver import RoundDriver
 from linattn.federated.selection import selection_errors
 from linattn.federated.stretch import Stretch
@@ -74,6 +75,8 @@ class History:
         self.names = names
         self.evaluate = evaluate
         self.evaluate_clients = evaluate_clients
+        self.answers = Answers("evaluate", (*names, "round"))
+        self.client_answers = Answers("evaluate_clients", (*names, "round"))
         self.every = every
         self.rounds: list[int] = []
         self._parts: list[Columns] = []
@@ -143,9 +146,9 @@ class History:
             )
         )
         if self.evaluate is not None:
-            held = [self.evaluate(Params(layout, flat)) for flat in points]
+            held = [self.answers(self.evaluate(Params(layout, flat))) for flat in points]
             for name in held[0]:
-                columns[name] = np.array([float(one[name]) for one in held])
+                columns[name] = np.array([one[name] for one in held])
         if self.needs_single_rounds:
             columns.update({name: np.array([x]) for name, x in self._personal(t).items()})
         return columns
@@ -159,7 +162,8 @@ class History:
             row["personal_objective"] = float(driver.problem.weights @ np.array(parts))
         if self.evaluate_clients is not None:
             held = [Params(driver.params.layout, flat) for flat in models]
-            row.update({name: float(x) for name, x in self.evaluate_clients(held).items()})
+            taken = self.answers.names or ()
+            row.update(self.client_answers(self.evaluate_clients(held), taken))
         return row
 
     def _local(self, done: Stretch, places: list[int]) -> Columns:

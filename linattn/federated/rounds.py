@@ -10,10 +10,12 @@ import numpy as np
 from linattn._checks import positive_int
 from linattn._settings import LocalSteps, StepSize
 from linattn._threads import one_blas_thread
-from linattn.federated.driver import Memory, Round, RoundDriver
+from linattn.federated.driver import RoundDriver
 from linattn.federated.history import ALL_METRICS, EvaluateClients, History, check_metrics
+from linattn.federated.memory import Memory
 from linattn.federated.method import Method
 from linattn.federated.result import Result
+from linattn.federated.round import Round
 from linattn.federated.settings import (
     RunSettings,
     Settings,
@@ -116,8 +118,8 @@ def run(
         do not show is noticed at the next entry.
     start_round : int
         Continue a run at this round; with ``memory=result.memory`` it continues bit for bit.
-    memory : object, optional
-        ``Result.memory`` of the run that is continued.
+    memory : Memory, optional
+        ``Result.memory`` of the run that is continued, with the same method and settings.
 
     Returns
     -------
@@ -126,8 +128,8 @@ def run(
     Raises
     ------
     ValueError
-        If an argument is out of range or the parameters do not fit the problem; at the round where
-        a callable step is not positive.
+        If an argument is out of range, the parameters do not fit the problem, or the memory is of
+        another run; at the round where a callable step is not positive.
 
     Notes
     -----
@@ -170,17 +172,19 @@ def _observe(
         try:
             done = advance(driver, t, settings.rounds - t if plain else 1)
         except FloatingPointError as error:
-            outcome = Outcome("diverged", t, str(error))
-            break
-        count, trouble = history.add(done)
-        reached = [Params(params.layout, flat) for flat in done.path[:count]]
-        params = reached[-1] if reached else params
-        path += reached if record_params else []
+            count, trouble = 0, str(error)
+        else:
+            count, trouble = history.add(done)
+            reached = [Params(params.layout, flat) for flat in done.path[:count]]
+            params = reached[-1] if reached else params
+            path += reached if record_params else []
         if trouble:
             outcome = Outcome("diverged", t + count, trouble)
+            driver.revert(t)
+            if count > 0:
+                advance(driver, t, count)  # once more, to be left where the good rounds end
             break
         t += count
-    driver.params = params  # after a divergence, the last finite ones
     models = driver.client_models(max(outcome.round - 1, settings.start_round))
     return Result(
         params=params,

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.optimize
 import scipy.sparse
 
-from linattn._checks import as_float64, real
+from linattn._checks import as_float64, listing, positive_int, real
 from linattn._typing import Array, BoolArray, IntArray
 from linattn.federated.method import RoundContext, applied_weights
 
@@ -115,11 +115,12 @@ def solve_selection(
     instead of one per pair. Cost: the program grows exponentially with P·L at worst; best response
     sorts L scores per client and sweep.
     """
-    scores, budgets = as_float64("scores", scores, ndim=2), np.asarray(budgets, dtype=np.int64)
+    scores = as_float64("scores", scores, ndim=2)
+    budgets = np.array([positive_int("budgets", r) for r in listing("budgets", budgets)], dtype=int)
     consistency = real("consistency", consistency, minimum=0.0)
     if (scores < 0).any():
         raise ValueError(f"scores must be >= 0, got a minimum of {scores.min():g}.")
-    if budgets.shape != scores.shape[:1] or (budgets < 1).any():
+    if budgets.shape != scores.shape[:1]:
         raise ValueError(f"budgets must be {len(scores)} integers >= 1, got {budgets.tolist()}.")
     if (budgets >= scores.shape[1]).all():
         return np.ones(scores.shape, dtype=bool)  # no score is negative, and no mask differs

@@ -89,6 +89,7 @@ def advance(driver: RoundDriver, t: int, limit: int) -> Stretch:
     if limit > 1:
         oracle, context = driver.oracle, driver.context(t)
         assert isinstance(oracle, RunsRounds)
+        driver.mark()
         driver.begin(context)
         context = driver.planned(context)
         limit = min(limit, _plain_rounds(driver.method, task_plan(context)))
@@ -123,6 +124,7 @@ def _settle(driver: RoundDriver, context: RoundContext, task: LocalTask, found: 
     bills = np.tile(driver.costs(context, task), (count, 1))
     bills[:, 1] += downloads
     driver.adopt(context.round, plan, found.path[-1])
+    driver.round = context.round + count
     return Stretch(context.round, plan, found.path, bills, found.drifts, found.starts)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from linattn._checks import shown
 from linattn.objectives.population import population
+from linattn.params import is_single_layer
 from linattn.types import Params, Problem, single_layer
 
 
@@ -19,11 +21,18 @@ def check_fits(problem: Problem, params: Params) -> None:
         Naming the value block's shape and what the problem needs.
     """
     single_layer(problem)
+    if not isinstance(params, Params):
+        raise TypeError(f"params must be Params, got {shown(params)}.")
     shape = params.layout.shapes.get("value")
     if shape is None or len(shape) != 3 or shape[1:] != (problem.dim, problem.num_outputs):
         raise ValueError(
             f"params must have a value block of shape (H, {problem.dim}, {problem.num_outputs}) "
             f"for this problem, got {shape}."
+        )
+    if not is_single_layer(params.layout):
+        raise ValueError(
+            "params must have the blocks that Params.merged or Params.factored builds, got "
+            f"{', '.join(f'{name} {size}' for name, size in params.layout.blocks)}."
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,7 +96,8 @@ def reference_value(
     Raises
     ------
     ValueError
-        If μ = 0: then P need not have a minimizer.
+        If μ = 0: then P need not have a minimizer; or if the data are on a scale where numbers
+        overflow or the ridges are lost.
 
     Notes
     -----
@@ -110,8 +113,20 @@ def reference_value(
             "the same, so the profile need not have a minimizer."
         )
     # Many products of small matrices: BLAS threads would cost ten times what they gain.
-    with one_blas_thread():
+    with one_blas_thread(), _on_scale():
         return _search(problem, like, num_starts, seed)
+
+
+@contextmanager
+def _on_scale() -> Iterator[None]:
+    """Say of data beyond floating-point arithmetic what to do about them."""
+    try:
+        yield
+    except (FloatingPointError, np.linalg.LinAlgError) as error:
+        raise ValueError(
+            f"problem must be on a scale where its profile can be computed, but {error}; scale "
+            "tokens and targets."
+        ) from error
 
 
 def _search(problem: Problem, like: Params, num_starts: int, seed: int) -> Reference:
@@ -150,7 +165,7 @@ def local_minimum(
     -----
     Source: C2 (gradient). Cost: one L-BFGS run, a tenth of `reference_value` or less.
     """
-    with one_blas_thread():
+    with one_blas_thread(), _on_scale():
         held = population(problem)
         return _minimize_profile(held, start, _kernel_part(start), max_iterations)
 

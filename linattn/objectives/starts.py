@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from linattn._checks import one_of, positive_int, real
+from linattn._checks import MOST_ENTRIES, one_of, positive_int, real, shown
 from linattn._typing import Array
 from linattn.objectives.profile import KernelProfile
 from linattn.streams import stream
-from linattn.types import Params, Problem
+from linattn.types import Params, Problem, single_layer
 
 
 def random_blocks(
@@ -72,13 +72,16 @@ def initial_params(
     Source: Model. Small factored starts are trapped at the origin (Objectives). Cost: none, but one
     linear solve for ``value="minimizer"``.
     """
-    positive_int("num_heads", num_heads)
+    single_layer(problem)
+    positive_int("num_heads", num_heads, maximum=MOST_ENTRIES)
     positive_int("seed", seed, minimum=0)
     one_of("kernel", kernel, ("merged", "factored"))
     one_of("value", value, ("zeros", "normal", "minimizer"))
     scale = real("scale", scale, above=0.0)
     if kernel == "merged" and rank is not None:
-        raise ValueError(f"rank must be None for kernel='merged', got {rank}; use 'factored'.")
+        raise ValueError(
+            f"rank must be None for kernel='merged', got {shown(rank)}; use 'factored'."
+        )
     blocks = random_blocks(
         problem,
         num_heads=num_heads,

@@ -210,7 +210,7 @@ def oracle_of(problem: Federation, params: Params) -> Oracle:
     ValueError
         If the parameters do not fit it.
     """
-    if not hasattr(problem, "oracle"):
+    if not hasattr(problem, "rearranged"):
         raise TypeError(
             "problem must be a Problem, a DeepProblem or have their method `oracle`, "
             f"got {type(problem).__name__}."

@@ -182,7 +182,7 @@ def check_in_context_optimum(
 def _diagonal_parts(eigenvalues: Array, length: int, noise: float) -> tuple[Array, Array]:
     """λ_k² and λ_k²((1 + 1/n)λ_k + (tr Λ + σ²)/n): loss = ½Σ[λ_k − 2θ_k(first) + θ_k²(second)]."""
     linear = eigenvalues**2
-    spread = (1.0 + 1.0 / length) * eigenvalues + (eigenvalues.sum() + noise**2) / length
+    spread = (1.0 + 1.0 / length) * eigenvalues + (eigenvalues.sum() + noise * noise) / length
     return linear, linear * spread
 
 

@@ -40,7 +40,8 @@ class Clock(NamedTuple):
 
     def scale(self, t: int) -> float:
         """η_t², to which impulses are proportional in the first order; at R that of the last."""
-        return float(self.step_sizes[min(t, self.rounds - 1)] ** 2)
+        square = float(self.step_sizes[min(t, self.rounds - 1)] ** 2)
+        return max(square, np.finfo(np.float64).tiny)  # a step may be too small to be squared
 
 
 class Node(NamedTuple):

@@ -10,7 +10,7 @@ import numpy as np
 
 from linattn._typing import Array
 from linattn.theory.frozen import FrozenStage
-from linattn.theory.polynomials import contraction
+from linattn.theory.polynomials import contraction, power_sums
 from linattn.theory.tracking import SPECTRAL_SLACK
 
 
@@ -32,10 +32,10 @@ def operator_bound(stage: FrozenStage) -> float | None:
         return None
     moves = np.linalg.norm(stage.gradients_at_minimizer, axis=(1, 2))
     total = float(stage.local_lr * (stage.weights @ moves))
-    powers = xi ** np.arange(1, stage.common_steps)
+    apart = np.array(_distance_to_one(values))
+    powers = xi * float(power_sums(apart, stage.common_steps - 1).plain)
     # 1 − ξ^E of a ξ just below 1, without cancellation; contraction(x) is 1 − (1 − x)^E.
-    gap = float(contraction(np.array(_distance_to_one(values)), stage.common_steps))
-    return float(powers.sum()) * total / gap
+    return powers * total / float(contraction(apart, stage.common_steps))
 
 
 def _distance_to_one(values: Array) -> float:

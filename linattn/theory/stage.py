@@ -142,6 +142,8 @@ class FrozenStage:
     @cached_property
     def _star(self) -> Array:
         linear = np.tensordot(self.weights, self.linears, 1)
+        if not np.isfinite(self.hessian).all():  # a kernel beyond all measure has no V* here
+            return np.full_like(linear, np.nan)
         return np.asarray(np.linalg.solve(self.hessian, linear))
 
     @property
@@ -156,6 +158,8 @@ class FrozenStage:
 
     @cached_property
     def _spectra(self) -> tuple[Array, Array]:
+        if not np.isfinite(self.hessians).all():
+            return np.full(self.hessians.shape[:2], np.inf), np.zeros_like(self.hessians)
         values, vectors = np.linalg.eigh(self.hessians)
         return values, vectors
 
@@ -255,8 +259,9 @@ class FrozenStage:
 
     @property
     def gap(self) -> float:
-        """½‖V_0 − V*‖²_A: what one exact value solve would gain at the start (C1)."""
-        return 0.5 * self._norm_sq(stack_heads(self.start) - self._star)
+        """½‖V_0 − V*‖²_A: what one exact value solve would gain (C1); inf at overflow."""
+        gap = 0.5 * self._norm_sq(stack_heads(self.start) - self._star)
+        return gap if np.isfinite(gap) else float("inf")
 
     def _lag(self, rounds: int) -> Array:
         """M̂ᵗ(V_0 − V_∞)."""

@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from linattn._checks import as_float64
+from linattn._checks import as_float64, shown
 from linattn._typing import Array
 from linattn.objectives.joint import Joint
 from linattn.objectives.population import population
+from linattn.params import is_single_layer
 from linattn.types import Params, Problem
 
 
@@ -86,10 +87,14 @@ def change_gauge(params: Params, change: Array) -> Params:
     Source: C12. Ridges and gradient methods keep only the orthogonal changes. Cost: one inverse,
     r³ or H³.
     """
+    if not is_single_layer(params.layout):
+        raise ValueError("params must be of the single-layer model, got those of another one.")
     size = params["query"].shape[-1] if params.is_factored else params.num_heads
     matrix = as_float64("change", change, ndim=2)
     if matrix.shape != (size, size) or np.linalg.matrix_rank(matrix) < size:
-        raise ValueError(f"change must be an invertible ({size}, {size}) matrix, got {change!r}.")
+        raise ValueError(
+            f"change must be an invertible ({size}, {size}) matrix, got {shown(change)}."
+        )
     inverse = np.linalg.inv(matrix)
     if params.is_factored:
         return params.replace(query=params["query"] @ matrix, key=params["key"] @ inverse.T)

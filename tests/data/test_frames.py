@@ -188,7 +188,7 @@ def test_a_lazy_frame_must_be_collected():
         (None, {"client": "schol"}, ValueError, "client must be one of .*mean 'school'"),
         (None, {"client": None}, ValueError, "client must be one of"),
         (None, {"order": "then"}, ValueError, "order must be one of"),
-        (None, {"features": "a"}, ValueError, "features must be a list of column names, got 'a'"),
+        (None, {"features": "a"}, TypeError, "features must be a list, got str 'a'"),
         (None, {"features": []}, ValueError, "features must be a list of column names"),
         (None, {"features": ["a", "a"]}, ValueError, "features must name every column once"),
         (None, {"features": ["a", "c"]}, ValueError, "features must be one of"),

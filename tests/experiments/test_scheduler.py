@@ -135,7 +135,7 @@ def test_an_interrupted_sweep_leaves_nothing_behind(tmp_path):
 
 @needs_dask
 def test_crashes_and_deaths_of_runs_are_sentences(tmp_path):
-    code, out, err = finish(start(tmp_path, "--preset", "bad", "--scheduler", "local:2"))
+    code, out, err = finish(start(tmp_path, "--preset", "bad", "--scheduler", "local:2"), 180)
     assert code == 1
     assert "3 computed, 0 there before, 2 crashed" in out
     assert sorted(err.splitlines())[-2:] == [
@@ -156,7 +156,7 @@ def foreign_cluster(folder, *options):
     ]
     running = [subprocess.Popen(p, stderr=subprocess.DEVNULL) for p in programs]
     try:
-        while not file.exists():
+        while not file.exists() or not file.read_text():  # made first, then written
             time.sleep(0.05)
         yield json.loads(file.read_text())["address"]
     finally:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hostile.stores import Inline
 
 from linattn.claims import Claim, Condition, Constant, get_claim
 from linattn.claims.adversary import OPTIMIZERS, search
@@ -23,7 +24,7 @@ from linattn.experiments.engine import Report, compute_tasks
 from linattn.experiments.stages import verify
 from linattn.experiments.store import load_results
 from linattn.experiments.verification import checked, families, tightest, write_tables
-from scripts import Inline, simulation
+from scripts import simulation
 
 ROOT = Path(__file__).parents[2]
 FEW = ("C1", "C3", "C11")

@@ -289,7 +289,7 @@ def test_bad_problems_are_refused():
     model, data, *_ = build(16)
     x, y = data[0]
     refused = [
-        ((None, data), {}, "model must be a DeepAttention, got NoneType"),
+        ((None, data), {}, "model must be DeepAttention, got NoneType"),
         ((model, []), {}, "clients must hold at least one client, got none"),
         ((model, [x]), {}, r"clients\[0\] must be a pair \(tokens, targets\), got list"),
         ((model, [([], [])]), {}, r"clients\[0\] must hold at least one sequence"),

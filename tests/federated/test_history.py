@@ -210,3 +210,51 @@ def test_participation_follows_its_formula():
         chosen = choose_participants(clients, share, 0, 3)
         assert len(chosen) == max(1, round(share * clients)) == count
         assert_array_equal(chosen, np.unique(chosen))
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        (None, "evaluate must return a mapping, got None."),
+        ([("a", 1.0)], "evaluate must return a mapping, got [('a', 1.0)]."),
+        ({3: 1.0}, "evaluate must return names that are texts, got 3."),
+        ({"": 1.0}, "evaluate must return names that are texts, got ''."),
+        (
+            {"objective": 1.0},
+            "evaluate must return names that the history has not, got 'objective'.",
+        ),
+        ({"round": 1.0}, "evaluate must return names that the history has not, got 'round'."),
+        ({"a": "x"}, "evaluate must return numbers, got 'x' for 'a'."),
+        ({"a": None}, "evaluate must return numbers, got None for 'a'."),
+        ({"a": 1j}, "evaluate must return numbers, got 1j for 'a'."),
+        ({"a": [1.0]}, "evaluate must return numbers, got [1.0] for 'a'."),
+        ({"a": {}}, "evaluate must return numbers, got {} for 'a'."),
+    ],
+)
+@pytest.mark.parametrize("name", ["evaluate", "evaluate_clients"])
+def test_what_a_callback_may_answer(small_problem, small_params, name, answer, sentence):
+    with pytest.raises((TypeError, ValueError)) as error:
+        la.run(la.fed_avg(), small_problem, small_params, rounds=1, local_steps=1, local_lr=0.01,
+               **{name: lambda models: answer})  # fmt: skip
+    assert str(error.value) == sentence.replace("evaluate", name, 1)
+
+
+def test_callbacks_answer_the_same_names_every_round(small_problem, small_params):
+    names = iter("aab")
+    with pytest.raises(ValueError, match="same names every round, got b after a"):
+        la.run(la.fed_avg(), small_problem, small_params, rounds=2, local_steps=1, local_lr=0.01,
+               evaluate=lambda params: {next(names): 1.0})  # fmt: skip
+
+
+def test_callbacks_do_not_overwrite_each_other(small_problem, small_params):
+    with pytest.raises(ValueError, match="evaluate_clients must return names that the hist"):
+        la.run(la.fed_avg(), small_problem, small_params, rounds=1, local_steps=1, local_lr=0.1,
+               evaluate=lambda _: {"a": 1}, evaluate_clients=lambda _: {"a": 2})  # fmt: skip
+
+
+def test_callbacks_answer_any_kind_of_number(small_problem, small_params):
+    answer = {"a": True, "b": np.float32(0.5), "c": np.array(2), "d": np.nan}
+    found = la.run(la.fed_avg(), small_problem, small_params, rounds=1, local_steps=1,
+                   local_lr=0.01, evaluate=lambda params: answer)  # fmt: skip
+    assert found.history[["a", "b", "c"]].to_array().values[:, 0].tolist() == [1.0, 0.5, 2.0]
+    assert np.isnan(found.history.d).all()

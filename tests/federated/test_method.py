@@ -105,7 +105,7 @@ def test_blocks_that_alternate_reset_the_freeze_round(federation):
 def test_a_plan_of_an_unknown_block_is_refused(federation):
     problem, params = federation
     method = la.Method("bad", plan=lambda context, memory: la.Plan(frozenset({"query"}), 0.1))
-    with pytest.raises(ValueError, match="block must be one of kernel, value, got 'query'"):
+    with pytest.raises(ValueError, match="plan of bad must name blocks among kernel, value"):
         la.run(method, problem, params, **BASE)
 
 
@@ -149,3 +149,68 @@ def test_a_method_that_records_steps_sees_them(federation):
     assert shapes == [(2, 4, params.layout.size)] * 3
     plain = la.run(la.fed_avg(), problem, params, **BASE)
     assert same_bits(result.params, plain.params)
+
+
+KERNEL = frozenset({"kernel"})
+
+
+@pytest.mark.parametrize(
+    ("slot", "answer", "sentence"),
+    [
+        ("direction", None, "direction of mine must return a Direction, got None."),
+        (
+            "direction",
+            la.Direction(0.0, np.zeros(3)),
+            "must return {size} numbers, got an array",
+        ),
+        ("direction", la.Direction(0.0, np.zeros((3, 1))), "shape (3, 1) and dtype float64."),
+        ("direction", la.Direction(0.0, [1j]), "dtype complex128."),
+        ("direction", la.Direction(-1.0), "prox of direction of mine must be >= 0, got -1.0."),
+        ("direction", la.Direction(np.nan), "prox of direction of mine must be >= 0, got nan."),
+        ("penalty_gradient", np.zeros(3), "penalty_gradient of mine must return {size} numbers"),
+        (
+            "start",
+            np.zeros(3),
+            "start of mine must return {size} numbers, got an array",
+        ),
+        ("personal", None, "personal of mine must return {size} numbers"),
+        ("aggregate", np.zeros(3), "aggregate of mine must return parameters and memory, got arr"),
+        ("aggregate", (np.zeros(3), None), "aggregate of mine must return {size} numbers"),
+        ("plan", None, "plan of mine must return a Plan, got None."),
+        (
+            "plan",
+            la.Plan("kernel", 0.1),
+            "must name blocks among kernel, value in a frozenset",
+        ),
+        ("plan", la.Plan(frozenset("a"), 0.1), "in a frozenset, got frozenset({{'a'}})."),
+        ("plan", la.Plan(KERNEL, 0.0), "local_lr of plan of mine must be > 0, got 0.0."),
+        ("plan", la.Plan(KERNEL, 0.1, (KERNEL,)), "must give blocks to 4 participants, got 1."),
+        ("extra_cost", 3, "extra_cost of mine must return a Cost, got 3."),
+        ("extra_cost", Cost(0.5), "extra_cost of mine must be an integer >= 0, got 0.5."),
+        ("sampling", 0.5, "sampling of mine must return a Sampling, got 0.5."),
+        ("oracle", None, "oracle of mine must return an Oracle, got None."),
+        (
+            "review",
+            1,
+            "review of mine must accept a round at last, but has rejected 1000",
+        ),
+    ],
+)
+def test_what_a_slot_may_not_return(federation, slot, answer, sentence):
+    problem, params = federation
+    method = la.Method("mine", **{slot: lambda *arguments: answer})
+    with pytest.raises((TypeError, ValueError)) as error:
+        la.run(method, problem, params, **BASE)
+    assert sentence.format(size=params.layout.size) in str(error.value)
+
+
+def test_any_array_of_the_right_size_will_do(federation):
+    problem, params = federation
+    size = params.layout.size
+    shift = np.linspace(-1.0, 1.0, size).round(2)
+    runs = [
+        la.run(la.Method("mine", direction=lambda *_, s=same: la.Direction(0.1, s)), problem,
+               params, **BASE)
+        for same in (shift, shift.tolist(), np.repeat(shift, 2)[::2], shift.astype(">f8"))
+    ]  # fmt: skip
+    assert all(same_bits(run.params, runs[0].params) for run in runs)

@@ -82,7 +82,7 @@ RUN = {"rounds": 3, "local_steps": 2, "local_lr": 0.01}
             "did you mean 'mlp'",
         ),
         (lambda: la.fed_tp(embedding_dim=2, blocks=(), server_lr=1.0), "blocks must be at least"),
-        (lambda: la.fed_tp_newcomers(None, server_lr=1.0), "result must be that of a fed_tp run"),
+        (lambda: la.fed_tp_newcomers(None, server_lr=1.0), "result must be Result, got NoneType"),
         (lambda: la.local_attention(blocks=()), "blocks must be at least one block name"),
         (lambda: la.fine_tuned(steps=0), "steps must be an integer >= 1, got 0"),
         (lambda: la.fed_sq(structural=[1.0]), "structural must be Params, got list"),

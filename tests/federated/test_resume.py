@@ -1,5 +1,7 @@
 """Continued runs: bit for bit from any round, with the memory of the run that is continued."""
 
+import pickle
+
 import numpy as np
 import pytest
 from bridge import make, same_bits
@@ -64,6 +66,84 @@ def test_resume_is_bit_for_bit(name, kind, noise):
         assert second.freeze_round == whole.freeze_round
         assert second.history["round"].values.tolist() == list(range(stop, 9))
         assert second.outcome == whole.outcome
+
+
+@pytest.mark.parametrize(
+    "name", sorted({*METHODS, "fed_tp", "local_attention", "scaffold", "momentum"} - {"fed_adam"})
+)
+def test_after_a_divergence_the_last_good_state_is_handed_on(name):
+    *_, problem, params = make(21)
+    options = {"local_steps": 4, "local_lr": 20 * la.safe_step(problem, params), **NOISE}
+    more = {
+        "fed_tp": lambda: la.fed_tp(embedding_dim=2, blocks=("kernel",), server_lr=1.0),
+        "local_attention": lambda: la.local_attention(blocks=("kernel",)),
+        "scaffold": la.scaffold,
+        "momentum": lambda: la.fed_avg(server_momentum=0.9),
+    }
+    method = (METHODS | more)[name]
+    lost = la.run(method(), problem, params, rounds=40, **options)
+    assert lost.outcome.status == "diverged"
+    last = lost.outcome.round
+    good = la.run(method(), problem, params, rounds=last, **options)
+    assert same_bits(lost.params, good.params)
+    assert pickle.dumps(plain(lost.memory)) == pickle.dumps(plain(good.memory))
+    for left, right in zip(lost.client_params, good.client_params, strict=True):
+        assert same_bits(left, right)
+    again = la.run(
+        method(), problem, lost.params, rounds=40, start_round=last, memory=lost.memory, **options
+    )
+    assert again.outcome == lost.outcome
+
+
+def plain(memory):
+    """What a memory holds, in an order of its own."""
+    traffic = memory.traffic
+    held = [sorted(part.items()) for part in (traffic._version, traffic._held, memory.clients)]
+    return memory.server, held, memory.freeze_round, dict(memory.origin)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"method": la.fed_avg()}, "the same method, got 'counting' then and 'fed_avg' now"),
+        ({"start_round": 4}, "the same start_round, got 3 then and 4 now"),
+        ({"local_lr": 0.02}, r"the same local_lr, got 0\.01 then and 0\.02 now"),
+        ({"local_steps": [4, 4, 5]}, "the same local_steps, got 4 then and"),
+        ({"seed": 5}, "the same seed, got 4 then and 5 now"),
+        ({"batch_size": None}, "the same batch_size, got 2 then and None now"),
+        ({"participation": 1.0}, r"the same participation, got 0\.5 then and 1\.0 now"),
+        ({"sampling": "weighted"}, "the same sampling, got 'uniform' then and 'weighted' now"),
+        ({"stragglers": 0.1}, "the same stragglers"),
+        ({"memory": 3}, "memory must be the `memory` of a result, got int"),
+    ],
+)
+def test_a_memory_of_another_run_is_refused(change, sentence):
+    *_, problem, params = make(22)
+    options = {"local_steps": 4, "local_lr": 0.01, **NOISE}
+    first = la.run(counting(), problem, params, rounds=3, **options)
+    rest = {"method": counting(), "start_round": 3, "memory": first.memory, **options} | change
+    with pytest.raises(ValueError, match=sentence):
+        la.run(rest.pop("method"), problem, first.params, rounds=6, **rest)
+
+
+def test_a_memory_of_another_model_is_refused():
+    *_, problem, params = make(22)
+    *_, factored = make(22, "factored")
+    options = {"local_steps": 4, "local_lr": 0.01}
+    first = la.run(la.fed_avg(), problem, params, rounds=1, **options)
+    with pytest.raises(ValueError, match="memory must come from a run of the same model"):
+        la.run(la.fed_avg(), problem, factored, rounds=2, start_round=1, memory=first.memory,
+               **options)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_no_round_at_all_can_be_continued(name):
+    *_, problem, params = make(22)
+    options = {"local_steps": 4, "local_lr": 0.01, **NOISE}
+    none = la.run(METHODS[name](), problem, params, rounds=0, **options)
+    whole = la.run(METHODS[name](), problem, params, rounds=3, **options)
+    rest = la.run(METHODS[name](), problem, params, rounds=3, memory=none.memory, **options)
+    assert same_bits(rest.params, whole.params)
 
 
 def test_one_memory_starts_several_runs():

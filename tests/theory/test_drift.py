@@ -26,6 +26,12 @@ def test_factors_do_not_cancel_at_small_steps():
     assert quadratic_drift_factor(1e-12, 5) == pytest.approx(2e-12, rel=1e-9)
 
 
+def test_factors_of_a_billion_steps():
+    assert quadratic_drift_factor(0.3, 10**9) == pytest.approx(1 - 1 / 0.3e9, rel=1e-14)
+    assert general_drift_factor(1e-10, 10**9) == pytest.approx((np.e**0.1 - 1) / 0.1 - 1, rel=1e-6)
+    assert general_drift_factor(0.3, 10**9) == np.inf
+
+
 def test_the_numbers_of_the_literature():
     """At ηL = 1 and E = 32 the general factor is useless and the quadratic one is not."""
     assert general_drift_factor(1.0, 32) == pytest.approx(2.0**32 / 32, rel=1e-6)

@@ -272,3 +272,30 @@ def test_representation_and_refusals(small_problem, small_params):
         frozen_stage(
             small_problem, la.Params.merged(np.eye(2), np.ones((2, 2))), local_steps=1, local_lr=1
         )
+
+
+@pytest.mark.parametrize(("kind", "scale"), [("merged", 1e300), ("factored", 1e90)])
+def test_a_kernel_beyond_floating_point_is_an_unstable_stage(kind, scale):
+    *_, problem, params = make(3, kind)
+    huge = la.Params(params.layout, scale * params.flat)
+    with np.errstate(over="ignore", invalid="ignore"):
+        stage = frozen_stage(problem, huge, local_steps=3, local_lr=0.1)
+        assert not np.isfinite(stage.hessians).all()
+        assert not stage.stable
+        assert stage.rate == stage.floor == stage.gap == np.inf
+        assert stage.bias_bound is None
+        assert not np.isfinite(stage.after(2)).any()
+        assert stage.drift_parts(2) == (np.inf,) * 3
+    assert "unstable" in repr(stage)
+
+
+@pytest.mark.parametrize("steps", [10**6, 10**9])
+def test_the_cost_of_a_stage_does_not_grow_with_its_steps(steps):
+    *_, problem, params = make(3)
+    eta = 0.5 / la.frozen_stage(problem, params, local_steps=1, local_lr=1.0).largest_step_curvature
+    stage = frozen_stage(problem, params, local_steps=steps, local_lr=eta)
+    alone = np.linalg.solve(stage.hessians, stage.linears)
+    mean = np.tensordot(stage.weights, alone, 1).reshape(stage.start.shape)
+    assert relative_error(stage.fixed_point, mean) < 1e-15 * steps  # Σ p_i g_i* is zero to rounding
+    bound = stage.bias_bound  # stays bounded as E → ∞
+    assert np.linalg.norm(stage.bias) <= bound < 1e5 * np.linalg.norm(stage.bias)

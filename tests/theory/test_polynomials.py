@@ -59,6 +59,17 @@ def test_slope_is_the_derivative_of_the_averaged_power(x, count):
     assert slope(x, count, 1.0) <= (count - 1) / 2 * (1 + 1e-12)
 
 
+@pytest.mark.parametrize("x", [1e-12, 1e-9, 0.3, 1.0])
+def test_slope_of_a_billion_steps_needs_no_memory(x):
+    """Against its limits: (E − 1)/2 where xE is small, 1/(x²E) where it is large."""
+    steps = 10**9
+    limit = 0.5 * (steps - 1) if x * steps < 1e-2 else 1.0 / (x * x * steps)
+    rel = 1e-3 if x == 1e-12 else 1e-12
+    if x == 1e-9:
+        limit, rel = (1.0 - 2.0 / np.e) / (x * x * steps), 1e-6
+    assert slope(x, steps, 1.0) == pytest.approx(limit, rel=rel)
+
+
 def test_overflow_is_infinite_and_silent():
     assert np.isinf(contraction(np.array([1e10]), 200)).all()
     assert not np.isfinite(weighted_sum(np.array([1e10]), 200)).any()

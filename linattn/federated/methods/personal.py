@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from linattn._checks import positive_int, real
+from linattn._checks import positive_int, real, shown
 from linattn._typing import Array, BoolArray
 from linattn.federated.method import Method, Plan, RoundContext
 from linattn.federated.nature import Nature
@@ -38,7 +38,7 @@ def check_blocks(blocks: Sequence[str]) -> tuple[str, ...]:
     """Return block names as a tuple of at least one."""
     names = (blocks,) if isinstance(blocks, str) else tuple(blocks)
     if not names or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"blocks must be at least one block name, got {blocks!r}.")
+        raise ValueError(f"blocks must be at least one block name, got {shown(blocks)}.")
     return names
 
 

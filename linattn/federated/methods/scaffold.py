@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from linattn._checks import shown
 from linattn._settings import StepSize, step_schedule
 from linattn._typing import Array
 from linattn.federated.method import (
@@ -82,8 +83,8 @@ def scaffold(*, server_lr: StepSize = 1.0, option: int = 2) -> Method:
 
 def check_option(option: int) -> None:
     """Refuse options that do not exist."""
-    if isinstance(option, bool) or option not in OPTIONS:
-        raise ValueError(f"option must be 1 or 2, got {option!r}.")
+    if isinstance(option, bool) or not isinstance(option, int) or option not in OPTIONS:
+        raise ValueError(f"option must be 1 or 2, got {shown(option)}.")
 
 
 def no_variate(context: RoundContext) -> Variate:

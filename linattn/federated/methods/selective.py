@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from linattn._checks import one_of, positive_int, real
+from linattn._checks import is_listing, one_of, positive_int, real
 from linattn._typing import Array, IntArray
 from linattn.federated.method import Cost, Method, Plan, RoundContext
-from linattn.federated.methods.personal import matching_blocks
+from linattn.federated.methods.personal import check_blocks, matching_blocks
 from linattn.federated.selection import solve_selection
 
 SCORES = ("gradient", "relative", "snr")
@@ -62,7 +62,7 @@ def selective(
     budgets = _check_budget(budget)
     consistency = real("consistency", consistency, minimum=0.0)
     one_of("scores", scores, SCORES)
-    kept_open = frozenset(always)
+    kept_open = frozenset(check_blocks(always) if tuple(always) else ())
 
     def choices(context: RoundContext) -> tuple[str, ...]:
         matching_blocks(context.params.layout, tuple(kept_open - {"readout"}))  # or refuse
@@ -74,8 +74,8 @@ def selective(
     def plan(context: RoundContext, memory: object) -> Plan:
         names = choices(context)
         held = np.stack(context.probes)
-        if not np.isfinite(held).all():  # diverging, which is for the driver to say
-            held = np.zeros_like(held)
+        if not np.isfinite(held).all():
+            raise FloatingPointError("non-finite scores")
         if normalize and held.any():
             held = held / held.mean()
         masks = solve_selection(held, _budgets(budgets, context), consistency=consistency)
@@ -92,7 +92,8 @@ def selective(
 
 
 def _check_budget(budget: int | Sequence[int]) -> int | list[int]:
-    if isinstance(budget, (Sequence, np.ndarray)) and not isinstance(budget, str):
+    if is_listing(budget):
+        assert not isinstance(budget, int)
         return [positive_int(f"budget[{i}]", r) for i, r in enumerate(budget)]
     return positive_int("budget", budget)
 
