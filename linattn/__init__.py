@@ -86,6 +86,7 @@ from linattn.objectives import (
     safe_step,
 )
 from linattn.theory import (
+    DriftResponse,
     FrozenMoments,
     FrozenStage,
     InContextOptimum,
@@ -94,6 +95,7 @@ from linattn.theory import (
     ScaffoldStage,
     change_gauge,
     drift_impulse,
+    drift_response,
     euler_identity,
     frozen_moments,
     frozen_stage,
@@ -115,6 +117,7 @@ __all__ = [
     "DeepProblem",
     "Description",
     "Direction",
+    "DriftResponse",
     "FreezeRule",
     "FrozenMoments",
     "FrozenStage",
@@ -151,6 +154,7 @@ __all__ = [
     "describe",
     "digits_split",
     "drift_impulse",
+    "drift_response",
     "euler_identity",
     "fed_adam",
     "fed_avg",

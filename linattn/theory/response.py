@@ -1,0 +1,350 @@
+"""Drift response: the centralized path and its tangent in the drift number (C17, C18)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import scipy.integrate
+
+from linattn._checks import as_float64, positive_int, real
+from linattn._settings import check_sampling
+from linattn._threads import one_blas_thread
+from linattn._typing import Array
+from linattn.linalg import stack_heads
+from linattn.objectives.joint import check_fits
+from linattn.objectives.population import client_normal_equations, population
+from linattn.theory.drift_field import DriftField, relative_work
+from linattn.theory.noise_response import NoiseResponse, noise_response
+from linattn.theory.weights import weight_moments
+from linattn.types import Params, Problem
+
+ACCURACY = 1e-6
+"""Relative tolerance of the integrator; unstable stretches amplify it."""
+NO_DRIFT = 1e-6
+"""Drift that is not resolved, relative to the gradient."""
+BEND = 0.01
+"""Intervals are halved where P leaves its chord by more than this share of its range."""
+HALVINGS = 5
+STATIONARY = 1e-12
+"""Gradient norm, relative to that of the parameters (at least 1), that is no motion."""
+MAX_NOISE_SIZE = 512
+SETTLED = 1e-6
+
+
+def drift_response(
+    problem: Problem,
+    params: Params,
+    horizon: float,
+    *,
+    work: Sequence[float] | Array | None = None,
+    noise: bool = False,
+    participation: float = 1.0,
+    batch_size: int | None = None,
+    sampling: str = "uniform",
+) -> DriftResponse:
+    """Return the gradient flow θ(τ) from `params` and its tangent u(τ) in the drift number.
+
+        θ' = −g(θ),     u' = −H(θ)u + c(θ),     u(0) = 0,     c = Σ p_i H_i (g_i − g)
+
+    FedAvg of E local steps of size η is θ(τ) + s·u(τ) + O(s²) + O(η) at τ = ηE·(rounds), with the
+    drift number s = η(E − 1)/2: one response serves every step size and number of local steps.
+
+    Parameters
+    ----------
+    problem : Problem
+    params : Params
+        Start; must not be stationary.
+    horizon : float
+        Largest τ > 0, units of 1/curvature.
+    work : array, shape (C,), optional
+        Numbers in proportion to the clients' E_i; path and tangent belong to F_q, q_i = p_iE_i/Ē.
+    noise : bool
+        Whether to add mean shift and covariance of sampling and minibatches (D ≤ 512).
+    participation, batch_size, sampling
+        As in `run`. Where E[w_i] ≠ p_i the path belongs to Σ E[w_i] F_i.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the parameters do not fit the problem, are stationary, an argument is out of range, the
+        path is not finite up to the horizon, or D > 512 with noise.
+
+    Notes
+    -----
+    Source: C18; C19 for the noise. Integrated by DOP853 (scipy) at a relative tolerance of 1e-6.
+    Cost: 12 stages per step, each of 5 C + 5 gradients (merged; 7 C + 7 factored), a step being
+    about 5/λ_max; with noise see `noise_response`.
+
+    Examples
+    --------
+    >>> import linattn as la
+    >>> problem = la.synthetic_problem(num_clients=3, sequences_per_client=4, num_tokens=4, dim=2,
+    ...     num_outputs=1, value_heterogeneity=1.0, value_ridge=0.1, kernel_ridge=0.1)
+    >>> response = la.drift_response(problem, la.initial_params(problem), 10.0)
+    >>> bool(response.profile[0] > response.profile[-1])
+    True
+    """
+    check_fits(problem, params)
+    end = real("horizon", horizon, above=0.0)
+    shares = check_sampling(participation, sampling)
+    batch = None if batch_size is None else positive_int("batch_size", batch_size)
+    if noise and params.flat.size > MAX_NOISE_SIZE:
+        raise ValueError(
+            f"params must have at most {MAX_NOISE_SIZE} entries for noise=True, got "
+            f"{params.flat.size}: covariances have D² entries."
+        )
+    weights = weight_moments(problem.weights, shares)
+    relative = relative_work(work, weights.mean)
+    flow = DriftField(problem, params, weights.mean, relative)
+    with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
+        _check_moves(flow, params)
+        solution = _integrate(flow, params.flat, end)
+        times = _stored_times(problem, params, solution, end)
+        states = solution(times).T
+        size = params.flat.size
+        path, drift = states[:, :size], states[:, size:]
+        found = None
+        if noise:
+            found = noise_response(flow, weights, batch, times, lambda tau: solution(tau)[:size])
+    profile = np.array([_profile(problem, Params(params.layout, flat)) for flat in path])
+    return DriftResponse(times, path, drift, profile, found, params, flow)
+
+
+def _check_moves(flow: DriftField, params: Params) -> None:
+    size = float(np.linalg.norm(flow.gradient(params.flat)))
+    if not np.isfinite(size):
+        raise ValueError("params must have a finite gradient, got one that is not.")
+    if size <= STATIONARY * max(1.0, float(np.linalg.norm(params.flat))):
+        raise ValueError(
+            f"params must not be stationary, got a gradient of norm {size:.2g}: nothing moves; at "
+            "a stationary point ask a response for settled(params)."
+        )
+
+
+class Solution(NamedTuple):
+    """θ and u at any time up to the horizon, (2D, N)."""
+
+    dense: scipy.integrate.OdeSolution
+
+    def __call__(self, times: Array | float) -> Array:
+        return np.asarray(self.dense(times))
+
+
+def _integrate(flow: DriftField, start: Array, end: float) -> Solution:
+    size = start.size
+
+    def slope(_: float, state: Array) -> Array:
+        flat, tangent = state[:size], state[size:]
+        gradient, drift = flow.gradient_and_drift(flat)
+        return np.concatenate([-gradient, drift - flow.slope(flat, tangent)])
+
+    gradient, drift = (float(np.linalg.norm(v)) for v in flow.gradient_and_drift(start))
+    # A drift that is rounding is not followed.
+    scales = [np.linalg.norm(start), max(drift, NO_DRIFT * gradient)]
+    tiny = ACCURACY * np.repeat(scales, size) / np.sqrt(size)
+    found = scipy.integrate.solve_ivp(
+        slope,
+        (0.0, end),
+        np.concatenate([start, np.zeros(size)]),
+        method="DOP853",
+        rtol=ACCURACY,
+        atol=np.maximum(tiny, np.finfo(float).tiny),
+        dense_output=True,
+    )
+    if not found.success or not np.isfinite(found.y[:, -1]).all():
+        reached = float(found.t[-1])
+        raise ValueError(f"horizon must be below {reached:.3g}, where the path ends, got {end:g}.")
+    return Solution(found.sol)
+
+
+def _stored_times(problem: Problem, like: Params, solution: Solution, end: float) -> Array:
+    """0, every integer, the horizon, and more where P bends."""
+    size = like.flat.size
+
+    def profile(time: float) -> float:
+        return _profile(problem, Params(like.layout, solution(time)[:size]))
+
+    known = {float(t): profile(float(t)) for t in [*range(int(end) + 1), end]}
+    allowed = BEND * (max(known.values()) - min(known.values()))
+    times = sorted(known)
+    for _ in range(HALVINGS):
+        added = []
+        for left, right in pairwise(times):
+            middle = 0.5 * (left + right)
+            known[middle] = profile(middle)
+            if abs(known[middle] - 0.5 * (known[left] + known[right])) > allowed:
+                added.append(middle)
+        if not added:
+            break
+        times = sorted([*times, *added])
+    return np.array(times)
+
+
+def _profile(problem: Problem, params: Params) -> float:
+    held = population(problem)
+    return held.profile_value(params, held.value_system(params.kernels()))
+
+
+@dataclass(frozen=True, eq=False)
+class DriftResponse:
+    """The centralized path and how drift moves it; see `drift_response`.
+
+    Attributes
+    ----------
+    time : array, shape (N,)
+        τ: 0, every integer up to the horizon, the horizon, and more where P bends.
+    path, drift : array, shape (N, D)
+        θ(τ) and u(τ).
+    profile : array, shape (N,)
+        P along the path, units of loss.
+    noise : NoiseResponse or None
+        Mean shift and covariance.
+    params : Params
+        The start.
+    flow : DriftField
+    """
+
+    time: Array
+    path: Array
+    drift: Array
+    profile: Array
+    noise: NoiseResponse | None = field(repr=False)
+    params: Params = field(repr=False)
+    flow: DriftField = field(repr=False)
+
+    def __repr__(self) -> str:
+        return (
+            f"DriftResponse(τ up to {self.time[-1]:g} at {len(self.time)} times, "
+            f"{self.path.shape[1]} parameters, profile {self.profile[0]:.6g} to "
+            f"{self.profile[-1]:.6g}{', with noise' if self.noise is not None else ''})"
+        )
+
+    @property
+    def sampling_covariance(self) -> Array:
+        """Σ per unit of ηE from the draw of clients, (N, D, D)."""
+        return self._noise().sampling_covariance
+
+    @property
+    def batch_covariance(self) -> Array:
+        """Σ per unit of η from minibatches, (N, D, D)."""
+        return self._noise().batch_covariance
+
+    @property
+    def sampling_shift(self) -> Array:
+        """m per unit of ηE from the draw of clients, (N, D)."""
+        return self._noise().sampling_shift
+
+    @property
+    def batch_shift(self) -> Array:
+        """m per unit of η from minibatches, (N, D)."""
+        return self._noise().batch_shift
+
+    def _noise(self) -> NoiseResponse:
+        if self.noise is None:
+            raise AttributeError("this response was made without noise; ask with noise=True.")
+        return self.noise
+
+    def at(self, index: int, drift_number: float = 0.0) -> Params:
+        """θ(τ) + s·u(τ) at a stored time."""
+        flat = self.path[index] + drift_number * self.drift[index]
+        return Params(self.params.layout, flat)
+
+    def objective(self, drift_number: float) -> Array:
+        """Return Φ(τ; s), (N,): freeze at τ, go on with the value block to the horizon.
+
+        P(B + s u_B) + ½‖e^{−A(τ_R − τ)}(V + s u_V − V* − s b) + s b‖²_A, with A and V* at B + s u_B
+        and b = A⁻¹Σ p_i(A_i − A)g_i* (C8 to first order): C9 in the limit of small η.
+
+        Notes
+        -----
+        Source: C18. Cost: one eigendecomposition per stored time.
+        """
+        s = real("drift_number", drift_number, minimum=0.0)
+        return np.array([self._frozen_at(k, s) for k in range(len(self.time))])
+
+    def _frozen_at(self, index: int, drift_number: float) -> float:
+        params, problem = self.at(index, drift_number), self.flow.problem
+        held = population(problem)
+        system = held.value_system(params.kernels())
+        parts = client_normal_equations(problem, params.kernels())
+        hessians = parts.hessian + problem.value_ridge * np.eye(len(system.hessian))
+        shares, work = self.flow.shares, self.flow.work
+        hessian = np.tensordot(shares, hessians, 1)
+        star = np.linalg.solve(hessian, np.tensordot(shares, parts.linear, 1))
+        slopes = np.tensordot(shares * work, hessians @ (hessians @ star - parts.linear), 1)
+        limit = star + drift_number * np.linalg.solve(hessian, slopes)
+        values, vectors = np.linalg.eigh(hessian)
+        decay = np.exp(-values * (self.time[-1] - self.time[index]))
+        lag = vectors @ (decay[:, None] * (vectors.T @ (stack_heads(params.value) - limit)))
+        lag = lag + limit - system.minimizer
+        gap = 0.5 * float(np.vdot(lag, system.hessian @ lag))
+        return held.profile_value(params, system) + gap
+
+    def best_time(self, drift_numbers: Sequence[float] | Array | float) -> Array:
+        """Return τ*(s), the best time to freeze to first order in s, for every drift number.
+
+        The argmin of `objective` over stored times, refined by a parabola through its neighbours.
+
+        Notes
+        -----
+        Source: C18. Cost: one `objective` per drift number.
+        """
+        asked = np.atleast_1d(as_float64("drift_numbers", drift_numbers))
+        best = np.array([_argmin(self.time, self.objective(float(s))) for s in asked.reshape(-1)])
+        return best.reshape(np.shape(drift_numbers)) if np.ndim(drift_numbers) else best[0]
+
+    def settled(self, params: Params) -> Array:
+        """Return u_∞ = H⁻¹c at a stationary point of the flow, (D,).
+
+        s·u_∞ is the bias of FedAvg to first order. Directions in which F is flat (rotations of
+        several heads) are left out.
+
+        Parameters
+        ----------
+        params : Params
+            Where ‖∇F‖ ≤ 1e-6 (1 + ‖θ‖).
+
+        Raises
+        ------
+        ValueError
+            If `params` are not stationary or of other blocks.
+
+        Notes
+        -----
+        Source: C18 (b). Cost: 2 D gradients and (D)³.
+        """
+        if params.layout != self.params.layout:
+            raise ValueError(f"params must have the blocks of the start, got {params!r}.")
+        size = float(np.linalg.norm(self.flow.gradient(params.flat)))
+        if size > SETTLED * (1.0 + float(np.linalg.norm(params.flat))):
+            raise ValueError(f"params must be stationary, got a gradient of norm {size:.2g}.")
+        return settled_drift(self.flow, params.flat)
+
+
+def settled_drift(flow: DriftField, flat: Array) -> Array:
+    """H⁻¹c without the directions in which F is flat to rounding."""
+    values, vectors = np.linalg.eigh(flow.hessian(flat))
+    firm = np.abs(values) > FLAT * np.abs(values).max()
+    turned = vectors.T @ flow.drift(flat)
+    return np.asarray(vectors[:, firm] @ (turned[firm] / values[firm]))
+
+
+# Curvature below this share of the largest is that of a symmetry.
+FLAT = 1e-9
+
+
+def _argmin(times: Array, values: Array) -> float:
+    """Where a curve is smallest: a parabola through the smallest entry and its neighbours."""
+    k = int(np.argmin(values))
+    if k in (0, len(values) - 1):
+        return float(times[k])
+    x, y = times[k - 1 : k + 2] - times[k], values[k - 1 : k + 2] - values[k]
+    bend = (y[2] / x[2] - y[0] / x[0]) / (x[2] - x[0])
+    if bend <= 0.0:
+        return float(times[k])
+    slope = y[2] / x[2] - bend * x[2]
+    return float(times[k] + np.clip(-slope / (2.0 * bend), x[0], x[2]))
