@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 from itertools import pairwise
-from threading import Lock
+from threading import Lock, local
 from typing import TypeVar
 
 from threadpoolctl import LibController, ThreadpoolController
 
+S = TypeVar("S")
 T = TypeVar("T")
+_here = local()  # .busy: whether this thread is one of several that share the processors
 
 
 @lru_cache(maxsize=1)
@@ -55,7 +57,12 @@ def _set_threads(counts: list[int]) -> None:
 
 
 def available_threads() -> int:
-    """Return how many threads may run clients: NUMBA_NUM_THREADS, or the processors there are."""
+    """Return how many threads may run clients: NUMBA_NUM_THREADS, or the processors there are.
+
+    One in a thread of `each_in_threads`, where the others have something to do.
+    """
+    if getattr(_here, "busy", False):
+        return 1
     given = os.environ.get("NUMBA_NUM_THREADS", "")
     if given.isdigit() and int(given) > 0:
         return int(given)
@@ -83,3 +90,26 @@ def in_threads(work: Callable[[slice], T], bounds: Sequence[int]) -> list[T]:
         return [work(first)]
     held = [thread_pool(len(others)).submit(work, part) for part in others]
     return [work(first), *(one.result() for one in held)]
+
+
+def each_in_threads(work: Callable[[S], T], items: Iterable[S]) -> list[T]:
+    """Return work(item) of every item, in order; every thread takes the next when it is free."""
+    waiting, lock = list(enumerate(items)), Lock()
+    out: dict[int, T] = {}
+    waiting.reverse()
+
+    def take(_: slice) -> None:
+        _here.busy = count > 1
+        try:
+            while True:
+                with lock:
+                    if not waiting:
+                        return
+                    index, item = waiting.pop()
+                out[index] = work(item)
+        finally:
+            _here.busy = False
+
+    count = min(available_threads(), len(waiting))
+    in_threads(take, range(max(count, 1) + 1))
+    return [out[index] for index in sorted(out)]

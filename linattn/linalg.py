@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
-import scipy.sparse.linalg
 
 from linattn._typing import Array
 from linattn.streams import stream
@@ -14,6 +14,9 @@ from linattn.streams import stream
 EXACT_EIGENVALUE_SIZE = 1024
 # Above the error of a symmetric eigenvalue solver (about n·eps), far below any use of the value.
 EIGENVALUE_SLACK = 1e-10
+LANCZOS_STEPS = 60
+LANCZOS_FAILURE = 1e-15
+NOT_FINITE = "a curvature matrix is not finite"
 
 
 class Factorized(NamedTuple):
@@ -46,8 +49,8 @@ def factorize(matrix: Array) -> Factorized:
 def largest_eigenvalue(matrix: Array) -> float:
     """Return a safe upper bound of λ_max of a symmetric positive semidefinite matrix.
 
-    Up to 1,024 rows the bound is within a factor 1 + 1e-8. Beyond, a Lanczos lower bound ℓ is
-    raised until a Cholesky factorization of cI − A proves c ≥ λ_max; c ≤ 2 λ_max.
+    Up to 1,024 rows the bound is within a factor 1 + 1e-8, beyond it is that of
+    `largest_eigenvalue_of`.
 
     Parameters
     ----------
@@ -60,34 +63,59 @@ def largest_eigenvalue(matrix: Array) -> float:
 
     Notes
     -----
-    Cost: O(N³); N² memory twice.
+    Cost: O(N³) up to 1,024 rows, 60 N² beyond.
     """
     size = len(matrix)
+    if size > EXACT_EIGENVALUE_SIZE:
+        return largest_eigenvalue_of(lambda vector: np.asarray(matrix @ vector), size)
     if not np.isfinite(matrix).all():
-        raise FloatingPointError("a curvature matrix is not finite")
-    if size <= EXACT_EIGENVALUE_SIZE:
-        top = scipy.linalg.eigvalsh(matrix, subset_by_index=[size - 1, size - 1])[0]
-        return float(top) * (1.0 + EIGENVALUE_SLACK)
-    if not matrix.any():
-        return 0.0
-    # Fixed, so that the result does not vary between calls, and generic: a start orthogonal to the
-    # top eigenvector would stall.
+        raise FloatingPointError(NOT_FINITE)
+    top = scipy.linalg.eigvalsh(matrix, subset_by_index=[size - 1, size - 1])[0]
+    return float(top) * (1.0 + EIGENVALUE_SLACK)
+
+
+def largest_eigenvalue_of(product: Callable[[Array], Array], size: int) -> float:
+    """Return an upper bound of λ_max of a positive semidefinite operator from 60 products.
+
+    With θ the largest Ritz value after k Lanczos steps from a uniformly random direction,
+    P(λ_max > θ/(1 − ε)) ≤ 1.648 √N exp(−√ε (2k − 1)). The bound is θ/(1 − ε) with ε such that this
+    is 1e-15: 1.13 λ_max at most for N = 10⁴. The direction is the same in every call.
+
+    Parameters
+    ----------
+    product : callable
+        A vector (N,) to its image.
+    size : int
+        N.
+
+    Raises
+    ------
+    FloatingPointError
+        If an image is not finite.
+
+    Notes
+    -----
+    Source: Kuczyński and Woźniakowski 1992. Cost: 60 products and 60² N multiply-adds twice.
+    """
+    basis = np.zeros((LANCZOS_STEPS, size))
     start = stream(0, "lanczos").normal(size=size)
-    lower = float(
-        scipy.sparse.linalg.eigsh(matrix, k=1, tol=1e-4, v0=start, return_eigenvectors=False)[0]
-    )
-    bound = 1.001 * max(lower, float(np.trace(matrix)) / size)
-    while not _is_positive_definite(bound * np.eye(size) - matrix):
-        bound *= 1.1
-    return bound
-
-
-def _is_positive_definite(matrix: Array) -> bool:
-    try:
-        scipy.linalg.cholesky(matrix, lower=True, overwrite_a=True, check_finite=False)
-    except scipy.linalg.LinAlgError:
-        return False
-    return True
+    basis[0] = start / np.linalg.norm(start)
+    diagonal, below = np.zeros(LANCZOS_STEPS), np.zeros(LANCZOS_STEPS)
+    for k in range(LANCZOS_STEPS):
+        image = product(basis[k])
+        if not np.isfinite(image).all():
+            raise FloatingPointError(NOT_FINITE)
+        diagonal[k] = basis[k] @ image
+        before = float(np.linalg.norm(image))
+        for _ in range(2):  # the second time for what rounding left
+            image = image - basis[: k + 1].T @ (basis[: k + 1] @ image)
+        below[k] = np.linalg.norm(image)
+        if k + 1 == LANCZOS_STEPS or below[k] <= 1e-14 * before:  # the space is invariant
+            break
+        basis[k + 1] = image / below[k]
+    top = scipy.linalg.eigvalsh_tridiagonal(diagonal[: k + 1], below[:k])[-1]
+    exponent = np.log(1.648 * np.sqrt(size) / LANCZOS_FAILURE) / (2 * LANCZOS_STEPS - 1)
+    return max(float(top), 0.0) / (1.0 - float(exponent) ** 2)
 
 
 def spectral_norms(matrices: Array) -> Array:
@@ -99,7 +127,7 @@ def spectral_norms(matrices: Array) -> Array:
         If a matrix has non-finite entries.
     """
     if not np.isfinite(matrices).all():
-        raise FloatingPointError("a curvature matrix is not finite")
+        raise FloatingPointError(NOT_FINITE)
     return np.asarray(np.linalg.eigvalsh(matrices)[..., -1])
 
 

@@ -25,7 +25,7 @@ from linattn.experiments import Grid, Simulation, Spec
 from linattn.experiments.specs import REAL_RIDGE, increasing
 from linattn.experiments.tables import along, padded, single
 from linattn.experiments.tuning import FACTORS, Tuned, best_step
-from linattn.objectives.reference import local_minimum
+from linattn.objectives.descent import local_minimum
 
 if TYPE_CHECKING:
     import xarray as xr

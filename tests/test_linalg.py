@@ -7,6 +7,7 @@ from linattn.linalg import (
     EXACT_EIGENVALUE_SIZE,
     factorize,
     largest_eigenvalue,
+    largest_eigenvalue_of,
     spectral_norms,
     stack_heads,
 )
@@ -29,11 +30,11 @@ def test_small_matrices_have_a_tight_upper_bound(size, scale):
 
 
 @pytest.mark.parametrize("rank", [3, 2000])
-def test_large_matrices_have_an_upper_bound_within_a_factor_of_two(rank):
+def test_large_matrices_have_an_upper_bound_within_a_seventh(rank):
     matrix = semidefinite(np.random.default_rng(1), LARGE, rank)
     top = np.linalg.eigvalsh(matrix)[-1]
     bound = largest_eigenvalue(matrix)
-    assert top <= bound <= 2 * top
+    assert top <= bound <= 1.13 * top
     assert bound == largest_eigenvalue(matrix)
 
 
@@ -42,6 +43,14 @@ def test_a_large_matrix_whose_top_eigenvector_is_orthogonal_to_the_lanczos_start
     vector[:2] = 1.0, -1.0
     matrix = np.outer(vector, vector)
     assert 2.0 <= largest_eigenvalue(matrix) <= 4.0
+
+
+def test_lanczos_on_a_spectrum_without_a_gap_and_on_few_vectors():
+    spread = np.linspace(1.0, 0.0, LARGE) ** 2
+    assert 1.0 <= largest_eigenvalue_of(lambda x: spread * x, LARGE) <= 1.13
+    two = np.where(np.arange(LARGE) < 3, [[2.0], [1.0]], 0.0)
+    assert 1.0 <= largest_eigenvalue_of(lambda x: two[1] * x, LARGE) <= 1.13
+    assert 2.0 <= largest_eigenvalue_of(lambda x: two[0] * x, LARGE) <= 2.26
 
 
 @pytest.mark.parametrize("size", [3, LARGE])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -120,6 +121,10 @@ class CompiledForm:
     def kernel_hessian(self, value: Array) -> Array:
         """𝓚(V) without μ."""
         return self.twin.kernel_hessian(value)
+
+    def kernel_operator(self, value: Array) -> Callable[[Array], Array]:
+        """D ↦ 𝓚(V)D."""
+        return self.twin.kernel_operator(value)
 
     def hvp(
         self, kernel: Array, value: Array, kernel_direction: Array, value_direction: Array

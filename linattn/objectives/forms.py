@@ -6,6 +6,7 @@ rounding; which one is cheaper depends on the number of sequences (notes, Moment
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import NamedTuple, Protocol
 
@@ -46,6 +47,9 @@ class DataForm(Protocol):
 
     def kernel_hessian(self, value: Array) -> Array:
         """Matrix of 𝓚(V) without μ, (Hd², Hd²), index (h, a, b)."""
+
+    def kernel_operator(self, value: Array) -> Callable[[Array], Array]:
+        """The same as a function of a vector (Hd²,)."""
 
     def hvp(
         self, kernel: Array, value: Array, kernel_direction: Array, value_direction: Array
@@ -160,6 +164,20 @@ class SequenceForm:
         tensor = tensor.reshape(dim, dim, heads, dim, heads, dim)  # a, a', h, b, h', b'
         matrix = tensor.transpose(2, 0, 3, 4, 1, 5).reshape(heads * dim**2, -1)
         return np.asarray(0.5 * (matrix + matrix.T))
+
+    def kernel_operator(self, value: Array) -> Callable[[Array], Array]:
+        """D ↦ Σ w M D (G V)(G V)ᵀ; S d (2Hd + d) m multiply-adds each, no matrix."""
+        heads, dim, _ = value.shape
+        columns = self._map_values(value).transpose(1, 2, 0, 3).reshape(heads * dim, -1)
+        moments = self.statistics.query_moments() * self.weights[:, None, None]
+
+        def apply(flat: Array) -> Array:
+            wide = flat.reshape(heads, dim, dim).transpose(1, 0, 2).reshape(dim, -1)
+            products = (wide @ columns).reshape(dim, len(moments), -1).transpose(1, 0, 2)
+            rows = (moments @ products).transpose(1, 0, 2).reshape(dim, -1)
+            return (rows @ columns.T).reshape(dim, heads, dim).transpose(1, 0, 2).reshape(-1)
+
+        return apply
 
     def hvp(
         self, kernel: Array, value: Array, kernel_direction: Array, value_direction: Array
@@ -310,6 +328,11 @@ class MomentForm:
     def kernel_hessian(self, value: Array) -> Array:
         """𝓚(V) without μ."""
         return self._kernel_form(value, value)
+
+    def kernel_operator(self, value: Array) -> Callable[[Array], Array]:
+        """D ↦ 𝓚(V)D, by its matrix."""
+        matrix = self.kernel_hessian(value)
+        return lambda flat: np.asarray(matrix @ flat)
 
     def normal_equations(self, kernel: Array) -> NormalEquations:
         """H(B) and C(B)."""

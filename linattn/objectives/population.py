@@ -109,6 +109,10 @@ class Population:
         else:
             parts = [self.form.normal_equations(kernel) for kernel in kernels]
             equations = NormalEquations(*(np.stack(part) for part in zip(*parts, strict=True)))
+        return self.solved(equations)
+
+    def solved(self, equations: NormalEquations) -> ValueSystems:
+        """A, C and V* of N normal equations, (N, Hd, Hd) and (N, Hd, m)."""
         hessians, factors, minimizers = solve_systems(equations, self.value_ridge)
         return ValueSystems(hessians, equations.linear, factors, minimizers)
 

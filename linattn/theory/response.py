@@ -144,7 +144,7 @@ def _integrate(flow: DriftField, start: Array, end: float) -> Solution:
 
     gradient, drift = (float(np.linalg.norm(v)) for v in flow.gradient_and_drift(start))
     # A drift that is rounding is not followed.
-    scales = [np.linalg.norm(start), max(drift, NO_DRIFT * gradient)]
+    scales = [float(np.linalg.norm(start)), max(drift, NO_DRIFT * gradient)]
     tiny = ACCURACY * np.repeat(scales, size) / np.sqrt(size)
     found = scipy.integrate.solve_ivp(
         slope,

@@ -23,7 +23,7 @@ from linattn.claims import Instance, get_claim
 from linattn.claims.record import UNJUDGED
 from linattn.claims.table import check_instance
 from linattn.objectives.population import population
-from linattn.objectives.reference import dual_lower_bound
+from linattn.objectives.wide import dual_lower_bound
 from linattn.theory.drift import quadratic_drift_factor
 from linattn.theory.population import token_covariance
 from linattn.theory.wick import psi

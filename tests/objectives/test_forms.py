@@ -59,10 +59,13 @@ def test_normal_equations(seed, readout, kind):
 @few
 @cases
 def test_kernel_hessian(seed, readout, kind):
-    _, inst, _, V, _, params, forms = case(seed, readout, kind)
+    rng, inst, _, V, _, params, forms = case(seed, readout, kind)
     expected = ref.curvature_matrix(inst, V, with_ridge=False)
+    direction = rng.standard_normal(len(expected))
     for form in forms:
         assert relative_error(form.kernel_hessian(params.value), expected) < 1e-9
+        image = form.kernel_operator(params.value)(direction)
+        assert relative_error(image, expected @ direction) < 1e-9
 
 
 @few

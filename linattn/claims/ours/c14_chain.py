@@ -8,7 +8,7 @@ from linattn.claims.conditions import FED_AVG, FINITE_DESCENT
 from linattn.claims.record import LONG_BUDGET, Claim, Constant, Instance, Measurement, Requirement
 from linattn.claims.sizes import loss_terms
 from linattn.objectives.population import population
-from linattn.objectives.reference import dual_lower_bound
+from linattn.objectives.wide import dual_lower_bound
 from linattn.theory.inexact import descent_chain, measured_moduli
 
 

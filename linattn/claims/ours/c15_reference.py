@@ -13,8 +13,9 @@ from linattn.claims.record import (
 )
 from linattn.claims.sizes import loss_terms
 from linattn.objectives import Reference, reference_value
+from linattn.objectives.descent import local_minimum
 from linattn.objectives.population import population
-from linattn.objectives.reference import dual_lower_bound, local_minimum
+from linattn.objectives.wide import dual_lower_bound
 
 NUM_STARTS = 2
 TINY = 1e-300
