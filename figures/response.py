@@ -1,0 +1,153 @@
+"""The trade-off predicted without the federated run, and what its best length hangs on (C18, C24).
+
+Left: loss after both stages against warm-up time for several drift numbers, measured and predicted.
+Right: the best time of every (η, E) against the drift number alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from linattn._typing import Array
+from linattn.experiments.find import PageLook
+from linattn.experiments.store import Result
+from linattn.report.canvas import Axis, Page, Panel, log
+from linattn.report.groups import Group, field, groups
+from linattn.report.looks import INK, Look, shaded
+from linattn.report.regimes import PAIR, by_drift, drift, excess, time
+from linattn.report.words import in_words
+
+NAME = "response"
+SIMULATION = "response"
+SHOWN = (0.02, 0.05, 0.2, 0.5)
+TIME = Axis("warm-up time before freezing, ηET (1/curvature)", low=0.0)
+PREDICTED = Look("predicted, no federated run", INK, "", "o", 0.6)
+MEASURED_BEST = Look("best length, measured", INK, "", "*", 2.4)
+PREDICTED_BEST = Look("best length, predicted", "#D55E00", "", "$\u25cb$", 4.0)
+CAPTION = (
+    "{0}, one seed. Left: loss above the best known value after a warm-up of that time and "
+    "averaging of the value block up to the horizon, for drift numbers s = η(E − 1)/2. Lines: "
+    "measured federated runs; dots: predicted from centralized gradient steps and the clients' "
+    "drift measured at these {1} rounds, no federated run (C24). Stars: best measured length, "
+    "rings: best predicted length. Right: best measured time of every η and E; it depends on "
+    "their drift number alone, and falls as the log law says (C18)."
+)
+
+
+def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
+    """Draw the figure of stored results into `folder`; return its files."""
+    world = _main(results)
+    chosen = by_drift(world, SHOWN)
+    impulses = in_words([part.values("num_impulses").ravel()[-1] for _, part in chosen])
+    page = Page(NAME, CAPTION.format(world.label, impulses), summary(results).splitlines(),
+                columns=2, height=3.0)  # fmt: skip
+    curves = page.panel("how long to warm up: measured and predicted", TIME,
+                        log("final loss above the best known (loss)"))  # fmt: skip
+    for (_, part), shown in zip(chosen, shaded(f"drift s = {s:g}" for s, _ in chosen), strict=True):
+        _curve(curves, part, shown)
+    _collapse(page, results)
+    return page.save(folder, look)
+
+
+def summary(results: Sequence[Result]) -> str:
+    """Return how good prediction and collapse are."""
+    parts = [part for world in _worlds(results) for part in world.split(*PAIR)]
+    inside = [(part, part.values("tradeoff") > 0) for part in parts if drift(part) > 0.0]
+    regret, error, count = (
+        np.concatenate([part.values(name)[:, -1][held] for part, held in inside])
+        for name in ("regret", "worst_error", "num_impulses")
+    )
+    if not regret.size:
+        return "no run has a trade-off"
+    spread = [apart for world in _worlds(results) for apart in _spreads(world)]
+    lines = [
+        f"predicted from {in_words(count)} measurements of drift instead of "
+        f"{in_words([_rounds(part) for part, _ in inside])} federated "
+        f"rounds, the curve is within {in_words(error, percent=True)} of its excess at worst",
+        f"the predicted length is the best one in {int((regret <= 0.0).sum())} of {regret.size} "
+        f"runs with a trade-off; its relative regret is at most {regret.max():.2g}",
+    ]
+    if spread:
+        lines.append(f"τ* at equal drift number varies by {in_words(spread, percent=True)} over η")
+    return "\n".join(lines)
+
+
+def _worlds(results: Sequence[Result]) -> list[Group]:
+    return groups(results, *PAIR, "routes")
+
+
+def _main(results: Sequence[Result]) -> Group:
+    """The world that is shown: the one with most (η, E), its first seed only."""
+    world = max(_worlds(results), key=lambda held: len(held.split(*PAIR)))
+    first = min(field(result, "seed") for result in world.results)
+    return world.only(lambda result: field(result, "seed") == first)
+
+
+def _rounds(part: Group) -> int:
+    return int(part.coordinate("warmup")[-1])
+
+
+def _curve(panel: Panel, part: Group, shown: Look) -> None:
+    measured, reference = excess(part), part.values("reference")[:, None]
+    panel.add("line", shown, time(part), measured[0], line="-", weight=1.3)
+    scale = part.fields["local_lr"] * part.fields["local_steps"]
+    at, values = part.values("impulse_round")[0] * scale, part.values("predicted_at_impulse")[0]
+    panel.add("points", PREDICTED, at, values - reference[0])
+    for name, best in (("warmup_star", MEASURED_BEST), ("predicted_star", PREDICTED_BEST)):
+        length = part.values(name).ravel()[-1]
+        height = np.interp(length, part.coordinate("warmup"), measured[0])
+        panel.add("points", best, length * scale, height)
+
+
+def _best_times(part: Group) -> Array:
+    """τ* of every seed with a trade-off, between the lengths of the grid by a parabola."""
+    scale = part.fields["local_lr"] * part.fields["local_steps"]
+    lengths, found = part.coordinate("warmup"), []
+    for row in excess(part)[part.values("tradeoff") > 0]:
+        found.append(scale * _lowest(lengths, row))
+    return np.array(found)
+
+
+def _lowest(x: Array, y: Array) -> float:
+    """Where the parabola through the smallest entry and its neighbours is lowest."""
+    k = int(np.argmin(y))
+    if k in (0, len(y) - 1) or not np.isfinite(y[k - 1 : k + 2]).all():
+        return float(x[k])
+    bend, slope, _ = np.polyfit(x[k - 1 : k + 2] - x[k], y[k - 1 : k + 2] - y[k], 2)
+    return float(x[k] - slope / (2.0 * bend)) if bend > 0.0 else float(x[k])
+
+
+def _spreads(world: Group) -> Iterator[float]:
+    """Relative spread of τ* over the steps of one seed and drift number."""
+    held: dict[tuple[int, float], list[float]] = {}
+    for part in world.split(*PAIR):
+        scale = part.fields["local_lr"] * part.fields["local_steps"]
+        for result, inside, row in zip(
+            part.results, part.values("tradeoff") > 0, excess(part), strict=True
+        ):
+            if inside and drift(part) > 0.0:
+                key = (field(result, "seed"), drift(part))
+                held.setdefault(key, []).append(scale * _lowest(part.coordinate("warmup"), row))
+    for values in held.values():
+        if len(values) > 1:
+            yield (max(values) - min(values)) / float(np.mean(values))
+
+
+def _collapse(page: Page, results: Sequence[Result]) -> None:
+    world = _main(results)
+    panel = page.panel("best time depends on the drift number alone",
+                       log("drift number s = η(E − 1)/2 (1/curvature)"),
+                       "best warm-up time τ* (1/curvature)")  # fmt: skip
+    steps = sorted({part.fields["local_lr"] for part in world.split(*PAIR)})
+    for step, marker, shade, size in zip(
+        steps, "so^", ("#7F7F7F", "#0072B2", "#D55E00"), (3.0, 1.8, 1.0), strict=False
+    ):
+        parts = [p for p in world.split(*PAIR) if p.fields["local_lr"] == step and drift(p) > 0.0]
+        found = [(drift(part), _best_times(part)) for part in parts]
+        found = [(s, times) for s, times in found if times.size]
+        if found:
+            panel.add("points", Look(f"η = {step:g}", shade, "", marker, size),
+                      [s for s, _ in found], [float(np.median(t)) for _, t in found])  # fmt: skip

@@ -1,0 +1,157 @@
+"""What simulations of the predicted trade-off share: a regime with its world, and its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from msgspec import Meta
+
+from linattn._fields import Count
+from linattn.analysis.bias_drift import bias_drift
+from linattn.analysis.predicted import curve_error, filled, objective_at, predict_trade_off
+from linattn.analysis.regret import best_length, relative_regret
+from linattn.data.worlds import InitialSpec, ProblemSpec
+from linattn.experiments.specs import RegimeSpec
+from linattn.federated.methods import fed_avg
+from linattn.federated.rounds import run
+from linattn.objectives.reference import Reference, reference_value
+from linattn.theory.prediction import PredictedRun, predict_run
+from linattn.types import Params, Problem, pool
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+Weights = Literal["sequences", "rising"]
+
+
+class PredictedSpec(RegimeSpec):
+    """A regime whose trade-off is predicted.
+
+    `weights`: p_i of all clients alike, as their numbers of sequences are, or in proportion to
+    1, 2, …, C. `identical`: every client holds all data. The curves have at most `num_lengths`
+    warm-up lengths.
+    """
+
+    weights: Weights = "sequences"
+    identical: bool = False
+    num_lengths: Annotated[int, Meta(ge=2)] = 200
+    num_starts: Count = 20
+
+    def lengths(self) -> tuple[int, ...]:
+        """Every warm-up length up to `num_lengths`, else so many of them, 0 and R among them."""
+        every = super().lengths()
+        kept = np.linspace(0, len(every) - 1, min(len(every), self.num_lengths)).round()
+        return tuple(every[k] for k in sorted({int(k) for k in kept}))
+
+    def tables(self) -> Tables:
+        """The world and all settings, as tables take them."""
+        world = _world(
+            self.problem, self.initial, self.weights, self.identical, self.seed, self.num_starts
+        )
+        return Tables(world, self.lengths(), {"rounds": self.rounds, **self.settings()})
+
+
+@dataclass(frozen=True)
+class RegimeWorld:
+    """What all (η, E) share."""
+
+    problem: Problem
+    params: Params
+    reference: Reference
+
+
+@lru_cache(maxsize=256)
+def _world(
+    problem: ProblemSpec,
+    initial: InitialSpec,
+    weights: Weights,
+    identical: bool,
+    seed: int,
+    num_starts: int,
+) -> RegimeWorld:
+    made = problem.make(seed)
+    if identical:
+        made = pool(made)
+    if weights == "rising":
+        rising = np.arange(1.0, made.num_clients + 1.0)
+        made = replace(made, weights=rising / rising.sum())
+    start = initial.make(made, seed)
+    return RegimeWorld(made, start, reference_value(made, like=start, num_starts=num_starts))
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Warm-up length tables of one world and one (η, E).
+
+    Attributes
+    ----------
+    world : RegimeWorld
+    lengths : tuple of int
+    settings : dict
+        rounds, local_steps, local_lr.
+    """
+
+    world: RegimeWorld
+    lengths: tuple[int, ...]
+    settings: dict[str, Any]
+
+    @property
+    def rounds(self) -> int:
+        """R."""
+        return int(self.settings["rounds"])
+
+    def measured_path(self) -> list[Params]:
+        """Rounds 0 to R of FedAvg, up to a divergence."""
+        world = self.world
+        result = run(fed_avg(), world.problem, world.params, record_params=True, metrics=(),
+                     **self.settings)  # fmt: skip
+        return result.path
+
+    def along(self, path: list[Params], lengths: Sequence[int] = ()) -> xr.Dataset:
+        """The table of a path; `lengths` instead of the usual ones."""
+        return bias_drift(
+            self.world.problem, self.world.params, warmup_lengths=lengths or self.lengths,
+            path=filled(path, self.rounds), reference=self.world.reference, **self.settings,
+        )  # fmt: skip
+
+    def predicted(self, tolerance: float, **more: Any) -> xr.Dataset:
+        """That of the predicted run, with its verdict."""
+        return predict_trade_off(
+            self.world.problem, self.world.params, warmup_lengths=self.lengths,
+            tolerance=tolerance, reference=self.world.reference, **self.settings, **more,
+        )  # fmt: skip
+
+    def predicted_run(self, tolerance: float, **more: Any) -> PredictedRun:
+        """The predicted run alone."""
+        return predict_run(self.world.problem, self.world.params, tolerance=tolerance,
+                           check_chaos=False, **self.settings, **more)  # fmt: skip
+
+
+def compared(measured: xr.Dataset, table: xr.Dataset) -> dict[str, Any]:
+    """Return how far a predicted table is from the measured one.
+
+    ``predicted_star`` is T̂ (−1: nothing is stable), ``regret`` its relative regret, NaN where there
+    is no trade-off, ``worst_error`` max_T |F̂ − F|/(F − P_ref).
+    """
+    star = table.attrs["warmup_star"]
+    return {
+        "predicted_star": best_length(table),
+        "regret": relative_regret(measured, objective_at(measured, star)),
+        "worst_error": curve_error(measured, table),
+    }
+
+
+def judged(table: xr.Dataset) -> dict[str, Any]:
+    """Return what a predicted table says of itself; rejected impulses are counted."""
+    held = table.attrs
+    return {
+        "estimated_error": held["curve_error"],
+        "num_impulses": held["num_impulses"] + held["num_rejected"],
+        "amplification": held["amplification"],
+        "trusted": held["trusted"],
+        "reason": held["reason"],
+    }
