@@ -155,3 +155,10 @@ def judged(table: xr.Dataset) -> dict[str, Any]:
         "trusted": held["trusted"],
         "reason": held["reason"],
     }
+
+
+def path_error(measured: Sequence[Params], predicted: Sequence[Params]) -> float:
+    """Return max_t ‖θ̂_t − θ_t‖/‖θ_t‖ over the rounds that both reach."""
+    pairs = zip(measured, predicted, strict=False)
+    apart = [np.linalg.norm(b.flat - a.flat) / np.linalg.norm(a.flat) for a, b in pairs]
+    return float(np.max(apart))
