@@ -33,7 +33,7 @@ CAPTION = (
     "measured federated runs; dots: predicted from centralized gradient steps and the clients' "
     "drift measured at these {1} rounds, no federated run (C24). Stars: best measured length, "
     "rings: best predicted length. Right: best measured time of every η and E; it depends on "
-    "their drift number alone, and falls as the log law says (C18)."
+    "their drift number alone (C18)."
 )
 
 

@@ -49,7 +49,8 @@ def run(spec: SampledSpec) -> xr.Dataset:
     a warm-up the frozen stage is exact, C20), with ``_error`` their standard errors and with
     ``predicted_`` the prediction; ``everybody`` is F(B_T, V_R) of the predicted run of all clients
     and full batches, ``everybody_profile`` its P(B_T). What else there is belongs to the objective;
-    see `linattn.experiments.predictions`. ``profile_regret``, ``profile_error`` are those of E P.
+    see `linattn.experiments.predictions`. ``profile_regret`` and ``profile_worst_error`` are those
+    of E P.
     """
     import xarray as xr
 
@@ -74,7 +75,7 @@ def run(spec: SampledSpec) -> xr.Dataset:
         **compared(measured, predicted),
         **judged(predicted),
         "profile_regret": of_profile["regret"],
-        "profile_error": of_profile["worst_error"],
+        "profile_worst_error": of_profile["worst_error"],
         "reference": tables.world.reference.value,
         "tradeoff": has_tradeoff(measured),
         "stake": stake(measured),
