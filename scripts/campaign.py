@@ -63,10 +63,15 @@ def campaign(seed: int, share: float, names: Sequence[str]) -> list[dict[str, An
 
 
 def record(folder: Path, seed: int, found: Sequence[dict[str, Any]]) -> None:
-    """Write what was done, with its seed and versions."""
+    """Write what was done, with its seed and versions; parts of that seed that are there stay."""
     folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "campaign.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if before.get("seed") == seed:
+        parts = {part["part"]: part for part in [*before["parts"], *found]}
+        found = [parts[name] for name in PARTS if name in parts]
     text = json.dumps({"seed": seed, "provenance": provenance(), "parts": found}, indent=1)
-    (folder / "campaign.json").write_text(text + "\n", encoding="utf-8")
+    path.write_text(text + "\n", encoding="utf-8")
     rows = ["| part | asked | what happened | faults |", "|---|---|---|---|"]
     for part in found:
         counts = ", ".join(f"{name} {number:,}" for name, number in part["counts"].items())

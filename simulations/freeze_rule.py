@@ -38,6 +38,7 @@ class FreezeRuleSpec(RegimeSpec):
     rules: tuple[Rule, ...] = ("profile", "observable", "certified")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         distinct("rules", self.rules)
 
 

@@ -50,6 +50,7 @@ class NoiseSpec(RegimeSpec):
     num_starts: Count = 20
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         distinct("participation", self.participation)
         distinct("batch_sizes", self.batch_sizes)
 

@@ -31,6 +31,7 @@ class SecondStageSpec(RegimeSpec):
     num_starts: Count = 20
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         increasing("warmup_times", self.warmup_times, most=self.horizon)
         if "fed_avg" not in self.stages:
             raise ValueError("stages must have fed_avg, which the others are compared with.")

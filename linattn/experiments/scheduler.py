@@ -92,8 +92,8 @@ class Scheduler:
                 task = self.flying[future]
                 outcome = self._outcome(future, task)  # still in flight if the scheduler is lost
                 del self.flying[future]
+                yield task, outcome  # before the scheduler is asked again: it may be lost
                 self._submit(client, finished)
-                yield task, outcome
         except Exception as error:
             if isinstance(error, OSError) or client.status != "running":
                 raise LostError("the scheduler was lost") from error

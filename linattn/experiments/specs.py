@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, TypeVar
 
+from linattn._checks import MOST_ENTRIES
 from linattn._fields import Count, Positive
 from linattn.analysis.study_cell import default_grid
 from linattn.data.splits import DATASETS, federated_split
@@ -103,6 +104,13 @@ class RegimeSpec(SyntheticSpec):
     local_lr: Positive = 0.02
     local_steps: Count = 11
     horizon: Positive = 60.0
+
+    def __post_init__(self) -> None:
+        if self.horizon / (self.local_lr * self.local_steps) > MOST_ENTRIES:
+            raise ValueError(
+                f"horizon must be at most {MOST_ENTRIES:,} rounds of local_lr × local_steps, got "
+                f"{self.horizon:g} at {self.local_lr:g} × {self.local_steps}."
+            )
 
     @property
     def rounds(self) -> int:

@@ -33,7 +33,9 @@ def kills(seed: int, count: int, folder: Path) -> Tally:
     tally = Tally("kills", Counter(), [])
     stores = numbers()
     output, saved = folder / "sweep-0", Saved(folder / "params.npz")
-    for number in range(count):
+    for number in numbers():
+        if tally.counts["kills"] == count:
+            break
         before = held(output).keys()
         saving = draw.random() < 0.25
         child = forked(saved.write_on if saving else lambda: sweep.write(output))  # noqa: B023

@@ -38,6 +38,7 @@ def test_the_full_campaign_is_recorded_without_a_fault():
     parts = json.loads((RECORD / "campaign.json").read_text())["parts"]
     found = {part["part"]: part["asked"] for part in parts}
     assert all(found[name] >= number for name, number in ASKED.items())
+    assert parts[0]["counts"]["kills"] >= ASKED["kills"]
     assert [fault for part in parts for fault in part["faults"]] == []
     assert (RECORD / "campaign.md").read_text().count("| 0 |") == len(parts)
 

@@ -36,7 +36,7 @@ def mappings(draw):
     number = st.one_of(SIZES, st.floats(0, 1e6))
     return {
         "seed": draw(st.integers(0, 2**40)),
-        "local_lr": draw(st.one_of(st.integers(1, 9), st.floats(1e-9, 1e3))),
+        "local_lr": draw(st.one_of(st.integers(1, 9), st.floats(1e-6, 1e3))),
         "local_steps": draw(st.integers(1, 99)),
         "problem": {"noise": draw(number), "value_heterogeneity": draw(number)},
     }
@@ -120,6 +120,7 @@ def test_defaults_are_the_base_problem():
         ({"local_step": 1}, "unknown key 'local_step'; did you mean local_steps?"),
         ({"zzz": 1}, "unknown key 'zzz'; known keys are seed, problem.num_clients"),
         ({"initial": {"rank": 3}}, "initial.rank must be null for merged kernels, got 3;"),
+        ({"horizon": 1e308}, "horizon must be at most 2,147,483,647 rounds of local_lr × local"),
     ],
 )
 def test_a_bad_value_is_one_sentence(values, sentence):
