@@ -7,7 +7,7 @@ W is a product BᵀV, and τ‖W‖_* is the least (τ/2)(‖B‖² + ‖V‖²)
 from __future__ import annotations
 
 from collections import deque
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -20,8 +20,8 @@ from linattn.types import Problem
 # The bound is valid wherever the fit stops, so these limit only its tightness.
 RELATIVE_GAP = 1e-7
 MAX_ITERATIONS = 1000
-MIN_ITERATIONS = 120
-MAX_WORK = 4e10  # multiply-adds
+MIN_ITERATIONS = 250
+MAX_WORK = 8e10  # multiply-adds
 CHECK_EVERY = 20
 MEMORY = 5
 # Residuals swing around their limit; the norm of a mean of them exceeds τ less than that of one.
@@ -81,7 +81,7 @@ class WideData(NamedTuple):
         by_pair = tensor.reshape(dim, dim, dim, outputs).transpose(1, 2, 0, 3)
         rows = np.ascontiguousarray(by_pair).reshape(dim, dim, -1)
         folded = rows[self.low, self.high]
-        folded += (self.low != self.high)[:, None] * rows[self.high, self.low]
+        folded[self.low != self.high] += rows[self.high, self.low][self.low != self.high]
         if self.gram is not None:
             return (self.gram @ folded).reshape(-1, dim, outputs)
         return folded.reshape(-1, dim, outputs).transpose(1, 0, 2).reshape(-1, outputs)
@@ -93,7 +93,7 @@ class WideData(NamedTuple):
             folded = self.gram.T @ image.reshape(len(image), -1)
         else:
             folded = image.reshape(dim, -1, outputs).transpose(1, 0, 2).reshape(len(self.low), -1)
-        rows = np.empty((dim, dim, dim * outputs))
+        rows = np.empty((dim, dim, dim * outputs), dtype=folded.dtype)
         rows[self.low, self.high] = folded
         rows[self.high, self.low] = folded
         tensor = rows.reshape(dim, dim, dim, outputs).transpose(2, 0, 1, 3)
@@ -181,10 +181,17 @@ def wide_fit(held: Population, problem: Problem, threshold: float) -> WideFit:
         flat = objective.balanced(down * (float(np.vdot(down, down)) / curved))
         work = 3 * image.size * len(data.low) + 5 * heads * down.size
         iterations = int(np.clip(MAX_WORK / work, MIN_ITERATIONS, MAX_ITERATIONS))
-        flat, bound = _descend(objective, flat, bound, iterations)
-    kernel, value = objective.blocks(flat)
+        if iterations < MAX_ITERATIONS:  # it ends far above rounding: half the bytes and the time
+            objective, flat = objective.rough(), _single(flat)
+        flat, bound = _descend(objective, flat, data, bound, iterations)
+    kernel, value = objective.blocks(flat.astype(np.float64))
     shape = (heads, problem.dim, -1)
     return WideFit(kernel.reshape(shape), value.reshape(shape), threshold, bound)
+
+
+def _single(array: Array) -> Array:
+    """In single precision, which the type does not say."""
+    return cast(Array, array.astype(np.float32))
 
 
 class _Point(NamedTuple):
@@ -219,8 +226,17 @@ class _Objective:
     def __init__(self, data: WideData, heads: int, threshold: float) -> None:
         self.data = data
         self.heads = heads
-        self.threshold = threshold
+        self.threshold = float(threshold)  # not of a type that widens single precision
         self.split = heads * data.dim**2
+
+    def rough(self) -> _Objective:
+        """The same in single precision."""
+        data = self.data._replace(
+            gram=None if self.data.gram is None else _single(self.data.gram),
+            middle=_single(self.data.middle),
+            cross=_single(self.data.cross),
+        )
+        return _Objective(data, self.heads, self.threshold)
 
     def blocks(self, flat: Array) -> tuple[Array, Array]:
         """B (H, d²) and V (H, dm)."""
@@ -277,9 +293,9 @@ class _Objective:
 
 
 def _descend(
-    objective: _Objective, flat: Array, bound: float, iterations: int
+    objective: _Objective, flat: Array, data: WideData, bound: float, iterations: int
 ) -> tuple[Array, float]:
-    """L-BFGS; returns where it ends and the best bound."""
+    """L-BFGS; returns where it ends and the best bound, which `data` gives."""
     point, memory = objective.at(flat), LastSteps(MEMORY)
     slope, mean = objective.gradient(point), point.image
     for k in range(1, iterations + 1):
@@ -292,7 +308,7 @@ def _descend(
         memory.add(t * line.way, slope - before)
         mean = AVERAGE * mean + (1.0 - AVERAGE) * point.image
         if k % CHECK_EVERY == 0 or k == iterations:
-            bound = max(bound, objective.data.lower_bound(mean, objective.threshold))
+            bound = max(bound, data.lower_bound(mean.astype(np.float64), objective.threshold))
             loss = objective.loss(point)
             if loss - bound <= RELATIVE_GAP * loss:
                 break

@@ -7,7 +7,7 @@ from bridge import make
 
 import linattn as la
 from linattn._threads import available_threads, each_in_threads
-from linattn.objectives import descent
+from linattn.objectives import descent, wide
 from linattn.objectives.descent import Descents, kernel_part
 from linattn.objectives.forms import MomentForm, SequenceForm
 from linattn.objectives.population import Population, population
@@ -107,6 +107,20 @@ def test_a_random_start_is_at_the_best_of_its_scales(kind):
         profile.value(descent.with_kernel(params, scale * start)) for scale in (0.5, 1.0, 2.0)
     ]
     assert values[1] == min(values)
+
+
+def test_a_fit_in_single_precision_gives_a_bound_that_holds(monkeypatch):
+    *_, problem, _ = make(2, dim=3, num_outputs=2)
+    held, threshold = population(problem), 0.05
+    exact = wide.wide_fit(held, problem, threshold)
+    monkeypatch.setattr(wide, "MAX_WORK", 0.0)
+    monkeypatch.setattr(wide, "MIN_ITERATIONS", 300)
+    rough = wide.wide_fit(held, problem, threshold)
+    assert exact.lower_bound * (1 - 1e-4) <= rough.lower_bound <= exact.lower_bound * (1 + 1e-6)
+    assert rough.kernel.dtype == np.float64
+    assert not np.array_equal(rough.kernel, exact.kernel)
+    bound = wide.dual_lower_bound(held, rough.kernel, rough.value, threshold)
+    assert bound <= exact.lower_bound * (1 + 1e-6)
 
 
 def test_screened_starts_find_what_all_of_them_find(monkeypatch):
