@@ -7,11 +7,12 @@ from bridge import make
 
 import linattn as la
 from linattn._threads import available_threads, each_in_threads
-from linattn.objectives import descent, wide
+from linattn.objectives import convex_fit, descent, wide
+from linattn.objectives.convex_fit import LastSteps, _Objective
 from linattn.objectives.descent import Descents, kernel_part
 from linattn.objectives.forms import MomentForm, SequenceForm
 from linattn.objectives.population import Population, population
-from linattn.objectives.wide import LastSteps, _Objective, wide_data
+from linattn.objectives.wide import wide_data
 
 FORMS = pytest.mark.parametrize("form", [SequenceForm, MomentForm])
 
@@ -112,10 +113,10 @@ def test_a_random_start_is_at_the_best_of_its_scales(kind):
 def test_a_fit_in_single_precision_gives_a_bound_that_holds(monkeypatch):
     *_, problem, _ = make(2, dim=3, num_outputs=2)
     held, threshold = population(problem), 0.05
-    exact = wide.wide_fit(held, problem, threshold)
-    monkeypatch.setattr(wide, "MAX_WORK", 0.0)
-    monkeypatch.setattr(wide, "MIN_ITERATIONS", 300)
-    rough = wide.wide_fit(held, problem, threshold)
+    exact = convex_fit.wide_fit(held, problem, threshold)
+    monkeypatch.setattr(convex_fit, "MAX_WORK", 0.0)
+    monkeypatch.setattr(convex_fit, "MIN_ITERATIONS", 300)
+    rough = convex_fit.wide_fit(held, problem, threshold)
     assert exact.lower_bound * (1 - 1e-4) <= rough.lower_bound <= exact.lower_bound * (1 + 1e-6)
     assert rough.kernel.dtype == np.float64
     assert not np.array_equal(rough.kernel, exact.kernel)
