@@ -9,7 +9,8 @@ import numpy as np
 
 from linattn._typing import Array
 from linattn.objectives.population import Population
-from linattn.objectives.wide import WideData, wide_data
+from linattn.objectives.tensor import TensorData
+from linattn.objectives.wide import lower_bound, wide_form
 from linattn.types import Problem
 
 # The bound is valid wherever the fit stops, so these limit only its tightness.
@@ -68,10 +69,10 @@ def wide_fit(held: Population, problem: Problem, threshold: float) -> WideFit:
     of an iteration: three products with the Gram matrices (S d² (d + 1) m / 2 multiply-adds each)
     or two with the moments (f² m), and five of the size of W, min(d², dm) d³ m.
     """
-    data = wide_data(held, problem)
+    data = wide_form(held, problem).tensor
     heads = min(problem.dim**2, problem.dim * problem.num_outputs)
     objective = _Objective(data, heads, threshold)
-    bound = data.lower_bound(np.zeros_like(data.cross), threshold)
+    bound = lower_bound(data, np.zeros_like(data.cross), threshold)
     down = data.pull(data.cross)  # −𝒢 at W = 0
     image = data.image(down)
     curved = float(np.vdot(image, data.weigh(image)))
@@ -122,7 +123,7 @@ class _Line(NamedTuple):
 class _Objective:
     """data(BᵀV) + (τ/2)(‖B‖² + ‖V‖²) of flat (B, V)."""
 
-    def __init__(self, data: WideData, heads: int, threshold: float) -> None:
+    def __init__(self, data: TensorData, heads: int, threshold: float) -> None:
         self.data = data
         self.heads = heads
         self.threshold = float(threshold)  # not of a type that widens single precision
@@ -192,7 +193,7 @@ class _Objective:
 
 
 def _descend(
-    objective: _Objective, flat: Array, data: WideData, bound: float, iterations: int
+    objective: _Objective, flat: Array, data: TensorData, bound: float, iterations: int
 ) -> tuple[Array, float]:
     """L-BFGS; returns where it ends and the best bound, which `data` gives."""
     point, memory = objective.at(flat), LastSteps(MEMORY)
@@ -207,7 +208,7 @@ def _descend(
         memory.add(t * line.way, slope - before)
         mean = AVERAGE * mean + (1.0 - AVERAGE) * point.image
         if k % CHECK_EVERY == 0 or k == iterations:
-            bound = max(bound, data.lower_bound(mean.astype(np.float64), objective.threshold))
+            bound = max(bound, lower_bound(data, mean.astype(np.float64), objective.threshold))
             loss = objective.loss(point)
             if loss - bound <= RELATIVE_GAP * loss:
                 break

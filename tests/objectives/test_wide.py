@@ -12,7 +12,7 @@ from linattn.objectives.convex_fit import LastSteps, _Objective
 from linattn.objectives.descent import Descents, kernel_part
 from linattn.objectives.forms import MomentForm, SequenceForm
 from linattn.objectives.population import Population, population
-from linattn.objectives.wide import wide_data
+from linattn.objectives.wide import lower_bound, wide_form
 
 FORMS = pytest.mark.parametrize("form", [SequenceForm, MomentForm])
 
@@ -29,7 +29,7 @@ def case(seed, form, readout="token"):
 def test_loss_gradient_and_lines_against_the_twin(form, readout, monkeypatch):
     rng, inst, held, problem = case(3, form, readout)
     monkeypatch.setattr("linattn.objectives.wide.MAX_MOMENT_ENTRIES", 0)
-    data, heads, threshold = wide_data(held, problem), 6, 0.3
+    data, heads, threshold = wide_form(held, problem).tensor, 6, 0.3
     assert (data.gram is None) == (form is MomentForm)
     objective = _Objective(data, heads, threshold)
     flat, way = rng.standard_normal((2, heads * (9 + 6)))
@@ -39,7 +39,7 @@ def test_loss_gradient_and_lines_against_the_twin(form, readout, monkeypatch):
     assert objective.loss(point) == pytest.approx(ref.data_loss(inst, B, V) + ridge, rel=1e-9)
     slope = data.pull(point.weighed - data.cross)
     np.testing.assert_allclose(slope, ref.residual_matrix(inst, B, V), rtol=1e-9, atol=1e-10)
-    bound = data.lower_bound(point.image, threshold)
+    bound = lower_bound(data, point.image, threshold)
     assert bound == pytest.approx(_bound_of(inst, B, V, threshold), rel=1e-8, abs=1e-12)
     line = objective.line(point, way)
     assert line.coefficients[0] == pytest.approx(objective.gradient(point) @ way, rel=1e-9)
