@@ -122,6 +122,55 @@ TOKENS = {
 HOISTED = {"einsum": _scan_round(jax.grad(_token_einsum_loss, argnums=(0, 1)))}
 
 
+def _whole_run(gradient: Callable[..., Params]) -> Callable[..., Params]:
+    """Rounds of full participation with plain averages in one compiled scan, without a history."""
+    one_round = _scan_round(gradient)
+
+    @partial(jax.jit, static_argnames=("local_steps", "rounds"))
+    def run(
+        kernel: Any, value: Any, data: Any, ridges: Any, step: Any, *, local_steps: int, rounds: int
+    ) -> Params:
+        def body(state: Params, _: None) -> tuple[Params, None]:
+            ends = one_round(*state, data, ridges, step, local_steps=local_steps)
+            return (ends[0].mean(axis=0), ends[1].mean(axis=0)), None
+
+        return jax.lax.scan(body, (kernel, value), None, length=rounds)[0]
+
+    return run
+
+
+RUNS = {
+    "einsum": _whole_run(_statistics_einsum),
+    "matmul": _whole_run(_statistics_matmul),
+    "columns": _whole_run(_statistics_columns),
+}
+
+
+def _objective(kernel: Any, value: Any, gram: Any, cross: Any, ridges: Any) -> jax.Array:
+    """F up to a constant, clients of one size and weight."""
+    penalty = ridges[1] * jnp.vdot(kernel, kernel) + ridges[0] * jnp.vdot(value, value)
+    return _statistics_loss(kernel, value, gram, cross) + 0.5 * penalty
+
+
+def bind_objective(
+    kernel: Any, value: Any, data: tuple[Any, Any], *, ridges: tuple[float, float]
+) -> dict[str, Callable[[], Any]]:
+    """Return calls for value and gradient, and for the Hessian along the point itself."""
+    held = [jnp.asarray(array) for array in (kernel, value, *data)]
+    gradient = jax.grad(_objective, argnums=(0, 1))
+    value_and_gradient = jax.jit(jax.value_and_grad(_objective, argnums=(0, 1)))
+
+    @jax.jit
+    def product(kernel: Any, value: Any, gram: Any, cross: Any) -> Params:
+        point = (kernel, value)
+        return jax.jvp(lambda b, v: gradient(b, v, gram, cross, ridges), point, point)[1]
+
+    return {
+        "gradient": lambda: jax.block_until_ready(value_and_gradient(*held, ridges)[1]),
+        "product": lambda: jax.block_until_ready(product(*held)),
+    }
+
+
 def bind(
     run: Callable[..., Params],
     kernel: Any,
@@ -130,13 +179,13 @@ def bind(
     *,
     ridges: tuple[float, float],
     step: float,
-    local_steps: int,
+    **lengths: int,
 ) -> Callable[[], Params]:
-    """Return a call without arguments that runs one round and waits for it."""
+    """Return a call without arguments that runs one round, or several, and waits for it."""
     held = [jnp.asarray(array) for array in (kernel, value, *data)]
 
     def call() -> Params:
-        out = run(held[0], held[1], tuple(held[2:]), ridges, step, local_steps=local_steps)
+        out = run(held[0], held[1], tuple(held[2:]), ridges, step, **lengths)
         return jax.block_until_ready(out)
 
     return call

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 HERE = Path(__file__).parent
-PARTS = ("rounds", "sweeps", "scale")
+PARTS = ("rounds", "calls", "sweeps", "scale")
 GROUPS = ("jax statistics", "jax tokens", "jax hoisted", "torch")
 
 
@@ -113,7 +113,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 def sentences(found: dict[str, Any]) -> list[str]:
     """What the other parts found, one sentence each."""
     out = []
-    single = found["rounds-1"]
+    single = found.get("rounds-1", {})
     lengths = {row["tokens"]: np.median(row["seconds"]) for row in single.get("length", [])}
     if lengths:
         spread = max(lengths.values()) / min(lengths.values()) - 1
@@ -140,6 +140,10 @@ def sentences(found: dict[str, Any]) -> list[str]:
             f"2 workers against 1: {one['work'] / two['work']:.2f} x on {one['work']:.0f} s of "
             f"work; two dgemm processes reach {sweep['dgemm_scaling']:.2f} x one",
         ]
+    for row in found.get("calls-2", {}).get("rows", []):
+        if row["call"] != row["base"]:
+            spread = f"{row['ratio']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
+            out.append(f"{row['case']}, {row['part']}: {row['call']} {spread} x {row['base']}")
     scale = found.get("scale-1")
     if scale:
         out.append(
@@ -208,6 +212,8 @@ def main() -> None:
     if "rounds" in chosen.parts:
         found["rounds-1"] = measure("rounds", chosen.output, 1, *common, "--all")
         found["rounds-2"] = measure("rounds", chosen.output, 2, *common)
+    if "calls" in chosen.parts:
+        found["calls-2"] = measure("calls", chosen.output, 2, *common)
     if "scale" in chosen.parts:
         found["scale-1"] = measure("scale", chosen.output, 1)
     if "sweeps" in chosen.parts:
@@ -215,9 +221,8 @@ def main() -> None:
     rows = [
         row for t in (1, 2) if f"rounds-{t}" in found for row in round_rows(found[f"rounds-{t}"], t)
     ]
+    print("\n".join([table(rows), *sentences(found)]) if rows else "\n".join(sentences(found)))
     if rows:
-        print(table(rows))
-        print("\n".join(sentences(found)))
         with open(chosen.output / "results.csv", "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=list(rows[0]))
             writer.writeheader()

@@ -65,6 +65,11 @@ class Layout:
         """Blocks that fix the attention kernel: ``kernel``, or ``query`` and ``key``."""
         return frozenset(n for n in self.names if n.rpartition(".")[2] in KERNEL_NAMES)
 
+    @property
+    def kernel_part(self) -> slice:
+        """Where the kernel parameters of a single layer lie: all that precedes the value block."""
+        return slice(0, self.slices["value"].start)
+
     @cached_property
     def layers(self) -> tuple[str, ...]:
         """Groups of dotted names, in storage order; none in the single-layer model."""

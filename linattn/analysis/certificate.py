@@ -151,7 +151,7 @@ class Ledger:
         self.problem = problem
         self.layout = params.layout
         self.population: Population = population(problem)
-        self.kernel = slice(0, params.layout.slices["value"].start)
+        self.kernel = params.layout.kernel_part
         self.sums = dict.fromkeys((*LEDGER, *IDENTITY), 0.0)
         self.profile = self._start_profile(params)
         self.initial = self.profile
@@ -288,8 +288,7 @@ class Ledger:
     def _merged_curvature(self, update: Array) -> tuple[float, float]:
         """⟨g, 𝓚g⟩ and a safe L_K at V*(B̄)."""
         held, ridge = self.population, self.population.kernel_ridge
-        shape = self.layout.shapes["value"]
-        value = self.system.minimizer.reshape(shape)
+        value = self.system.value
         if self.cheap is None:
             matrix = held.form.kernel_hessian(value)
             bend = float(update @ (matrix @ update)) + ridge * float(update @ update)
@@ -307,7 +306,7 @@ class Ledger:
     def _factored_remainder(self, here: Params, update: Array, eta: float) -> float:
         """ρ of C4f in closed form, without subtraction."""
         held = self.population
-        value = self.system.minimizer.reshape(here.value.shape)
+        value = self.system.value
         query, key = here["query"], here["key"]
         half = query.size
         query_step = update[:half].reshape(query.shape)

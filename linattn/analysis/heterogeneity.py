@@ -71,7 +71,7 @@ def target_spread(problem: Problem, params: Params) -> Spread:
     check_fits(problem, params)
     kernels = params.kernels()
     system = population(problem).value_system(kernels)
-    star = system.minimizer.reshape(params.value.shape)
+    star = system.value
 
     def slopes(part: Statistics) -> Array:
         """∂_Vℓ at V*, a row per sequence: G B_hᵀ R with R = M Z − K."""

@@ -113,8 +113,7 @@ def _certified_fires(context: RoundContext, proposal: Proposal) -> bool:
     params = context.params
     held = population(single_layer(context.problem, "freeze_rule"))
     system = held.value_system(params.kernels())
-    minimizer = system.minimizer.reshape(params.value.shape)
-    moved = Params(params.layout, proposal.mean).replace(value=minimizer)
+    moved = Params(params.layout, proposal.mean).replace(value=system.value)
     value, _ = held.value_and_gradient(moved)
     return bool(value >= held.profile_value(params, system))
 

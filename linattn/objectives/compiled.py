@@ -18,6 +18,7 @@ from linattn.objectives.clients import (
 )
 from linattn.objectives.forms import LossGradient, MomentForm, NormalEquations, data_form
 from linattn.objectives.packing import pack_moments, sequence_data
+from linattn.objectives.tensor import TensorData
 from linattn.types import Layout, Problem
 
 if TYPE_CHECKING:
@@ -140,6 +141,11 @@ class CompiledForm:
     def tensor_gradient(self, kernel: Array, value: Array) -> Array:
         """𝒢 (C15)."""
         return self.twin.tensor_gradient(kernel, value)
+
+    @property
+    def tensor(self) -> TensorData:
+        """The loss as a function of W."""
+        return self.twin.tensor
 
 
 def _joined(kernel: Array, value: Array) -> Array:

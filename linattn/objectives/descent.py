@@ -38,7 +38,7 @@ class Minimum(NamedTuple):
 
 def kernel_part(params: Params) -> Array:
     """The flat kernel parameters."""
-    return params.flat[: params.layout.size - params.value.size]
+    return params.flat[params.layout.kernel_part]
 
 
 def with_kernel(like: Params, part: Array) -> Params:
@@ -117,7 +117,7 @@ class Descents:
         params = with_kernel(like, end)
         system = held.value_system(params.kernels())
         gradient = held.profile_kernel_gradient(params, system.minimizer)
-        full = params.replace(value=system.minimizer.reshape(like.value.shape))
+        full = params.replace(value=system.value)
         value = held.profile_value(params, system)
         return Minimum(value, float(np.linalg.norm(gradient)), full)
 

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from linattn._typing import Array, IntArray
+from linattn.objectives.tensor import TensorData
 from linattn.types import Statistics
 
 # One moment tensor must stay well inside the caches it is meant to exploit, and memory.
@@ -38,6 +39,10 @@ class DataForm(Protocol):
     """What objectives ask of the data."""
 
     energy: float
+
+    @property
+    def tensor(self) -> TensorData:
+        """The loss as a function of W = Σ_h vec(B_h) vec(V_h)ᵀ."""
 
     def gradient(self, kernel: Array, value: Array) -> LossGradient:
         """Loss and gradients at (B, V)."""
@@ -206,12 +211,21 @@ class SequenceForm:
 
     def tensor_gradient(self, kernel: Array, value: Array) -> Array:
         """𝒢 = Σ w R ⊗ G with entry ((i, j), (k, o)) = R_io G_jk (C15)."""
-        _, _, residual = self._residual(kernel, value)
-        count, dim, outputs = residual.shape
-        weighted = (residual * self.weights[:, None, None]).reshape(count, -1)
-        tensor = weighted.T @ self.statistics.gram.reshape(count, -1)
-        tensor = tensor.reshape(dim, outputs, dim, dim).transpose(0, 2, 3, 1)
-        return np.ascontiguousarray(tensor).reshape(dim**2, dim * outputs)
+        return self.tensor.loss_and_gradient(kernel, value)[1]
+
+    @cached_property
+    def tensor(self) -> TensorData:
+        """The loss as a function of W."""
+        held, weights = self.statistics, self.weights[:, None, None]
+        low, high = np.triu_indices(held.gram.shape[1])
+        return TensorData(
+            np.ascontiguousarray(held.gram[:, low, high]),
+            held.query_moments() * weights,
+            held.cross_moments() * weights,
+            self.energy,
+            low,
+            high,
+        )
 
 
 class MomentForm:
@@ -290,24 +304,13 @@ class MomentForm:
 
     def tensor_gradient(self, kernel: Array, value: Array) -> Array:
         """𝒢 (d², dm), C15."""
-        return self._tensor_gradient(kernel, value)[1]
+        return self.tensor.loss_and_gradient(kernel, value)[1]
 
-    def _tensor_gradient(self, kernel: Array, value: Array) -> tuple[float, Array]:
-        """Loss and 𝒢 through the folded moments; cost f² m, whatever the number of heads."""
+    @cached_property
+    def tensor(self) -> TensorData:
+        """The loss as a function of W."""
         moments, linear, low, high = self.folded
-        dim, outputs = self.dim, self.outputs
-        heads = len(kernel)
-        product = kernel.reshape(heads, -1).T @ value.reshape(heads, -1)
-        tensor = product.reshape(dim, dim, dim, outputs)
-        folded = tensor[:, low, high] + (low != high)[None, :, None] * tensor[:, high, low]
-        flat = folded.reshape(-1, outputs)
-        image = moments @ flat
-        loss = 0.5 * self.energy + 0.5 * float(np.vdot(flat, image - 2.0 * linear))
-        gradient = np.empty((dim, dim, dim, outputs))
-        half = (image - linear).reshape(dim, -1, outputs)
-        gradient[:, low, high] = half
-        gradient[:, high, low] = half
-        return loss, gradient.reshape(dim**2, dim * outputs)
+        return TensorData(None, moments, linear, self.energy, low, high)
 
     def _kernel_form(self, left: Array, right: Array) -> Array:
         """Contract the moments with V_h V'_kᵀ: the bilinear 𝓚, (Hd², Hd²)."""
@@ -354,7 +357,7 @@ class MomentForm:
         """Loss and gradients: the loss is quadratic in B at fixed V and in V at fixed B."""
         heads = len(kernel)
         if heads > 1:
-            loss, tensor = self._tensor_gradient(kernel, value)
+            loss, tensor = self.tensor.loss_and_gradient(kernel, value)
             kernel_gradient = value.reshape(heads, -1) @ tensor.T
             value_gradient = kernel.reshape(heads, -1) @ tensor
             return LossGradient(

@@ -26,6 +26,12 @@ class ValueSystem(NamedTuple):
     linear: Array
     factor: Factorized
     minimizer: Array
+    dim: int
+
+    @property
+    def value(self) -> Array:
+        """V* as the value block, (H, d, m)."""
+        return self.minimizer.reshape(-1, self.dim, self.minimizer.shape[-1])
 
 
 class ValueSystems(NamedTuple):
@@ -128,7 +134,8 @@ class Population:
         hessians, linears, factors, minimizers = self.value_systems(kernels[None])
         if np.isnan(minimizers[0, 0, 0]):
             raise FloatingPointError("the value-block Hessian is not positive definite, nor finite")
-        return ValueSystem(hessians[0], linears[0], Factorized(factors[0]), minimizers[0])
+        factor, dim = Factorized(factors[0]), kernels.shape[-1]
+        return ValueSystem(hessians[0], linears[0], factor, minimizers[0], dim)
 
     def profile_value(self, params: Params, system: ValueSystem) -> float:
         """P = ½c̄ − ½⟨C, V*⟩ + (μ/2)‖·‖²."""
@@ -143,12 +150,11 @@ class Population:
     def profile_kernel_gradient(self, params: Params, minimizer: Array) -> Array:
         """Flat ∇P in the kernel parameters, given V* as (Hd, m) (C2)."""
         if isinstance(self.form, CompiledForm):
-            split = params.layout.size - minimizer.size
-            point = np.concatenate([params.flat[:split], minimizer.reshape(-1)])
+            kernel = params.layout.kernel_part
+            point = np.concatenate([params.flat[kernel], minimizer.reshape(-1)])
             ridges = self.value_ridge, self.kernel_ridge
-            return self.form.objectives(params.layout, point[None], ridges, value=False)[1][
-                0, :split
-            ]
+            slopes = self.form.objectives(params.layout, point[None], ridges, value=False)[1]
+            return slopes[0, kernel]
         data = self.form.gradient(params.kernels(), minimizer.reshape(params.value.shape)).kernel
         return self.chain(params, data)
 

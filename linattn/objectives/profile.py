@@ -52,8 +52,7 @@ class KernelProfile:
     def minimizer(self, params: Params) -> Array:
         """Return V*(B) = A⁻¹C, (H, d, m)."""
         check_fits(self.problem, params)
-        system = self._population.value_system(params.kernels())
-        return system.minimizer.reshape(params.value.shape)
+        return self._population.value_system(params.kernels()).value
 
     def gradient(self, params: Params) -> Params:
         """Return ∇P = ∂_B F(B, V*(B)) with a zero value block (C2)."""

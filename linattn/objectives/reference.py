@@ -11,11 +11,12 @@ from linattn._checks import positive_int
 from linattn._display import facts_html
 from linattn._threads import one_blas_thread
 from linattn._typing import Array
+from linattn.objectives.convex_fit import WideFit, wide_fit
 from linattn.objectives.descent import Descents, kernel_part, on_scale
 from linattn.objectives.forms import MomentForm
 from linattn.objectives.joint import check_fits
 from linattn.objectives.population import Population, population
-from linattn.objectives.wide import WideFit, wide_fit, wide_form
+from linattn.objectives.wide import wide_form
 from linattn.streams import stream
 from linattn.types import Params, Problem
 

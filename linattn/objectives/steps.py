@@ -42,7 +42,7 @@ def safe_step(problem: Problem, params: Params) -> float:
     """
     check_fits(problem, params)
     held = population(problem)
-    minimizer = held.value_system(params.kernels()).minimizer.reshape(params.value.shape)
+    minimizer = held.value_system(params.kernels()).value
     kernel = kernel_curvature(held, minimizer)
     return float(0.5 / max(kernel, float(np.max(client_value_curvatures(problem, params)))))
 

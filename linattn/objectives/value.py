@@ -66,7 +66,7 @@ class ValueBlock:
 
     def minimizer(self) -> Array:
         """Return V* = A⁻¹C, (H, d, m)."""
-        return self._system.minimizer.reshape(self._shape)
+        return self._system.value
 
     def gap(self, value: Array) -> float:
         """Return F(B, V) − P(B) = ½⟨V − V*, A(V − V*)⟩, without subtraction (C1)."""

@@ -1,125 +1,33 @@
 """The relaxation behind C15: least squares plus the nuclear norm in W = Σ_h vec(B_h) vec(V_h)ᵀ.
 
 min_W data(W) + τ‖W‖_* has no number of heads in it. W is (d², dm), so with min(d², dm) heads every
-W is a product BᵀV, and τ‖W‖_* is the least (τ/2)(‖B‖² + ‖V‖²) over such products.
+W is a product BᵀV, and τ‖W‖_* is the least (τ/2)(‖B‖² + ‖V‖²) over such products (`convex_fit`).
 """
 
 from __future__ import annotations
 
-from collections import deque
-from typing import NamedTuple
-
 import numpy as np
 
-from linattn._typing import Array, IntArray
+from linattn._typing import Array
 from linattn.objectives.compiled import CompiledForm
 from linattn.objectives.forms import MAX_MOMENT_ENTRIES, DataForm, MomentForm
 from linattn.objectives.population import Population
+from linattn.objectives.tensor import TensorData
 from linattn.types import Problem
 
-# The bound is valid wherever the fit stops, so these limit only its tightness.
-RELATIVE_GAP = 1e-7
-MAX_ITERATIONS = 1000
-MIN_ITERATIONS = 120
-MAX_WORK = 4e10  # multiply-adds
-CHECK_EVERY = 20
-MEMORY = 5
-# Residuals swing around their limit; the norm of a mean of them exceeds τ less than that of one.
-AVERAGE = 0.9
 
-
-class WideFit(NamedTuple):
-    """A near-minimizer as balanced heads, and the best bound that was met on the way.
-
-    Attributes
-    ----------
-    kernel : array, shape (H, d, d)
-    value : array, shape (H, d, m)
-    threshold : float
-        τ.
-    lower_bound : float
-        Of min_W data(W) + τ‖W‖_*, by weak duality.
-    """
-
-    kernel: Array
-    value: Array
-    threshold: float
-    lower_bound: float
-
-    def singular_triplets(self) -> tuple[Array, Array, Array]:
-        """SVD of W."""
-        heads = len(self.kernel)
-        tensor = self.kernel.reshape(heads, -1).T @ self.value.reshape(heads, -1)
-        left, sizes, right = np.linalg.svd(tensor, full_matrices=False)
-        return left, sizes, right
-
-
-class WideData(NamedTuple):
-    """The data loss as a quadratic of Z, a linear image of W: ½c̄ − ⟨κ, Z⟩ + ½⟨Z, ΨZ⟩.
-
-    G is symmetric, so W enters only through w_(bk) = W_ab,kc + W_ak,bc, b ≤ k. From moments Z is
-    this w itself, (f, m), and Ψ the folded moments; from sequences it is Z_s = Σ w G_s, (S, d, m),
-    and Ψ multiplies with weights and M_s. The cost is that of one product with w, whatever the
-    number of heads.
-    """
-
-    gram: Array | None  # (S, d(d + 1)/2), or None for moments
-    middle: Array  # (S, d, d), M with weights, or (f, f)
-    cross: Array  # κ
-    energy: float  # c̄
-    low: IntArray
-    high: IntArray
-
-    @property
-    def dim(self) -> int:
-        """d."""
-        return int(self.high[-1]) + 1
-
-    def image(self, tensor: Array) -> Array:
-        """Z of W (d², dm)."""
-        dim, outputs = self.dim, self.cross.shape[-1]
-        by_pair = tensor.reshape(dim, dim, dim, outputs).transpose(1, 2, 0, 3)
-        rows = np.ascontiguousarray(by_pair).reshape(dim, dim, -1)
-        folded = rows[self.low, self.high]
-        folded += (self.low != self.high)[:, None] * rows[self.high, self.low]
-        if self.gram is not None:
-            return (self.gram @ folded).reshape(-1, dim, outputs)
-        return folded.reshape(-1, dim, outputs).transpose(1, 0, 2).reshape(-1, outputs)
-
-    def pull(self, image: Array) -> Array:
-        """The gradient in W, (d², dm), of ⟨image, Z(W)⟩."""
-        dim, outputs = self.dim, self.cross.shape[-1]
-        if self.gram is not None:
-            folded = self.gram.T @ image.reshape(len(image), -1)
-        else:
-            folded = image.reshape(dim, -1, outputs).transpose(1, 0, 2).reshape(len(self.low), -1)
-        rows = np.empty((dim, dim, dim * outputs))
-        rows[self.low, self.high] = folded
-        rows[self.high, self.low] = folded
-        tensor = rows.reshape(dim, dim, dim, outputs).transpose(2, 0, 1, 3)
-        return np.ascontiguousarray(tensor).reshape(dim**2, dim * outputs)
-
-    def weigh(self, image: Array) -> Array:
-        """ΨZ."""
-        return np.asarray(self.middle @ image)
-
-    def lower_bound(self, image: Array, threshold: float) -> float:
-        """Return the C15(a) bound from the residual at Z."""
-        weighed = self.weigh(image)
-        slope = self.pull(weighed - self.cross)
-        along = float(np.vdot(self.cross, image))
-        square = self.energy - 2.0 * along + float(np.vdot(image, weighed))
-        return _dual(square, along - self.energy, threshold, slope)
-
-
-def _dual(rr: float, ry: float, threshold: float, slope: Array) -> float:
-    """−½t²rr − t·ry at the best t with |t|·‖𝒢‖₂ ≤ τ."""
+def lower_bound(data: TensorData, image: Array, threshold: float) -> float:
+    """Return the C15(a) bound from the residual at Z."""
+    weighed = data.weigh(image)
+    along = float(np.vdot(data.cross, image))
+    rr = data.energy - 2.0 * along + float(np.vdot(image, weighed))
     if rr <= 0.0:
         return 0.0
+    slope = data.pull(weighed - data.cross)
     # The smaller Gram matrix gives the norm in a tenth of the time of a singular value.
     thin = slope if slope.shape[0] >= slope.shape[1] else slope.T
     norm = float(np.sqrt(max(np.linalg.eigvalsh(thin.T @ thin)[-1], 0.0)))
-    limit = threshold / norm if norm > 0.0 else np.inf
+    limit, ry = threshold / norm if norm > 0.0 else np.inf, along - data.energy
     t = float(np.clip(-ry / rr, -limit, limit))
     return -0.5 * t * t * rr - t * ry
 
@@ -130,199 +38,6 @@ def wide_form(held: Population, problem: Problem) -> DataForm:
     if isinstance(form, MomentForm) or problem.dim**6 > MAX_MOMENT_ENTRIES:
         return form
     return MomentForm(problem.statistics, problem.sequence_weights)
-
-
-def wide_data(held: Population, problem: Problem) -> WideData:
-    """Return the data as a function of W alone."""
-    form = wide_form(held, problem)
-    if isinstance(form, MomentForm):
-        moments, linear, low, high = form.folded
-        return WideData(None, moments, linear, form.energy, low, high)
-    low, high = np.triu_indices(problem.dim)
-    statistics, weights = problem.statistics, problem.sequence_weights[:, None, None]
-    return WideData(
-        np.ascontiguousarray(statistics.gram[:, low, high]),
-        statistics.query_moments() * weights,
-        statistics.cross_moments() * weights,
-        form.energy,
-        low,
-        high,
-    )
-
-
-def wide_fit(held: Population, problem: Problem, threshold: float) -> WideFit:
-    """Minimize data(BᵀV) + (τ/2)(‖B‖² + ‖V‖²) over min(d², dm) heads: C15's convex problem.
-
-    The fit ends when the loss is within 1e-7 of the bound, relatively, or after a number of
-    iterations that falls with the size; the bound is valid wherever it ends.
-
-    Parameters
-    ----------
-    held : Population
-    problem : Problem
-    threshold : float
-        τ > 0.
-
-    Notes
-    -----
-    Source: C15; L-BFGS as in Liu and Nocedal 1989, with the exact minimum along every line. Cost
-    of an iteration: three products with the Gram matrices (S d² (d + 1) m / 2 multiply-adds each)
-    or two with the moments (f² m), and five of the size of W, min(d², dm) d³ m.
-    """
-    data = wide_data(held, problem)
-    heads = min(problem.dim**2, problem.dim * problem.num_outputs)
-    objective = _Objective(data, heads, threshold)
-    bound = data.lower_bound(np.zeros_like(data.cross), threshold)
-    down = data.pull(data.cross)  # −𝒢 at W = 0
-    image = data.image(down)
-    curved = float(np.vdot(image, data.weigh(image)))
-    flat = np.zeros(heads * sum(down.shape))
-    if curved > 0.0:
-        flat = objective.balanced(down * (float(np.vdot(down, down)) / curved))
-        work = 3 * image.size * len(data.low) + 5 * heads * down.size
-        iterations = int(np.clip(MAX_WORK / work, MIN_ITERATIONS, MAX_ITERATIONS))
-        flat, bound = _descend(objective, flat, bound, iterations)
-    kernel, value = objective.blocks(flat)
-    shape = (heads, problem.dim, -1)
-    return WideFit(kernel.reshape(shape), value.reshape(shape), threshold, bound)
-
-
-class _Point(NamedTuple):
-    """Flat (B, V), Z of BᵀV, and ΨZ; of a line, coefficients t and t² of the last two."""
-
-    flat: Array
-    image: Array
-    weighed: Array
-
-
-class _Line(NamedTuple):
-    """From a point along a way: Z = Z₀ + tZ₁ + t²Z₂, and the loss c₁t + c₂t² + c₃t³ + c₄t⁴."""
-
-    way: Array
-    images: tuple[Array, Array]
-    weighed: tuple[Array, Array]
-    coefficients: Array
-
-    def minimum(self) -> float:
-        """The t > 0 where the loss is smallest, or 0."""
-        powers = np.arange(1, 5)
-        roots = np.roots((powers * self.coefficients)[::-1])
-        real = roots[np.abs(roots.imag) <= 1e-9 * np.abs(roots)].real
-        losses = [float(self.coefficients @ t**powers) for t in real]
-        falls = [(loss, t) for loss, t in zip(losses, real.tolist(), strict=True) if t > 0.0]
-        return min(falls, default=(0.0, 0.0))[1]
-
-
-class _Objective:
-    """data(BᵀV) + (τ/2)(‖B‖² + ‖V‖²) of flat (B, V)."""
-
-    def __init__(self, data: WideData, heads: int, threshold: float) -> None:
-        self.data = data
-        self.heads = heads
-        self.threshold = threshold
-        self.split = heads * data.dim**2
-
-    def blocks(self, flat: Array) -> tuple[Array, Array]:
-        """B (H, d²) and V (H, dm)."""
-        kernel, value = flat[: self.split], flat[self.split :]
-        return kernel.reshape(self.heads, -1), value.reshape(self.heads, -1)
-
-    def balanced(self, tensor: Array) -> Array:
-        """W as BᵀV, the smaller factor a multiple of the identity."""
-        scale = (float(np.vdot(tensor, tensor)) / self.heads) ** 0.25
-        factors = [tensor.T / scale, scale * np.eye(self.heads)]
-        if self.heads < tensor.shape[1]:
-            factors = [scale * np.eye(self.heads), tensor / scale]
-        return np.concatenate([factor.reshape(-1) for factor in factors])
-
-    def at(self, flat: Array) -> _Point:
-        kernel, value = self.blocks(flat)
-        image = self.data.image(kernel.T @ value)
-        return _Point(flat, image, self.data.weigh(image))
-
-    def loss(self, point: _Point) -> float:
-        ridge = 0.5 * self.threshold * float(point.flat @ point.flat)
-        pulled = float(np.vdot(point.image, point.weighed - 2.0 * self.data.cross))
-        return 0.5 * (self.data.energy + pulled) + ridge
-
-    def gradient(self, point: _Point) -> Array:
-        kernel, value = self.blocks(point.flat)
-        slope = self.data.pull(point.weighed - self.data.cross)
-        flat = np.concatenate([(value @ slope.T).reshape(-1), (kernel @ slope).reshape(-1)])
-        return np.asarray(flat + self.threshold * point.flat)
-
-    def line(self, point: _Point, way: Array) -> _Line:
-        (kernel, value), (along_kernel, along_value) = self.blocks(point.flat), self.blocks(way)
-        first = self.data.image(along_kernel.T @ value + kernel.T @ along_value)
-        second = self.data.image(along_kernel.T @ along_value)
-        weighed = self.data.weigh(first), self.data.weigh(second)
-        residual = point.weighed - self.data.cross
-        coefficients = [
-            float(np.vdot(residual, first)) + self.threshold * float(point.flat @ way),
-            0.5 * float(np.vdot(first, weighed[0]))
-            + float(np.vdot(residual, second))
-            + 0.5 * self.threshold * float(way @ way),
-            float(np.vdot(first, weighed[1])),
-            0.5 * float(np.vdot(second, weighed[1])),
-        ]
-        return _Line(way, (first, second), weighed, np.array(coefficients))
-
-    def moved(self, point: _Point, line: _Line, t: float) -> _Point:
-        (first, second), (weighed_first, weighed_second) = line.images, line.weighed
-        return _Point(
-            point.flat + t * line.way,
-            point.image + t * first + t * t * second,
-            point.weighed + t * weighed_first + t * t * weighed_second,
-        )
-
-
-def _descend(
-    objective: _Objective, flat: Array, bound: float, iterations: int
-) -> tuple[Array, float]:
-    """L-BFGS; returns where it ends and the best bound."""
-    point, memory = objective.at(flat), LastSteps(MEMORY)
-    slope, mean = objective.gradient(point), point.image
-    for k in range(1, iterations + 1):
-        line = objective.line(point, memory.direction(slope))
-        t = line.minimum()
-        if t == 0.0:  # rounding is all that is left
-            return point.flat, bound
-        point, before = objective.moved(point, line, t), slope
-        slope = objective.gradient(point)
-        memory.add(t * line.way, slope - before)
-        mean = AVERAGE * mean + (1.0 - AVERAGE) * point.image
-        if k % CHECK_EVERY == 0 or k == iterations:
-            bound = max(bound, objective.data.lower_bound(mean, objective.threshold))
-            loss = objective.loss(point)
-            if loss - bound <= RELATIVE_GAP * loss:
-                break
-    return point.flat, bound
-
-
-class LastSteps:
-    """The last steps and changes of the gradient, which make an inverse Hessian (L-BFGS)."""
-
-    def __init__(self, size: int) -> None:
-        self.pairs: deque[tuple[Array, Array, float]] = deque(maxlen=size)
-
-    def add(self, step: Array, change: Array) -> None:
-        """Remember a step, unless the gradient shows no positive curvature along it."""
-        product = float(step @ change)
-        if product > 0.0:
-            self.pairs.append((step, change, product))
-
-    def direction(self, slope: Array) -> Array:
-        """Minus the inverse Hessian times the slope."""
-        out, factors = -slope, []
-        for step, change, product in reversed(self.pairs):
-            factors.append(float(step @ out) / product)
-            out -= factors[-1] * change
-        if self.pairs:
-            _, change, product = self.pairs[-1]
-            out *= product / float(change @ change)
-        for (step, change, product), factor in zip(self.pairs, reversed(factors), strict=True):
-            out += (factor - float(change @ out) / product) * step
-        return np.asarray(out)
 
 
 def dual_lower_bound(held: Population, kernel: Array, value: Array, threshold: float) -> float:
@@ -341,7 +56,6 @@ def dual_lower_bound(held: Population, kernel: Array, value: Array, threshold: f
     With rr = 2·data loss, ry = Σ w(⟨K, Z⟩ − c), t = clip(−ry/rr, ±τ/‖𝒢‖₂): −½t²rr − t·ry.
     Source: C15(a), weak duality.
     """
-    loss, _, value_gradient = held.form.gradient(kernel, value)
-    # ⟨∂_V, V⟩ = ⟨Z, MZ⟩ − ⟨K, Z⟩ and rr = c − 2⟨K, Z⟩ + ⟨Z, MZ⟩ give ry without another pass.
-    ry = float(np.vdot(value_gradient, value)) - 2.0 * loss
-    return _dual(2.0 * loss, ry, threshold, held.form.tensor_gradient(kernel, value))
+    data, heads = held.form.tensor, len(kernel)
+    product = kernel.reshape(heads, -1).T @ value.reshape(heads, -1)
+    return lower_bound(data, data.image(product), threshold)

@@ -201,7 +201,7 @@ class PopulationLimit:
     def _constant(self, params: Params) -> float:
         """½c̄ and the kernel ridge: F at V = 0."""
         energy = sum(p * law.energy for p, law in zip(self.weights, self.laws, strict=True))
-        kernel = params.flat[: params.layout.slices["value"].start]
+        kernel = params.flat[params.layout.kernel_part]
         return 0.5 * float(energy) + 0.5 * self.kernel_ridge * float(kernel @ kernel)
 
     def objective(self, params: Params) -> float:

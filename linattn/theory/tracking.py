@@ -59,7 +59,7 @@ def tracking_bound(problem: Problem, params: Params) -> TrackingBound:
     """
     check_fits(problem, params)
     system = population(problem).value_system(params.kernels())
-    star = system.minimizer.reshape(params.value.shape)
+    star = system.value
     coupling = coupling_matrix(
         problem.statistics, problem.sequence_weights, kernel=params.kernels(), value=star
     )

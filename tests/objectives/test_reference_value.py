@@ -6,8 +6,9 @@ import reference as ref
 from bridge import direction_like, make, moved, to_theta
 
 import linattn as la
+from linattn.objectives.convex_fit import wide_fit
 from linattn.objectives.population import population
-from linattn.objectives.wide import dual_lower_bound, wide_fit, wide_form
+from linattn.objectives.wide import dual_lower_bound, wide_form
 
 TINY = {"dim": 2, "num_outputs": 2, "num_clients": 2, "sequences": (3, 4), "tokens": (3, 5),
         "value_ridge": 0.1, "kernel_ridge": 0.05, "noise": 0.2}  # fmt: skip

@@ -7,11 +7,12 @@ from bridge import make
 
 import linattn as la
 from linattn._threads import available_threads, each_in_threads
-from linattn.objectives import descent
+from linattn.objectives import convex_fit, descent, wide
+from linattn.objectives.convex_fit import LastSteps, _Objective
 from linattn.objectives.descent import Descents, kernel_part
 from linattn.objectives.forms import MomentForm, SequenceForm
 from linattn.objectives.population import Population, population
-from linattn.objectives.wide import LastSteps, _Objective, wide_data
+from linattn.objectives.wide import lower_bound, wide_form
 
 FORMS = pytest.mark.parametrize("form", [SequenceForm, MomentForm])
 
@@ -28,7 +29,7 @@ def case(seed, form, readout="token"):
 def test_loss_gradient_and_lines_against_the_twin(form, readout, monkeypatch):
     rng, inst, held, problem = case(3, form, readout)
     monkeypatch.setattr("linattn.objectives.wide.MAX_MOMENT_ENTRIES", 0)
-    data, heads, threshold = wide_data(held, problem), 6, 0.3
+    data, heads, threshold = wide_form(held, problem).tensor, 6, 0.3
     assert (data.gram is None) == (form is MomentForm)
     objective = _Objective(data, heads, threshold)
     flat, way = rng.standard_normal((2, heads * (9 + 6)))
@@ -38,7 +39,7 @@ def test_loss_gradient_and_lines_against_the_twin(form, readout, monkeypatch):
     assert objective.loss(point) == pytest.approx(ref.data_loss(inst, B, V) + ridge, rel=1e-9)
     slope = data.pull(point.weighed - data.cross)
     np.testing.assert_allclose(slope, ref.residual_matrix(inst, B, V), rtol=1e-9, atol=1e-10)
-    bound = data.lower_bound(point.image, threshold)
+    bound = lower_bound(data, point.image, threshold)
     assert bound == pytest.approx(_bound_of(inst, B, V, threshold), rel=1e-8, abs=1e-12)
     line = objective.line(point, way)
     assert line.coefficients[0] == pytest.approx(objective.gradient(point) @ way, rel=1e-9)
@@ -107,6 +108,20 @@ def test_a_random_start_is_at_the_best_of_its_scales(kind):
         profile.value(descent.with_kernel(params, scale * start)) for scale in (0.5, 1.0, 2.0)
     ]
     assert values[1] == min(values)
+
+
+def test_a_fit_in_single_precision_gives_a_bound_that_holds(monkeypatch):
+    *_, problem, _ = make(2, dim=3, num_outputs=2)
+    held, threshold = population(problem), 0.05
+    exact = convex_fit.wide_fit(held, problem, threshold)
+    monkeypatch.setattr(convex_fit, "MAX_WORK", 0.0)
+    monkeypatch.setattr(convex_fit, "MIN_ITERATIONS", 300)
+    rough = convex_fit.wide_fit(held, problem, threshold)
+    assert exact.lower_bound * (1 - 1e-4) <= rough.lower_bound <= exact.lower_bound * (1 + 1e-6)
+    assert rough.kernel.dtype == np.float64
+    assert not np.array_equal(rough.kernel, exact.kernel)
+    bound = wide.dual_lower_bound(held, rough.kernel, rough.value, threshold)
+    assert bound <= exact.lower_bound * (1 + 1e-6)
 
 
 def test_screened_starts_find_what_all_of_them_find(monkeypatch):

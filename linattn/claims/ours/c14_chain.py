@@ -17,7 +17,7 @@ def _reference(instance: Instance, steps: DescentSteps) -> float:
     problem, held = instance.problem, population(instance.problem)
     if steps.end.is_factored or problem.kernel_ridge <= 0.0:
         return 0.0
-    star = held.value_system(steps.end.kernels()).minimizer.reshape(steps.end.value.shape)
+    star = held.value_system(steps.end.kernels()).value
     threshold = float(np.sqrt(problem.value_ridge * problem.kernel_ridge))
     return max(0.0, dual_lower_bound(held, steps.end.kernels(), star, threshold))
 
