@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
-import scipy.integrate
 
 from linattn._checks import as_float64, positive_int, real
 from linattn._settings import check_sampling
@@ -18,19 +15,11 @@ from linattn.linalg import stack_heads
 from linattn.objectives.joint import check_fits
 from linattn.objectives.population import client_normal_equations, population
 from linattn.theory.drift_field import DriftField, relative_work
+from linattn.theory.drift_flow import check_moves, integrate, profile_of, stored_times
 from linattn.theory.noise_response import NoiseResponse, noise_response
 from linattn.theory.weights import weight_moments
 from linattn.types import Params, Problem
 
-ACCURACY = 1e-6
-"""Relative tolerance of the integrator; unstable stretches amplify it."""
-NO_DRIFT = 1e-6
-"""Drift that is not resolved, relative to the gradient."""
-BEND = 0.01
-"""Intervals are halved where P leaves its chord by more than this share of its range."""
-HALVINGS = 5
-STATIONARY = 1e-12
-"""Gradient norm, relative to that of the parameters (at least 1), that is no motion."""
 MAX_NOISE_SIZE = 512
 SETTLED = 1e-6
 
@@ -71,7 +60,8 @@ def drift_response(
     ------
     TypeError, ValueError
         If the parameters do not fit the problem, are stationary, an argument is out of range, the
-        path is not finite up to the horizon, or D > 512 with noise.
+        path is not finite up to the horizon or takes more than 200,000 evaluations, or D > 512
+        with noise.
 
     Notes
     -----
@@ -101,92 +91,17 @@ def drift_response(
     relative = relative_work(work, weights.mean)
     flow = DriftField(problem, params, weights.mean, relative)
     with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
-        _check_moves(flow, params)
-        solution = _integrate(flow, params.flat, end)
-        times = _stored_times(problem, params, solution, end)
+        check_moves(flow, params)
+        solution = integrate(flow, params.flat, end)
+        times = stored_times(problem, params, solution, end)
         states = solution(times).T
         size = params.flat.size
         path, drift = states[:, :size], states[:, size:]
         found = None
         if noise:
             found = noise_response(flow, weights, batch, times, lambda tau: solution(tau)[:size])
-    profile = np.array([_profile(problem, Params(params.layout, flat)) for flat in path])
+    profile = np.array([profile_of(problem, Params(params.layout, flat)) for flat in path])
     return DriftResponse(times, path, drift, profile, found, params, flow)
-
-
-def _check_moves(flow: DriftField, params: Params) -> None:
-    size = float(np.linalg.norm(flow.gradient(params.flat)))
-    if not np.isfinite(size):
-        raise ValueError("params must have a finite gradient, got one that is not.")
-    if size <= STATIONARY * max(1.0, float(np.linalg.norm(params.flat))):
-        raise ValueError(
-            f"params must not be stationary, got a gradient of norm {size:.2g}: nothing moves; at "
-            "a stationary point ask a response for settled(params)."
-        )
-
-
-class Solution(NamedTuple):
-    """θ and u at any time up to the horizon, (2D, N)."""
-
-    dense: scipy.integrate.OdeSolution
-
-    def __call__(self, times: Array | float) -> Array:
-        return np.asarray(self.dense(times))
-
-
-def _integrate(flow: DriftField, start: Array, end: float) -> Solution:
-    size = start.size
-
-    def slope(_: float, state: Array) -> Array:
-        flat, tangent = state[:size], state[size:]
-        gradient, drift = flow.gradient_and_drift(flat)
-        return np.concatenate([-gradient, drift - flow.slope(flat, tangent)])
-
-    gradient, drift = (float(np.linalg.norm(v)) for v in flow.gradient_and_drift(start))
-    # A drift that is rounding is not followed.
-    scales = [float(np.linalg.norm(start)), max(drift, NO_DRIFT * gradient)]
-    tiny = ACCURACY * np.repeat(scales, size) / np.sqrt(size)
-    found = scipy.integrate.solve_ivp(
-        slope,
-        (0.0, end),
-        np.concatenate([start, np.zeros(size)]),
-        method="DOP853",
-        rtol=ACCURACY,
-        atol=np.maximum(tiny, np.finfo(float).tiny),
-        dense_output=True,
-    )
-    if not found.success or not np.isfinite(found.y[:, -1]).all():
-        reached = float(found.t[-1])
-        raise ValueError(f"horizon must be below {reached:.3g}, where the path ends, got {end:g}.")
-    return Solution(found.sol)
-
-
-def _stored_times(problem: Problem, like: Params, solution: Solution, end: float) -> Array:
-    """0, every integer, the horizon, and more where P bends."""
-    size = like.flat.size
-
-    def profile(time: float) -> float:
-        return _profile(problem, Params(like.layout, solution(time)[:size]))
-
-    known = {float(t): profile(float(t)) for t in [*range(int(end) + 1), end]}
-    allowed = BEND * (max(known.values()) - min(known.values()))
-    times = sorted(known)
-    for _ in range(HALVINGS):
-        added = []
-        for left, right in pairwise(times):
-            middle = 0.5 * (left + right)
-            known[middle] = profile(middle)
-            if abs(known[middle] - 0.5 * (known[left] + known[right])) > allowed:
-                added.append(middle)
-        if not added:
-            break
-        times = sorted([*times, *added])
-    return np.array(times)
-
-
-def _profile(problem: Problem, params: Params) -> float:
-    held = population(problem)
-    return held.profile_value(params, held.value_system(params.kernels()))
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,121 @@
+"""The gradient flow and its tangent in the drift number, integrated (C18)."""
+
+from __future__ import annotations
+
+from itertools import count, pairwise
+from typing import NamedTuple
+
+import numpy as np
+import scipy.integrate
+
+from linattn._typing import Array
+from linattn.objectives.population import population
+from linattn.theory.drift_field import DriftField
+from linattn.types import Params, Problem
+
+ACCURACY = 1e-6
+"""Relative tolerance of the integrator; unstable stretches amplify it."""
+NO_DRIFT = 1e-6
+"""Drift that is not resolved, relative to the gradient."""
+BEND = 0.01
+"""Intervals are halved where P leaves its chord by more than this share of its range."""
+HALVINGS = 5
+MAX_EVALUATIONS = 200_000
+"""Of the slopes of path and tangent: an explicit integrator needs about λ_max·τ of them."""
+STATIONARY = 1e-12
+"""Gradient norm, relative to that of the parameters (at least 1), that is no motion."""
+
+
+def check_moves(flow: DriftField, params: Params) -> None:
+    """Refuse a start at which the flow stands still.
+
+    Raises
+    ------
+    ValueError
+        If the gradient is not finite or is zero to rounding.
+    """
+    size = float(np.linalg.norm(flow.gradient(params.flat)))
+    if not np.isfinite(size):
+        raise ValueError("params must have a finite gradient, got one that is not.")
+    if size <= STATIONARY * max(1.0, float(np.linalg.norm(params.flat))):
+        raise ValueError(
+            f"params must not be stationary, got a gradient of norm {size:.2g}: nothing moves; at "
+            "a stationary point ask a response for settled(params)."
+        )
+
+
+class Solution(NamedTuple):
+    """θ and u at any time up to the horizon, (2D, N)."""
+
+    dense: scipy.integrate.OdeSolution
+
+    def __call__(self, times: Array | float) -> Array:
+        return np.asarray(self.dense(times))
+
+
+def integrate(flow: DriftField, start: Array, end: float) -> Solution:
+    """Return θ' = −g and u' = c − Hu from u = 0, by DOP853.
+
+    Raises
+    ------
+    ValueError
+        If the path is not finite up to the end, or takes too many evaluations.
+    """
+    size, evaluations = start.size, count(1)
+
+    def slope(time: float, state: Array) -> Array:
+        if next(evaluations) > MAX_EVALUATIONS:
+            raise ValueError(
+                f"horizon must be at most about {time:.3g}, which took {MAX_EVALUATIONS:,} "
+                f"evaluations, got {end:g}: at this size of data and parameters the flow is stiff."
+            )
+        flat, tangent = state[:size], state[size:]
+        gradient, drift = flow.gradient_and_drift(flat)
+        return np.concatenate([-gradient, drift - flow.slope(flat, tangent)])
+
+    gradient, drift = (float(np.linalg.norm(v)) for v in flow.gradient_and_drift(start))
+    # A drift that is rounding is not followed.
+    scales = np.array([np.linalg.norm(start), max(drift, NO_DRIFT * gradient)])
+    tiny = ACCURACY * np.repeat(scales, size) / np.sqrt(size)
+    found = scipy.integrate.solve_ivp(
+        slope,
+        (0.0, end),
+        np.concatenate([start, np.zeros(size)]),
+        method="DOP853",
+        rtol=ACCURACY,
+        atol=np.maximum(tiny, np.finfo(float).tiny),
+        dense_output=True,
+    )
+    if not found.success or not np.isfinite(found.y[:, -1]).all():
+        reached = float(found.t[-1])
+        raise ValueError(f"horizon must be below {reached:.3g}, where the path ends, got {end:g}.")
+    return Solution(found.sol)
+
+
+def stored_times(problem: Problem, like: Params, solution: Solution, end: float) -> Array:
+    """0, every integer, the horizon, and more where P bends."""
+    size = like.flat.size
+
+    def profile(time: float) -> float:
+        return profile_of(problem, Params(like.layout, solution(time)[:size]))
+
+    known = {float(t): profile(float(t)) for t in [*range(int(end) + 1), end]}
+    allowed = BEND * (max(known.values()) - min(known.values()))
+    times = sorted(known)
+    for _ in range(HALVINGS):
+        added = []
+        for left, right in pairwise(times):
+            middle = 0.5 * (left + right)
+            known[middle] = profile(middle)
+            if abs(known[middle] - 0.5 * (known[left] + known[right])) > allowed:
+                added.append(middle)
+        if not added:
+            break
+        times = sorted([*times, *added])
+    return np.array(times)
+
+
+def profile_of(problem: Problem, params: Params) -> float:
+    """P at the kernels of the parameters."""
+    held = population(problem)
+    return held.profile_value(params, held.value_system(params.kernels()))
