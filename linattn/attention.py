@@ -113,6 +113,7 @@ def by_length(lengths: Sequence[int] | AnyArray) -> list[AnyArray]:
     Lengths (S,), or rows (S, k) of several that must all be equal.
     """
     kinds, kind = np.unique(np.asarray(lengths), axis=0, return_inverse=True)
+    kind = kind.reshape(-1)  # a column in NumPy 2.0.0
     order = np.argsort(kind, kind="stable")
     return np.split(order, np.cumsum(np.bincount(kind, minlength=len(kinds)))[:-1])
 
