@@ -41,7 +41,7 @@ LINKED = re.compile(r"la\.([A-Za-z_]\w*)(?:\(.*|\.\w+)?")
 
 def room_of(name: str) -> str:
     """The room whose page documents a public name."""
-    room = getattr(linattn, name).__module__.split(".")[1]
+    room = inspect.unwrap(getattr(linattn, name)).__module__.split(".")[1]
     return "model" if room in MODEL else room
 
 
