@@ -55,6 +55,8 @@ def summary(results: Sequence[Result]) -> str:
         f"{WORDS[name]}: relative regret {in_words(regret)} for {in_words(share)} of the rounds"
         for name, (regret, share) in found
     ]
+    if not lines:
+        return "no run with further routes has a trade-off"
     return "\n".join(["; ".join(lines[:2]), *("; ".join(lines[k : k + 2]) for k in (2, 4))]).strip()
 
 
