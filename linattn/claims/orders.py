@@ -17,6 +17,8 @@ halved, the fit is off by three quarters of the slack."""
 
 NOISE = 2e-15
 """Rounding of a long computation, relative to the size of what it computes."""
+LEAST_STEP = 1e-100
+"""Of steps: below it the data are so large that impulses per step are no floats."""
 CLEAR = 30.0
 """An error this many times its rounding has the digits that a slope needs."""
 

@@ -8,7 +8,7 @@ from linattn._threads import one_blas_thread
 from linattn._typing import Array
 from linattn.claims.along import server_path
 from linattn.claims.conditions import CLOSED_FORM
-from linattn.claims.orders import Errors, slack_of
+from linattn.claims.orders import LEAST_STEP, Errors, slack_of
 from linattn.claims.record import Claim, Constant, Instance, Measurement, Requirement, shared
 from linattn.objectives.steps import safe_step
 from linattn.theory.impulse import RoundMaps
@@ -22,7 +22,6 @@ ROUNDS = 32
 """At the largest drift number; twice as many at every halving of η, for the same horizon."""
 HALVINGS = 3
 MOST_STEPS = 5
-LEAST_STEP = 1e-100
 
 
 def _steps(instance: Instance) -> list[float]:

@@ -12,7 +12,7 @@ from linattn.analysis.predicted import COARSER, SAFETY, objective_at, predict_tr
 from linattn.analysis.regret import has_tradeoff, relative_regret
 from linattn.claims.along import server_path
 from linattn.claims.conditions import CLOSED_FORM, DIVERGED, yes_or_no
-from linattn.claims.orders import Errors, settled
+from linattn.claims.orders import LEAST_STEP, Errors, settled
 from linattn.claims.record import Claim, Constant, Instance, Measurement, Requirement, shared
 from linattn.objectives.steps import safe_step
 from linattn.theory.impulse import RoundMaps
@@ -85,7 +85,7 @@ def _interval_errors(instance: Instance) -> Errors:
     stops = [range(k, ROUNDS + 1, k) for k in INTERVALS]
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         drafts = [retraced(course, start, listed) for listed in stops]
-    whole = [len(path) == len(draft) == ROUNDS + 1 for draft in drafts]
+    whole = [size > LEAST_STEP and len(path) == len(d) == ROUNDS + 1 for d in drafts]
     apart = [_largest(d - path) if fine else np.inf for d, fine in zip(drafts, whole, strict=True)]
     return Errors.of(INTERVALS, apart, _largest(path))
 
