@@ -17,6 +17,7 @@ import numpy as np
 import linattn as la
 from linattn._fields import Count, Fraction, Positive
 from linattn.analysis.bias_drift import PARTS
+from linattn.analysis.predicted import filled
 from linattn.analysis.regret import best_length, has_tradeoff, relative_regret
 from linattn.analysis.stability import boundary
 from linattn.claims import Verdict
@@ -78,7 +79,7 @@ def run(spec: BiasDriftSpec) -> xr.Dataset:
     }  # fmt: skip
     result = la.run(la.fed_avg(), problem, params, rounds=spec.rounds, record_params=True,
                     metrics=(), **spec.settings(), **drawn)  # fmt: skip
-    path = whole(result.path, spec.rounds)
+    path = filled(result.path, spec.rounds)
     descent = la.CentralizedDescent(problem, params, spec.local_lr)
     table = partial(_table, spec, params=params, reference=reference)
     found = table(problem, path=path, descent=descent, **drawn)
@@ -90,12 +91,6 @@ def run(spec: BiasDriftSpec) -> xr.Dataset:
         values |= more
     fixed = single(values, UNITS) | reference_variables(reference)
     return xr.Dataset(data | fixed, {"warmup": list(spec.lengths())})
-
-
-def whole(path: list[la.Params], rounds: int) -> list[la.Params]:
-    """The path of all rounds, not-a-number after a divergence."""
-    lost = la.Params(path[0].layout, np.full(path[0].flat.size, np.nan))
-    return path + [lost] * (rounds + 1 - len(path))
 
 
 def _table(spec: BiasDriftSpec, clients: la.Problem, **more: Any) -> xr.Dataset:
@@ -117,7 +112,7 @@ def _beside(
     tables = {
         "one_step": table(problem, local_steps=1),
         "identical": table(la.pool(problem).subset([0])),  # identical clients move identically
-        "predicted": table(problem, path=whole(run.path, spec.rounds), descent=descent),
+        "predicted": table(problem, path=filled(run.path, spec.rounds), descent=descent),
     }
     columns: dict[str, Any] = {f"objective_{k}": v["objective"] for k, v in tables.items()}
     synchronized = la.synchronized_control(

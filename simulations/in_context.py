@@ -15,6 +15,7 @@ import numpy as np
 import linattn as la
 from linattn._fields import Count, NonNegative, Positive
 from linattn._typing import Array
+from linattn.analysis.predicted import filled
 from linattn.analysis.regret import best_length, has_tradeoff
 from linattn.claims import Verdict
 from linattn.data.in_context import in_context_covariances
@@ -101,8 +102,7 @@ def run(spec: InContextSpec) -> xr.Dataset:
     settings: dict[str, Any] = {"local_steps": spec.local_steps, "local_lr": spec.local_lr}
     warm = la.run(la.fed_avg(), problem, start, rounds=spec.rounds, record_params=True, metrics=(),
                   **settings)  # fmt: skip
-    lost = la.Params(start.layout, np.full(start.flat.size, np.nan))
-    path = [*warm.path, *[lost] * (spec.rounds + 1 - len(warm.path))]
+    path = filled(warm.path, spec.rounds)
     table = la.bias_drift(problem, start, path=path, rounds=spec.rounds, reference=reference,
                           warmup_lengths=lengths.tolist(), **settings)  # fmt: skip
     rows = [

@@ -12,6 +12,7 @@ import numpy as np
 import linattn as la
 from linattn._fields import Count, Fraction
 from linattn._typing import Array
+from linattn.analysis.bias_drift import warmup_star
 from linattn.analysis.regret import has_tradeoff, stake
 from linattn.experiments import Simulation
 from linattn.experiments.predictions import PredictedSpec, Tables, compared, judged
@@ -101,7 +102,8 @@ def _mean(found: list[xr.Dataset]) -> xr.Dataset:
         {name: ("warmup", means[name]) for name in ("objective", "profile")}
         | {"stable": ("warmup", stable)}
     )
-    return _starred(table, np.where(stable, means["objective"], np.inf))
+    star = warmup_star(table["warmup"].values.tolist(), means["objective"], stable)
+    return table.assign_attrs(warmup_star=star)
 
 
 def _over(found: list[xr.Dataset], name: str) -> Array:
@@ -111,16 +113,10 @@ def _over(found: list[xr.Dataset], name: str) -> Array:
 def _profile(table: xr.Dataset) -> xr.Dataset:
     """The table of E P(B_T) in place of the objective: one exact value round after T."""
     profile = table["profile"].values
-    held = table[["profile"]].assign(
-        objective=("warmup", profile), stable=("warmup", np.isfinite(profile))
-    )
-    return _starred(held.assign_attrs(table.attrs), profile)
-
-
-def _starred(table: xr.Dataset, values: Array) -> xr.Dataset:
-    best = int(np.argmin(np.where(np.isnan(values), np.inf, values)))
-    star = int(table["warmup"].values[best]) if np.isfinite(values[best]) else None
-    return table.assign_attrs(warmup_star=star)
+    stable = np.isfinite(profile)
+    held = table[["profile"]].assign(objective=("warmup", profile), stable=("warmup", stable))
+    star = warmup_star(table["warmup"].values.tolist(), profile, stable)
+    return held.assign_attrs({**table.attrs, "warmup_star": star})
 
 
 MAIN = [(0.75, 0.3)]

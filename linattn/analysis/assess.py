@@ -14,7 +14,7 @@ from linattn.analysis.assessment import Assessment
 from linattn.analysis.bias_drift import bias_drift
 from linattn.analysis.certificate import descent_certificate
 from linattn.analysis.checked import compare
-from linattn.analysis.predicted import predict_trade_off
+from linattn.analysis.predicted import filled, predict_trade_off
 from linattn.analysis.study import Study, study_in_memory
 from linattn.analysis.study_cell import default_grid
 from linattn.federated.freeze import RULES, freeze_rule
@@ -110,9 +110,7 @@ def assess(
     )
     with stage(f"warm-up of {rounds} rounds"):
         warm = run(fed_avg(), problem, start, record_params=True, metrics=(), **settings)
-    # After a divergence there is nothing to freeze.
-    lost = Params(start.layout, np.full(start.flat.size, np.nan))
-    path = [*warm.path, *[lost] * (rounds + 1 - len(warm.path))]
+    path = filled(warm.path, rounds)
     asked = default_grid(rounds) if warmup_lengths is None else warmup_lengths
     common: dict[str, Any] = {
         **settings,
