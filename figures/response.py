@@ -14,6 +14,7 @@ import numpy as np
 from linattn._typing import Array
 from linattn.experiments.find import PageLook
 from linattn.experiments.store import Result
+from linattn.linalg import lowest_point
 from linattn.report.canvas import Axis, Page, Panel, log
 from linattn.report.groups import Group, field, groups
 from linattn.report.looks import INK, Look, shaded
@@ -107,17 +108,8 @@ def _best_times(part: Group) -> Array:
     scale = part.fields["local_lr"] * part.fields["local_steps"]
     lengths, found = part.coordinate("warmup"), []
     for row in excess(part)[part.values("tradeoff") > 0]:
-        found.append(scale * _lowest(lengths, row))
+        found.append(scale * lowest_point(lengths, row))
     return np.array(found)
-
-
-def _lowest(x: Array, y: Array) -> float:
-    """Where the parabola through the smallest entry and its neighbours is lowest."""
-    k = int(np.argmin(y))
-    if k in (0, len(y) - 1) or not np.isfinite(y[k - 1 : k + 2]).all():
-        return float(x[k])
-    bend, slope, _ = np.polyfit(x[k - 1 : k + 2] - x[k], y[k - 1 : k + 2] - y[k], 2)
-    return float(x[k] - slope / (2.0 * bend)) if bend > 0.0 else float(x[k])
 
 
 def _spreads(world: Group) -> Iterator[float]:
@@ -130,7 +122,9 @@ def _spreads(world: Group) -> Iterator[float]:
         ):
             if inside and drift(part) > 0.0:
                 key = (field(result, "seed"), drift(part))
-                held.setdefault(key, []).append(scale * _lowest(part.coordinate("warmup"), row))
+                held.setdefault(key, []).append(
+                    scale * lowest_point(part.coordinate("warmup"), row)
+                )
     for values in held.values():
         if len(values) > 1:
             yield (max(values) - min(values)) / float(np.mean(values))

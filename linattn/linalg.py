@@ -163,3 +163,25 @@ def weighted_spread(weights: Array, rows: Array, mean: Array) -> float:
 def stack_heads(blocks: Array) -> Array:
     """Value-type blocks (H, d, m) as one (Hd, m) matrix with row index h·d + a."""
     return blocks.reshape(-1, blocks.shape[-1])
+
+
+def lowest_point(x: Array, y: Array) -> float:
+    """Return where a curve is lowest: by a parabola through its least entry and the neighbours.
+
+    The least entry itself at the ends, beside what is not finite, and where nothing bends upwards.
+    """
+    k = int(np.argmin(y))
+    if k in (0, len(y) - 1) or not np.isfinite(y[k - 1 : k + 2]).all():
+        return float(x[k])
+    across, up = x[k - 1 : k + 2] - x[k], y[k - 1 : k + 2] - y[k]
+    bend = (up[2] / across[2] - up[0] / across[0]) / (across[2] - across[0])
+    if bend <= 0.0:
+        return float(x[k])
+    slope = up[2] / across[2] - bend * across[2]
+    return float(x[k] + np.clip(-slope / (2.0 * bend), across[0], across[2]))
+
+
+def square_root(symmetric: Array) -> Array:
+    """Return the symmetric square root of a positive semidefinite matrix: as smooth as that is."""
+    values, vectors = np.linalg.eigh(symmetric)
+    return np.asarray((vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T)

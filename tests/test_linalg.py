@@ -8,6 +8,7 @@ from linattn.linalg import (
     factorize,
     largest_eigenvalue,
     largest_eigenvalue_of,
+    lowest_point,
     spectral_norms,
     stack_heads,
 )
@@ -90,3 +91,12 @@ def test_stack_heads_has_the_row_index_h_d_plus_a():
     stacked = stack_heads(blocks)
     assert stacked.shape == (6, 4)
     assert np.array_equal(stacked[1 * 3 + 2], blocks[1, 2])
+
+
+def test_the_lowest_point_of_a_parabola_is_exact_and_of_other_curves_on_the_grid():
+    x = np.array([0.0, 1.0, 2.5, 3.0, 5.0])
+    assert lowest_point(x, (x - 2.2) ** 2) == pytest.approx(2.2, rel=1e-13)
+    assert lowest_point(x, x) == 0.0
+    assert lowest_point(x, -x) == 5.0
+    assert lowest_point(x, np.array([2.0, np.inf, 1.0, 3.0, 4.0])) == 2.5
+    assert lowest_point(x, np.ones(5)) == 0.0

@@ -11,6 +11,7 @@ from linattn._checks import MOST_ENTRIES, as_float64, is_listing, listing, posit
 from linattn._threads import one_blas_thread
 from linattn._typing import Array, IntArray
 from linattn.data.tokens import problem_from_tokens
+from linattn.linalg import square_root
 from linattn.streams import stream
 from linattn.types import Problem
 
@@ -180,8 +181,7 @@ def in_context_clients(
 
     for i, (covariance, n) in enumerate(zip(covariances, lengths.tolist(), strict=True)):
         with one_blas_thread():
-            values, vectors = np.linalg.eigh(covariance)
-            root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+            root = square_root(covariance)
             inputs = normal("context", i, sequences, n, dim) @ root
             asked = normal("query", i, sequences, 1, dim) @ root
         task = normal("task", i, sequences, dim)

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.integrate
 
 from linattn._typing import Array
-from linattn.objectives.population import population
+from linattn.objectives.profile import KernelProfile
 from linattn.theory.drift_field import DriftField
 from linattn.types import Params, Problem
 
@@ -92,12 +92,14 @@ def integrate(flow: DriftField, start: Array, end: float) -> Solution:
     return Solution(found.sol)
 
 
-def stored_times(problem: Problem, like: Params, solution: Solution, end: float) -> Array:
-    """0, every integer, the horizon, and more where P bends."""
-    size = like.flat.size
+def stored_times(
+    problem: Problem, like: Params, solution: Solution, end: float
+) -> tuple[Array, Array]:
+    """0, every integer, the horizon, and more where P bends; and P at these times."""
+    size, held = like.flat.size, KernelProfile(problem)
 
     def profile(time: float) -> float:
-        return profile_of(problem, Params(like.layout, solution(time)[:size]))
+        return held.value(Params(like.layout, solution(time)[:size]))
 
     known = {float(t): profile(float(t)) for t in [*range(int(end) + 1), end]}
     allowed = BEND * (max(known.values()) - min(known.values()))
@@ -106,16 +108,11 @@ def stored_times(problem: Problem, like: Params, solution: Solution, end: float)
         added = []
         for left, right in pairwise(times):
             middle = 0.5 * (left + right)
-            known[middle] = profile(middle)
+            if middle not in known:  # an interval that was straight is looked at once
+                known[middle] = profile(middle)
             if abs(known[middle] - 0.5 * (known[left] + known[right])) > allowed:
                 added.append(middle)
         if not added:
             break
         times = sorted([*times, *added])
-    return np.array(times)
-
-
-def profile_of(problem: Problem, params: Params) -> float:
-    """P at the kernels of the parameters."""
-    held = population(problem)
-    return held.profile_value(params, held.value_system(params.kernels()))
+    return np.array(times), np.array([known[time] for time in times])

@@ -11,8 +11,9 @@ from linattn._checks import positive_int, real
 from linattn._settings import LocalSteps, StepSize, check_sampling
 from linattn._threads import one_blas_thread
 from linattn._typing import Array, IntArray
+from linattn.linalg import square_root
 from linattn.oracles.protocol import Outcome
-from linattn.theory.gradient_noise import GradientNoise, square_root
+from linattn.theory.gradient_noise import GradientNoise
 from linattn.theory.impulse import RoundMaps
 from linattn.theory.interpolation import (
     NOTHING,

@@ -9,6 +9,7 @@ from linattn._typing import Array, IntArray
 from linattn.oracles.pooled import PooledDescent
 from linattn.oracles.protocol import LocalTask
 from linattn.theory.curvature import hessian
+from linattn.theory.polynomials import power_sums
 from linattn.theory.weights import WeightMoments
 from linattn.types import Params, Problem, single_layer
 
@@ -83,19 +84,5 @@ class GradientNoise:
             counts.tolist(), squares, self.covariances(flat), strict=True
         ):
             turned = vectors.T @ covariance @ vectors
-            total += square * power_sum(products, count) * turned
+            total += square * power_sums(1.0 - products, count).plain * turned
         return np.asarray(step**2 * (vectors @ total @ vectors.T))
-
-
-def power_sum(base: Array, count: int) -> Array:
-    """Σ_{e<E} x^e of every entry, E = 1, 2, …"""
-    total = np.zeros_like(base)
-    for _ in range(count):
-        total = 1.0 + base * total
-    return total
-
-
-def square_root(symmetric: Array) -> Array:
-    """The symmetric square root of a positive semidefinite matrix: as smooth in time as that."""
-    values, vectors = np.linalg.eigh(symmetric)
-    return np.asarray((vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T)

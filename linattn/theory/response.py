@@ -11,11 +11,11 @@ from linattn._checks import as_float64, positive_int, real
 from linattn._settings import check_sampling
 from linattn._threads import one_blas_thread
 from linattn._typing import Array
-from linattn.linalg import stack_heads
+from linattn.linalg import lowest_point, stack_heads
 from linattn.objectives.joint import check_fits
 from linattn.objectives.population import client_normal_equations, population
 from linattn.theory.drift_field import DriftField, relative_work
-from linattn.theory.drift_flow import check_moves, integrate, profile_of, stored_times
+from linattn.theory.drift_flow import check_moves, integrate, stored_times
 from linattn.theory.noise_response import NoiseResponse, noise_response
 from linattn.theory.weights import weight_moments
 from linattn.types import Params, Problem
@@ -93,14 +93,13 @@ def drift_response(
     with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
         check_moves(flow, params)
         solution = integrate(flow, params.flat, end)
-        times = stored_times(problem, params, solution, end)
+        times, profile = stored_times(problem, params, solution, end)
         states = solution(times).T
         size = params.flat.size
         path, drift = states[:, :size], states[:, size:]
         found = None
         if noise:
             found = noise_response(flow, weights, batch, times, lambda tau: solution(tau)[:size])
-    profile = np.array([profile_of(problem, Params(params.layout, flat)) for flat in path])
     return DriftResponse(times, path, drift, profile, found, params, flow)
 
 
@@ -209,7 +208,9 @@ class DriftResponse:
         Source: C18. Cost: one `objective` per drift number.
         """
         asked = np.atleast_1d(as_float64("drift_numbers", drift_numbers))
-        best = np.array([_argmin(self.time, self.objective(float(s))) for s in asked.reshape(-1)])
+        best = np.array(
+            [lowest_point(self.time, self.objective(float(s))) for s in asked.reshape(-1)]
+        )
         return best.reshape(np.shape(drift_numbers)) if np.ndim(drift_numbers) else best[0]
 
     def settled(self, params: Params) -> Array:
@@ -250,16 +251,3 @@ def settled_drift(flow: DriftField, flat: Array) -> Array:
 
 # Curvature below this share of the largest is that of a symmetry.
 FLAT = 1e-9
-
-
-def _argmin(times: Array, values: Array) -> float:
-    """Where a curve is smallest: a parabola through the smallest entry and its neighbours."""
-    k = int(np.argmin(values))
-    if k in (0, len(values) - 1):
-        return float(times[k])
-    x, y = times[k - 1 : k + 2] - times[k], values[k - 1 : k + 2] - values[k]
-    bend = (y[2] / x[2] - y[0] / x[0]) / (x[2] - x[0])
-    if bend <= 0.0:
-        return float(times[k])
-    slope = y[2] / x[2] - bend * x[2]
-    return float(times[k] + np.clip(-slope / (2.0 * bend), x[0], x[2]))

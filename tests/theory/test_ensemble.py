@@ -8,10 +8,12 @@ from bridge import relative_error
 
 import linattn as la
 from linattn._settings import Sampling
+from linattn.linalg import square_root
 from linattn.theory.ensemble import PredictedEnsemble, Spread
-from linattn.theory.gradient_noise import GradientNoise, power_sum, square_root
+from linattn.theory.gradient_noise import GradientNoise
 from linattn.theory.impulse import RoundMaps
 from linattn.theory.interpolation import Clock
+from linattn.theory.polynomials import power_sums
 from linattn.theory.weights import weight_moments
 
 
@@ -76,7 +78,7 @@ def test_the_noise_of_local_steps_is_contracted(tiny):
     assert np.trace(many) < 7 * np.trace(one)
     unequal = noise.of_round(params.flat, np.array([7, 7, 7]), 0.1, weights)
     assert relative_error(unequal, many) < 1e-12
-    np.testing.assert_allclose(power_sum(np.array([0.5, -1.0]), 3), [1.75, 1.0])
+    np.testing.assert_allclose(power_sums(1.0 - np.array([0.5, -1.0]), 3).plain, [1.75, 1.0])
 
 
 def test_square_roots_are_symmetric(tiny):
