@@ -13,7 +13,7 @@ from linattn.experiments.store import Result
 from linattn.report.canvas import Page, log
 from linattn.report.groups import Group, groups
 from linattn.report.looks import LOOKS, shaded
-from linattn.report.regimes import TIME, drift, time
+from linattn.report.regimes import PAIR, TIME, by_drift, time
 from linattn.report.words import bounded, in_words
 
 NAME = "in_context"
@@ -34,26 +34,26 @@ def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
     """Draw the figure of stored results into `folder`; return its files."""
     found = _worlds(results)
     page = Page(NAME, CAPTION, summary(results).splitlines(), columns=len(found))
-    names = [f"s = {drift(part):g}" for part in _parts(found[-1])]
-    looks = dict(zip(names, shaded(names), strict=True))
+    drifts = [s for s, _ in by_drift(found[-1], ())]
+    looks = dict(zip(drifts, shaded([f"s = {s:g}" for s in drifts]), strict=True))
     for world in found:
         panel = page.panel(f"a = {_spread(world):g}", TIME, log("F − F* in exact moments (loss)"))
-        for part in _parts(world):
-            panel.curve(looks[f"s = {drift(part):g}"], time(part), _excess(part))
+        for s, part in by_drift(world, ()):
+            panel.curve(looks[s], time(part), _excess(part))
             panel.best(time(part), _excess(part))
         panel.level(LEARNED, float(np.median(_learned(world))))
     for world in found:
         panel = page.panel(
             f"kernel, a = {_spread(world):g}", TIME, log("‖vB − θ*‖/‖θ*‖ on features (1)")
         )
-        for part in _parts(world):
-            panel.curve(looks[f"s = {drift(part):g}"], time(part), bounded(part.values("apart")))
+        for s, part in by_drift(world, ()):
+            panel.curve(looks[s], time(part), bounded(part.values("apart")))
     return page.save(folder, look)
 
 
 def summary(results: Sequence[Result]) -> str:
     """Return where there is a trade-off, what it saves, and what the sequences do not tell."""
-    parts = [part for world in _worlds(results) for part in _parts(world)]
+    parts = [part for world in _worlds(results) for _, part in by_drift(world, ())]
     apart = [p for p in parts if p.fields["local_steps"] > 1 and _spread(p) > 0.0]
     controls = [p for p in parts if p not in apart]
     saved = [_excess(p).min(axis=1) / _excess(p)[:, -1] for p in apart]
@@ -75,11 +75,7 @@ def _inside(parts: Sequence[Group]) -> str:
 
 
 def _worlds(results: Sequence[Result]) -> list[Group]:
-    return sorted(groups(results, "local_lr", "local_steps"), key=_spread)[:3]
-
-
-def _parts(world: Group) -> list[Group]:
-    return sorted(world.split("local_lr", "local_steps"), key=drift)
+    return sorted(groups(results, *PAIR), key=_spread)[:3]
 
 
 def _spread(world: Group) -> float:

@@ -57,7 +57,7 @@ def summary(results: Sequence[Result]) -> str:
     ]
     if not lines:
         return "no run with further routes has a trade-off"
-    return "\n".join(["; ".join(lines[:2]), *("; ".join(lines[k : k + 2]) for k in (2, 4))]).strip()
+    return "\n".join("; ".join(lines[k : k + 2]) for k in range(0, len(lines), 2))
 
 
 def _routes(results: Sequence[Result]) -> dict[str, tuple[Array, Array]]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from linattn._display import axes_or_new, facts_html
 from linattn.analysis.bias_drift import PARTS
-from linattn.analysis.checked import Check
+from linattn.analysis.checked import Check, has_noise
 from linattn.analysis.predicted import objective_at
 from linattn.analysis.regret import has_tradeoff, relative_regret
 from linattn.analysis.study import Study, plateau
@@ -77,9 +77,9 @@ class Assessment:
         """The exact parts of the remaining loss at T*; they add up to F − reference."""
         if self.warmup_star is None:
             return {}
-        noisy = float(np.nansum(self.table["value_noise"])) != 0.0
+        names = (*PARTS, "value_noise") if has_noise(self.table) else PARTS
         at = self.table.sel(warmup=self.warmup_star)
-        return {name: float(at[name]) for name in (*PARTS, *["value_noise"] * noisy)}
+        return {name: float(at[name]) for name in names}
 
     @property
     def reference(self) -> float:

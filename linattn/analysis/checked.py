@@ -41,6 +41,11 @@ class Check(NamedTuple):
     holds: bool | None
 
 
+def has_noise(table: xr.Dataset) -> bool:
+    """Whether clients or sequences of the frozen rounds were drawn."""
+    return bool(np.nansum(table["value_noise"]) != 0.0)
+
+
 def compare(
     problem: Problem,
     path: Sequence[Params],
@@ -53,7 +58,7 @@ def compare(
     """C9 and C7 where a length is stable, C4, and C15 where the reference has a lower bound."""
     found = [_certificate(problem, path[0], settings)]
     if table.attrs["warmup_star"] is not None:
-        if float(np.nansum(table["value_noise"])) == 0.0:
+        if not has_noise(table):
             found.insert(0, _frozen_stage(problem, path, table, settings, frozen_lr))
         found.insert(0, _decomposition(table))
     if isinstance(reference, Reference) and reference.lower_bound is not None:

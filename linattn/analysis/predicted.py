@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -148,27 +148,22 @@ class _Forecast:
 
     def predict(self, tolerance: float, *, check: bool = False) -> PredictedRun | PredictedEnsemble:
         everybody = self.sampling.is_everybody(self.problem.num_clients)
+        common: dict[str, Any] = {
+            "rounds": self.rounds,
+            "local_steps": self.local_steps,
+            "local_lr": self.local_lr,
+            "tolerance": tolerance,
+        }
         if everybody and self.batch_size is None:
-            return predict_run(
-                self.problem,
-                self.params,
-                rounds=self.rounds,
-                local_steps=self.local_steps,
-                local_lr=self.local_lr,
-                tolerance=tolerance,
-                check_chaos=not check,
-            )
+            return predict_run(self.problem, self.params, check_chaos=not check, **common)
         return predict_ensemble(
             self.problem,
             self.params,
-            rounds=self.rounds,
-            local_steps=self.local_steps,
-            local_lr=self.local_lr,
             participation=self.sampling.participation,
             batch_size=self.batch_size,
             sampling=self.sampling.scheme,
-            tolerance=tolerance,
             reach=NEAR if check else REACH,
+            **common,
         )
 
     def table(self, run: PredictedRun | PredictedEnsemble) -> xr.Dataset:

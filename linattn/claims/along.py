@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from linattn._typing import Array
+from linattn.analysis.bias_drift import bias_drift
 from linattn.analysis.descent_steps import DescentSteps, descent_steps
 from linattn.analysis.trajectory import LocalPath, local_paths
 from linattn.claims.record import Instance, shared
 from linattn.federated.method import Method, Plan, RoundContext, train_everything
 from linattn.federated.methods import fed_avg, fed_frozen
 from linattn.federated.rounds import run
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 Row = tuple[float, float, float]
 """Measured, bound and the sum of |terms| of one step."""
@@ -81,3 +85,17 @@ def shown(rows: Iterable[Row], budget: float) -> Row:
     listed = list(rows)
     worst = max(listed, key=lambda row: (row[0] - row[1]) / max(row[2], 1e-300))
     return worst if worst[0] - worst[1] > budget * worst[2] else listed[-1]
+
+
+@shared
+def every_length(instance: Instance) -> xr.Dataset:
+    """The table of C9 at every warm-up length of an instance, above nothing."""
+    return bias_drift(
+        instance.problem,
+        instance.params,
+        warmup_lengths=range(instance.rounds + 1),
+        rounds=instance.rounds,
+        local_steps=instance.local_steps,
+        local_lr=instance.local_lr,
+        reference=0.0,
+    )

@@ -119,8 +119,7 @@ def _certified_fires(context: RoundContext, proposal: Proposal) -> bool:
 
 
 def _kernel_size(context: RoundContext) -> int:
-    layout = context.params.layout
-    return int(layout.mask(layout.kernel_blocks).sum())
+    return int(context.params.layout.kernel_part.stop)
 
 
 def _equations_size(context: RoundContext) -> int:

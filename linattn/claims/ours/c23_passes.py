@@ -49,7 +49,7 @@ def _apart(instance: Instance, path: Array, size: float, rounds: int) -> list[fl
     apart = [
         float(np.linalg.norm(draft.flats - path, axis=1).max())
         for draft in drafts
-        if draft.outcome.status == "completed" and len(path) > rounds
+        if size > LEAST_STEP and draft.outcome.status == "completed" and len(path) > rounds
     ]
     return apart + [float("inf")] * (len(PASSES) - len(apart))
 
@@ -66,13 +66,7 @@ def _errors(instance: Instance) -> list[Errors]:
 
 
 def _slack(instance: Instance) -> float:
-    """Least over the numbers of passes that leave an error.
-
-    Where data are so large that steps are near the end of the range of floats, impulses per step
-    are beyond it and passes all alike.
-    """
-    if _steps(instance)[-1] < LEAST_STEP:
-        return -1.0
+    """Least over the numbers of passes that leave an error."""
     return min(slack_of(errors) for errors in _errors(instance))
 
 

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from linattn._typing import Array
-from linattn.analysis.bias_drift import bias_drift
 from linattn.analysis.predicted import COARSER, SAFETY, objective_at, predict_trade_off
 from linattn.analysis.regret import has_tradeoff, relative_regret
-from linattn.claims.along import server_path
+from linattn.claims.along import every_length, server_path
 from linattn.claims.conditions import CLOSED_FORM, DIVERGED, yes_or_no
 from linattn.claims.orders import LEAST_STEP, Errors, settled
 from linattn.claims.record import Claim, Constant, Instance, Measurement, Requirement, shared
@@ -20,7 +19,7 @@ from linattn.theory.interpolation import ORDER, Clock, Forced, retraced
 from linattn.theory.prediction import CHAOS, PredictedRun, predict_run, prediction_error
 
 if TYPE_CHECKING:
-    import xarray as xr
+    pass
 
 HORIZON, ROUNDS, INTERVALS = 0.5, 96, (24, 12, 6)
 """Of the order in the interval: τ times the curvature, rounds, and rounds between impulses."""
@@ -118,22 +117,9 @@ def _estimate(instance: Instance) -> Measurement:
     return Measurement(found.error, found.estimate, 1.0, constants=(count,))
 
 
-@shared
-def _measured(instance: Instance) -> xr.Dataset:
-    return bias_drift(
-        instance.problem,
-        instance.params,
-        warmup_lengths=range(instance.rounds + 1),
-        rounds=instance.rounds,
-        local_steps=instance.local_steps,
-        local_lr=instance.local_lr,
-        reference=0.0,
-    )
-
-
 def _regret(instance: Instance) -> Measurement:
     """Of T̂, beside 0 for the oracle."""
-    table = _measured(instance)
+    table = every_length(instance)
     predicted = predict_trade_off(
         instance.problem,
         instance.params,
@@ -222,7 +208,7 @@ CLAIMS = (
             FINITE,
             TAME,
             yes_or_no(
-                "a stake of at least 1e-3", lambda at: has_tradeoff(_measured(at)), "none in it"
+                "a stake of at least 1e-3", lambda at: has_tradeoff(every_length(at)), "none in it"
             ),
         ),
         share=0.05,

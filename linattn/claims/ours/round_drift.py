@@ -123,7 +123,7 @@ def _blocks(instance: Instance) -> Measurement:
     """The first round, kernel block general and value block convex-quadratic."""
     path = warmup_rounds(instance)[0]
     secants = _block_secants(instance, path)
-    split = instance.params.layout.slices["value"].start
+    split = instance.params.layout.kernel_part.stop
     starts = path.full_gradients[0]
     norms = np.stack([_norms(starts[:, :split]), _norms(starts[:, split:])], axis=1)
     eta, count, pairs = path.step_size, len(path.gradients), zip(secants, norms, strict=True)
