@@ -62,7 +62,7 @@ def _variable(name: str, variable: xr.Variable) -> xr.Variable:
 
 def _attributes(owner: str, attributes: Mapping[Any, Any]) -> dict[str, Any]:
     """Attributes in an order of their own."""
-    taken = {**dict.fromkeys(_INTERPRETED, "NetCDF's")}
+    taken = dict.fromkeys(_INTERPRETED, "NetCDF's")
     if owner == "the dataset":
         taken |= dict.fromkeys(RESERVED, "the store's")
     kept = {}
