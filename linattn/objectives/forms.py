@@ -1,7 +1,7 @@
-"""Two ways to hold the data part of the objective: per sequence, or as moments of all sequences.
+"""What objectives ask of the data, and the form that holds single sequences (notes, Moments).
 
-Both answer the same questions about  loss(B, V) = Σ_s w_s ℓ_s(B, V)  with the same numbers to
-rounding; which one is cheaper depends on the number of sequences (notes, Moments).
+Both forms answer the same questions about  loss(B, V) = Σ_s w_s ℓ_s(B, V)  with the same numbers to
+rounding; which one is cheaper depends on the number of sequences (`moment_form`).
 """
 
 from __future__ import annotations
