@@ -16,7 +16,8 @@ from linattn.objectives.clients import (
     merged_shape,
     shape_of,
 )
-from linattn.objectives.forms import LossGradient, MomentForm, NormalEquations, data_form
+from linattn.objectives.forms import LossGradient, NormalEquations
+from linattn.objectives.moment_form import MomentForm, data_form
 from linattn.objectives.packing import pack_moments, sequence_data
 from linattn.objectives.tensor import TensorData
 from linattn.types import Layout, Problem

@@ -13,7 +13,8 @@ from scipy.linalg.lapack import dtrtrs
 from linattn._threads import each_in_threads, one_blas_thread
 from linattn._typing import Array
 from linattn.objectives.compiled import CompiledForm
-from linattn.objectives.forms import MomentForm, NormalEquations
+from linattn.objectives.forms import NormalEquations
+from linattn.objectives.moment_form import MomentForm
 from linattn.objectives.population import Population, population
 from linattn.objectives.starts import random_blocks
 from linattn.types import Params, Problem

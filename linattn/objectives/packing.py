@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from linattn._typing import Array, IntArray
-from linattn.objectives.forms import MomentForm
+from linattn.objectives.moment_form import MomentForm
 from linattn.types import Problem
 
 if TYPE_CHECKING:

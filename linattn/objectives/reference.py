@@ -13,8 +13,8 @@ from linattn._threads import one_blas_thread
 from linattn._typing import Array
 from linattn.objectives.convex_fit import WideFit, wide_fit
 from linattn.objectives.descent import Descents, kernel_part, on_scale
-from linattn.objectives.forms import MomentForm
 from linattn.objectives.joint import check_fits
+from linattn.objectives.moment_form import MomentForm
 from linattn.objectives.population import Population, population
 from linattn.objectives.wide import wide_form
 from linattn.streams import stream

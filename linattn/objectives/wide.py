@@ -10,7 +10,8 @@ import numpy as np
 
 from linattn._typing import Array
 from linattn.objectives.compiled import CompiledForm
-from linattn.objectives.forms import MAX_MOMENT_ENTRIES, DataForm, MomentForm
+from linattn.objectives.forms import DataForm
+from linattn.objectives.moment_form import MAX_MOMENT_ENTRIES, MomentForm
 from linattn.objectives.population import Population
 from linattn.objectives.tensor import TensorData
 from linattn.types import Problem

@@ -11,7 +11,7 @@ import numpy as np
 from linattn._settings import mean_local_steps, steps_per_client
 from linattn._typing import Array, IntArray
 from linattn.objectives.compiled import CompiledForm
-from linattn.objectives.forms import MomentForm
+from linattn.objectives.moment_form import MomentForm
 from linattn.objectives.population import Population, population
 from linattn.oracles.protocol import LocalTask, LocalTrace, Oracle, explicit_steps
 from linattn.oracles.statistics import StatisticsOracle

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import linattn as la
-from linattn.objectives.forms import MomentForm, SequenceForm, data_form, prefers_moments
+from linattn.objectives.forms import SequenceForm
+from linattn.objectives.moment_form import MomentForm, data_form, prefers_moments
 from linattn.objectives.population import Population, client_normal_equations, population
 from linattn.objectives.sequences import sequence_equations
 

@@ -10,7 +10,8 @@ from linattn._threads import available_threads, each_in_threads
 from linattn.objectives import convex_fit, descent, wide
 from linattn.objectives.convex_fit import LastSteps, _Objective
 from linattn.objectives.descent import Descents, kernel_part
-from linattn.objectives.forms import MomentForm, SequenceForm
+from linattn.objectives.forms import SequenceForm
+from linattn.objectives.moment_form import MomentForm
 from linattn.objectives.population import Population, population
 from linattn.objectives.wide import lower_bound, wide_form
 

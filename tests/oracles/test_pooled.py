@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import linattn as la
-from linattn.objectives.forms import MomentForm, SequenceForm
+from linattn.objectives.forms import SequenceForm
+from linattn.objectives.moment_form import MomentForm
 from linattn.objectives.packing import prefers_client_moments
 from linattn.objectives.population import Population
 from linattn.oracles.pooled import PooledDescent, central_work, one_client, weigh_sequences
