@@ -52,6 +52,7 @@ def write_record(results: Path) -> None:
                     numbers = [f"{float(held[k]):.8g}" for k in (*MEASURED, *SHARED)]
                     writer.writerow((world.label, run.spec["seed"], name, *numbers))
     load_figure(find_script("methods", "figures")).draw(runs, FOLDER, PageLook())
+    (FOLDER / "methods.pdf").unlink()  # drawn again from the CSV and the JSON
     origins = {json.dumps(run.provenance, sort_keys=True) for run in runs}
     kept: dict[str, Any] = {
         "simulation": "methods",
@@ -94,7 +95,8 @@ def findings() -> str:
         for world in worlds:
             ends, base = (column(held, world, n, "final_objective") for n in (name, "fed_avg"))
             step = in_words(column(held, world, name, "factor"), digits=2)
-            cells.append(f"{paired(ends / base)}; step {step}" if ends.size else "")
+            apart = "1" if name == "fed_avg" else paired(ends / base)
+            cells.append(f"{apart}; step {step}" if ends.size else "")
         label = METHODS[name].label + ("*" if METHODS[name].personal else "")
         lines.append(f"| {label} | {' | '.join(cells)} |")
     rounds = np.array([float(row["rounds"]) for row in held if row["method"] == "fed_avg"])
