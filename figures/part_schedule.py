@@ -38,9 +38,9 @@ def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
     for place, found in enumerate(pages(groups(results), 2)):
         lines = [line for world in found for line in _lines(world)]
         page = Page(page_name(NAME, place), CAPTION, summary(results).splitlines(), lines)
-        for world in found:
+        for count, world in enumerate(found):
             for price, label in PRICES.items():
-                title = world.label if price == "round" else f"{world.label} by {label}"
+                title = world.label if price == "round" else f"by {label}{' again' * count}"
                 panel = page.panel(title, Axis(label, low=0.0), log("F / last F of FedAvg (1)"))
                 last = _of(world, "objective", "fed_avg")[:, -1:]
                 for name in world.names("schedule"):

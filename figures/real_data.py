@@ -24,7 +24,7 @@ ROWS = 12
 CURVES = 3
 """Settings along rounds."""
 METHODS = ("fed_avg", "fed_frozen", "frozen_scaffold", "frozen_one_shot")
-CEILING = LOOKS["reference"]._replace(label="trained centrally", line="", marker="|")
+CEILING = LOOKS["reference"]._replace(label="trained centrally", line="", marker="|", weight=2.0)
 CLASSIFIERS = {
     "linear": Look("logistic regression", "#999933", "", "2"),
     "kernel": Look("kernel machine", "#882255", "", "1"),

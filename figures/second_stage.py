@@ -47,7 +47,8 @@ def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
         gap = bounded(world.values("gap")[:, :, place])
         first = int(world.values("length")[0, place])
         top = float(np.median(gap[:, :, first]))
-        panel = page.panel(world.label, TIME, log("F − P(B_T) (loss)", LOWEST * top, 2.0 * top))
+        panel = page.panel(world.label, Axis("time ηE of the rounds so far (1/curvature)", low=0.0),
+                           log("F − P(B_T) (loss)", LOWEST * top, 2.0 * top))  # fmt: skip
         for s, name in enumerate(world.names("stage")):
             panel.curve(STAGES[name], time(world, "round")[first:], gap[:, s, first:], marker="")
         floor = world.values("floor")[:, place]

@@ -200,7 +200,10 @@ SIMULATION = Simulation(
         ],
         "tiny": [
             Grid(MethodsSpec(deep=deep, rounds=4, most_rounds=8, local_steps=2, problem=SMALL,
-                             factors=(1.0, 3.0), model=ModelSpec(inner_dim=2)), {"seed": range(2)})
+                             factors=(1.0, 3.0), model=ModelSpec(inner_dim=2), prox=(0.1,),
+                             server_momentum=(0.5,), contrast=(0.1,), initial_rounds=(1,),
+                             budget=(1,), server_lr=(1.0,), warmup_shares=(0.25, 0.5)),
+                 {"seed": range(2)})
             for deep in (False, True)
         ],
     },

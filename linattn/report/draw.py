@@ -41,8 +41,8 @@ RC: dict[str, Any] = {
 }
 LEAST = 5.0
 """Points: a text is never made smaller to fit its panel."""
-SLACK = 1.08
-"""How much wider than its panel a text may be."""
+SLACK = 0.98
+"""Width of the longest text, in that of its panel: neighbours never touch."""
 FULL = 0.6
 """Share of the full width below which a page has one column of panels."""
 
@@ -145,7 +145,8 @@ class _Paint:
             self.band(axes, mark, colour)
         elif kind == "seed":
             first = mark.kind == "seed 0"
-            style |= {"linewidth": 0.6 * width, "markersize": 0.7 * self.size * look.weight,
+            small = 0.7 if look.line else 1.0
+            style |= {"linewidth": 0.6 * width, "markersize": small * self.size * look.weight,
                       "alpha": 0.85, "label": look.label if first else "_"}  # fmt: skip
         else:
             style |= {"linestyle": "", "marker": look.marker or "o", "zorder": 3.0}
@@ -243,15 +244,10 @@ def _outer(placed: list[tuple[Axes, Panel]], columns: int) -> None:
 
 def _legend(figure: Figure, placed: list[tuple[Axes, Panel]]) -> None:
     """One legend below all panels, each label once, in as many columns as fit."""
-    from matplotlib.lines import Line2D
-
     handles: dict[str, Any] = {}
     for axes, _ in placed:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            known = handles.get(label)
-            # A line and points of one label: the line shows both.
-            if known is None or (isinstance(known, Line2D) and known.get_linestyle() == "None"):
-                handles[label] = handle
+            handles[label] = _both(handles[label], handle) if label in handles else handle
     if len(handles) < 2:
         return
     canvas: Any = figure.canvas
@@ -262,6 +258,21 @@ def _legend(figure: Figure, placed: list[tuple[Axes, Panel]]) -> None:
         if columns == 1 or made.get_window_extent(canvas.get_renderer()).width < figure.bbox.width:
             return
         made.remove()
+
+
+def _both(one: Any, other: Any) -> Any:
+    """A handle with the line and the marker that a label has in any panel."""
+    from matplotlib.lines import Line2D
+
+    if not (isinstance(one, Line2D) and isinstance(other, Line2D)):
+        return one
+    drawn = one if one.get_linestyle() != "None" else other
+    marked = one if one.get_marker() not in ("", "None", None) else other
+    both = Line2D([], [])
+    both.update_from(drawn)
+    both.set_marker(marked.get_marker())
+    both.set_markersize(marked.get_markersize())
+    return both
 
 
 def _fit(figure: Figure, every: list[Axes]) -> None:
@@ -280,6 +291,9 @@ def _fit(figure: Figure, every: list[Axes]) -> None:
             share = SLACK * getattr(room, side) / max(needed, 1.0)
             if share < 1.0:
                 text.set_fontsize(max(LEAST, share * text.get_fontsize()))
+    smallest = min(axes.title.get_fontsize() for axes in every)
+    for axes in every:
+        axes.title.set_fontsize(smallest)
 
 
 def _image(figure: Figure, suffix: str) -> bytes:

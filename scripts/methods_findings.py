@@ -1,0 +1,132 @@
+"""All methods at their best steps: the record of stored runs, its figure, and what it says.
+
+    python scripts/methods_findings.py --results results
+    python scripts/methods_findings.py
+
+The first writes one row per run and method of the simulation `methods` into ``docs/record/paper``
+and draws its figure and tables there; both fill in the part of paper_notes.md between
+``<!-- methods -->`` and ``<!-- end of methods -->`` from those rows. Settings of fewer than ten
+seeds are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from linattn._typing import Array
+from linattn.experiments import load_results
+from linattn.experiments.find import PageLook, find_script, load_figure
+from linattn.federated.methods.table import METHODS
+from linattn.report.groups import groups
+from linattn.report.words import in_words, paired
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTES = ROOT / "paper_notes.md"
+FOLDER = ROOT / "docs" / "record" / "paper"
+PART = re.compile(r"(?<=<!-- methods -->\n).*?(?=<!-- end of methods -->)", re.S)
+SEEDS = 10
+MEASURED = ("final_objective", "test_accuracy", "kernel_drift", "factor", "interior", "setting",
+            "rounds_to_target", "floats_to_target", "work_to_target")  # fmt: skip
+SHARED = ("start", "rounds", "unit_step")
+
+
+def write_record(results: Path) -> None:
+    """Write the rows of all settings with enough seeds, their figure, and where they come from."""
+    found = [world for world in groups(load_results(results, "methods")) if world.seeds >= SEEDS]
+    runs = [run for world in found for run in world.results]
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with open(FOLDER / "methods_runs.csv", "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("world", "seed", "method", *MEASURED, *SHARED))
+        for world in found:
+            for run in world.results:
+                for name in world.names("method"):
+                    held = run.dataset.sel({"method": name})
+                    numbers = [f"{float(held[k]):.8g}" for k in (*MEASURED, *SHARED)]
+                    writer.writerow((world.label, run.spec["seed"], name, *numbers))
+    load_figure(find_script("methods", "figures")).draw(runs, FOLDER, PageLook())
+    (FOLDER / "methods.pdf").unlink()  # drawn again from the CSV and the JSON
+    origins = {json.dumps(run.provenance, sort_keys=True) for run in runs}
+    kept: dict[str, Any] = {
+        "simulation": "methods",
+        "runs": len(runs),
+        "made by": sorted((json.loads(origin) for origin in origins), key=str),
+    }
+    text = json.dumps(kept, indent=1, sort_keys=True) + "\n"
+    (FOLDER / "methods_provenance.json").write_text(text, encoding="utf-8")
+
+
+def rows() -> list[dict[str, str]]:
+    """Return the rows of the record."""
+    text = (FOLDER / "methods_runs.csv").read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines()))
+
+
+def column(held: list[dict[str, str]], world: str, method: str, name: str) -> Array:
+    """Return a column of a method in a world, by seed."""
+    kept = [row for row in held if (row["world"], row["method"]) == (world, method)]
+    return np.array([float(r[name]) for r in sorted(kept, key=lambda r: int(r["seed"]))])
+
+
+def findings() -> str:
+    """Return what the record says, as Markdown."""
+    held = rows()
+    worlds = list(dict.fromkeys(row["world"] for row in held))
+    inside = np.array([float(row["interior"]) for row in held])
+    lines = [
+        f"{len(worlds)} worlds, {len({row['seed'] for row in held})} seeds; the best step is "
+        f"inside what was tried in {100.0 * inside.mean():.0f} % of {inside.size} cells (world, "
+        "seed, method). Objective at the end over that of FedAvg on the same clients, both at "
+        "their best step and setting: median over seeds with the 10–90 % interval of its "
+        "bootstrap, in how many seeds it is below 1, and the best step in units of the safe step.",
+        "",
+        f"| method | {' | '.join(worlds)} |",
+        f"|---|{'---|' * len(worlds)}",
+    ]
+    for name in dict.fromkeys(row["method"] for row in held):
+        cells = []
+        for world in worlds:
+            ends, base = (column(held, world, n, "final_objective") for n in (name, "fed_avg"))
+            step = in_words(column(held, world, name, "factor"), digits=2)
+            apart = "1" if name == "fed_avg" else paired(ends / base)
+            cells.append(f"{apart}; step {step}" if ends.size else "")
+        label = METHODS[name].label + ("*" if METHODS[name].personal else "")
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    rounds = np.array([float(row["rounds"]) for row in held if row["method"] == "fed_avg"])
+    lines += [
+        "",
+        f"Rounds until FedAvg has settled: {in_words(rounds)}. Starred: judged by models that "
+        "clients keep, which fit their own data only.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def write_notes() -> bool:
+    """Fill in the part of the notes; return whether it changed."""
+    text = NOTES.read_text(encoding="utf-8")
+    filled = PART.sub(lambda _: findings(), text)
+    NOTES.write_text(filled, encoding="utf-8")
+    return filled != text
+
+
+def main() -> int:
+    """Write the record, if asked, and the notes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=Path, help="folder of stored results to record")
+    given = parser.parse_args()
+    if given.results is not None:
+        write_record(given.results)
+    print("written" if write_notes() else "as it was")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
