@@ -12,7 +12,7 @@ from linattn.types import Params, Problem
 MERGED, FACTORED = "merged kernel", "factored kernel"
 PLAIN_STEPS = "plain gradient steps from the server's parameters"
 AVERAGING = "averaging of client parameters"
-MEAN_MOVES = "averaging of the moves of clients, normalized or not"
+NORMALIZED = "averaging of moves divided by their numbers of local steps"
 FULL_BATCHES = "full batches"
 FULL_PARTICIPATION = "full participation"
 
@@ -83,8 +83,10 @@ def other_server(method: Method | None) -> str:
 
 
 def other_moves(method: Method | None) -> str:
-    """The same, with moves divided by numbers of local steps allowed."""
-    return _apart(method, {name: words for name, words in SERVER.items() if name != "normalized"})
+    """Say why a method does not average normalized moves; what is None is left to the claim."""
+    if method is None or method.nature.normalized:
+        return _apart(method, {key: words for key, words in SERVER.items() if key != "normalized"})
+    return _apart(method, SERVER) or f"{method.name} averages moves as they are"
 
 
 def _apart(method: Method | None, words: dict[str, str]) -> str:
@@ -113,7 +115,7 @@ INSTEAD: dict[str, Callable[[Setting], str]] = {
     FACTORED: lambda setting: "" if setting.params.is_factored else "this one is merged",
     PLAIN_STEPS: lambda setting: other_steps(setting.method),
     AVERAGING: lambda setting: other_server(setting.method),
-    MEAN_MOVES: lambda setting: other_moves(setting.method),
+    NORMALIZED: lambda setting: other_moves(setting.method),
     FULL_BATCHES: _minibatches,
     FULL_PARTICIPATION: _sampling,
 }

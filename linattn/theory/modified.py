@@ -5,37 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from linattn._checks import positive_int, real
-from linattn._typing import Array
-from linattn.objectives.joint import Joint, check_fits
+from linattn._threads import one_blas_thread
+from linattn.objectives.joint import check_fits
+from linattn.theory.drift_field import DriftField
 from linattn.types import Params, Problem
-
-
-class DriftGradients:
-    """∇F and the drift field c = Σ p_i H_i (g_i − g) = ∇[½Σ p_i‖g_i − g‖²], by Hessian products.
-
-    Parameters
-    ----------
-    problem : Problem
-
-    Notes
-    -----
-    Source: C17. Cost: one gradient and one Hessian-vector product of every client.
-    """
-
-    def __init__(self, problem: Problem) -> None:
-        self.weights = problem.weights
-        self._clients = [Joint(problem.subset([i])) for i in range(problem.num_clients)]
-
-    def __call__(self, params: Params) -> tuple[Array, Array]:
-        """g and c, (D,) each."""
-        slopes = np.stack([client.gradient(params).flat for client in self._clients])
-        mean = self.weights @ slopes
-        apart = (Params(params.layout, row) for row in slopes - mean)
-        curved = [
-            client.hvp(params, direction).flat
-            for client, direction in zip(self._clients, apart, strict=True)
-        ]
-        return mean, np.asarray(self.weights @ np.stack(curved))
 
 
 def modified_steps(
@@ -65,7 +38,7 @@ def modified_steps(
     Notes
     -----
     Source: C17. F̃_s is unbounded below: it is about small s, and no objective. Cost of a step: one
-    gradient and one Hessian-vector product of every client.
+    gradient and one drift field (`DriftField`).
 
     Examples
     --------
@@ -84,8 +57,12 @@ def modified_steps(
     steps = positive_int("count", count)
     size = real("step_size", step_size, above=0.0)
     drift = real("drift_number", drift_number)
-    gradients = DriftGradients(problem)
-    for _ in range(steps):
-        slope, field = gradients(params)
-        params = Params(params.layout, params.flat - size * (slope - drift * field))
-    return params
+    flow = DriftField(problem, params, problem.weights, np.ones(problem.num_clients))
+    flat = params.flat
+    with one_blas_thread():
+        for _ in range(steps):
+            pull = flow.gradient(flat)
+            if drift:
+                pull = pull - drift * flow.drift(flat)
+            flat = flat - size * pull
+    return Params(params.layout, flat)

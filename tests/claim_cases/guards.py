@@ -5,6 +5,7 @@ from collections.abc import Callable
 import linattn as la
 from claim_cases.pairs import drawn, with_step
 from linattn.claims import Instance
+from linattn.claims.ours.c18_response import one_head
 
 
 def _frozen_part(at):
@@ -48,13 +49,21 @@ def steps(index, multiple, rounds, local_steps):
     return with_step(drawn(index), multiple, rounds=rounds, local_steps=local_steps)
 
 
+def alone(index):
+    """One merged head, whose minimizers are isolated."""
+    return one_head(drawn(index))
+
+
 def short(index):
     """Two local steps: orders are fitted to runs of a hundred rounds."""
     return drawn(index, local_steps=2)
 
 
-RUNS = {"C24": 0, "C23": lambda: short(1), "C24 order": lambda: short(1)}
+RUNS = {"C18": lambda: short(1), "C24": 0, "C23": lambda: short(1), "C24 order": lambda: short(1)}
 ROUND, WORK = {"C17": 0, "C17 plain": 0}, {"C21": 0, "C21 normalized": 0}
+# Of C18 settled, by deviation.
+AT_REST = {"fed_prox 0.9": 0, "sampled scaffold": 6, "fed_adam": 6, "fed_part": 0,
+           "local_attention": 6, "minibatches": 6, "sampling": 6}  # fmt: skip
 # Deviation -> claim -> an instance that breaks it; a number is that of a drawn one.
 BROKEN = {
     "fed_prox 0.9": {**ROUND, "C21": 0, "C21 normalized": 1, **RUNS, "C4": 0, "C4f": 4,
@@ -96,7 +105,7 @@ BREAKS = {
     (claim, deviation): at if callable(at) else lambda at=at: drawn(at)
     for deviation, instances in BROKEN.items()
     for claim, at in instances.items()
-}
+} | {("C18 settled", name): lambda index=index: alone(index) for name, index in AT_REST.items()}
 
 FROZEN = ("C6 frozen", "C6 contracting", "C7", "C8", "C9", "inexact absolute", "inexact relative",
           "inexact composite", "drift quadratic", "Ajalloeian–Stich", "average drift",
@@ -106,7 +115,7 @@ WARM = ("C4", "C4f", "C4 additive", "C5 recursion", "C5 contraction", "C6", "C6 
         "drift general", "drift blocks")  # fmt: skip
 CLOSED = ("C8 bound", "C8 first order", "C21 inconsistency", "C21 consistency", "Malinovsky",
           "Charles–Konečný condition", "Charles–Konečný alignment")  # fmt: skip
-PREDICTED = ("C17", "C17 plain", "C23", "C24", "C24 order")
+PREDICTED = ("C17", "C17 plain", "C18", "C18 settled", "C23", "C24", "C24 order")
 LOOSE = ("inexact absolute", "inexact relative", "inexact composite", "Ajalloeian–Stich", "Khaled",
          "field guide", "field guide drift", "field guide progress")  # fmt: skip
 
@@ -125,7 +134,7 @@ REASONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("C20",), ("fed_prox", "moon", "scaffold", "momentum", "fed_adam", "fed_nova", "fed_part",
                    "fed_frozen", "local_attention")),
     "one round is measured, in which a method has nothing to remember and freezes nothing": (
-        ("C17", "C17 plain"), ("moon", "scaffold", "momentum", "fed_frozen")),
+        ("C17", "C17 plain", "C18 settled"), ("moon", "scaffold", "momentum", "fed_frozen")),
     "the contrastive term acts on the kernel, and the lag is that of the value block": (
         ("C5 recursion", "C5 contraction"), ("moon",)),
     "one round is measured, and memories are empty in the first": (

@@ -1,10 +1,11 @@
-"""Numbers of C17, C23 and C24: rounds and centralized rounds by explicit steps of the twin."""
+"""Numbers of C17, C18, C23 and C24: rounds and centralized rounds by explicit steps of the twin."""
 
 import numpy as np
 import reference as ref
 
 import linattn as la
 from claim_cases.build import Numbers, norm
+from linattn.claims.ours import c18_response
 
 ROUNDS, HORIZON = 32, 3.0  # of C23
 LONG, INTERVALS = 96, (24, 12, 6)  # of C24 order
@@ -31,6 +32,10 @@ class Steps:
             return flat(*ref.gradient(self.inst, *at))
         return flat(*ref.client_gradient(self.inst, client, *at))
 
+    def curved(self, vector, direction, client=None):
+        away = self.parts(direction)
+        return flat(*ref.joint_hvp(self.inst, *self.parts(vector), *away, client))
+
     def steps(self, vector, eta, client=None):
         for _ in range(self.count):
             vector = vector - eta * self.slope(vector, client)
@@ -47,12 +52,7 @@ class Steps:
         """E steps on F − share·(s/2)Σp‖∇F_i − ∇F‖²."""
         vector, drift = self.start, share * 0.5 * eta * (self.count - 1)
         for _ in range(self.count):
-            own, mean = [self.slope(vector, i) for i in self.clients], self.slope(vector)
-            field = 0.0
-            for i, p in enumerate(self.inst.weights):
-                away = self.parts(own[i] - mean)
-                field = field + p * flat(*ref.joint_hvp(self.inst, *self.parts(vector), *away, i))
-            vector = vector - eta * (mean - drift * field)
+            vector = vector - eta * (self.slope(vector) - drift * _field(self, vector))
         return vector
 
     def run(self, rounds, eta):
@@ -176,3 +176,47 @@ def _ended(case, theta, value, rounds):
                                  step_size=case.eta)  # fmt: skip
     end = ref.frozen_after(held, value, rounds)
     return ref.objective(case.inst, theta, end if end.ndim == 3 else ref.unstack(end, len(value)))
+
+
+def _field(steps, vector):
+    """c = Σp_iH_i(g_i − g)."""
+    own, total = [steps.slope(vector, i) for i in steps.clients], 0.0
+    mean = sum(p * row for p, row in zip(steps.inst.weights, own, strict=True))
+    for i, p in enumerate(steps.inst.weights):
+        total = total + p * steps.curved(vector, own[i] - mean, i)
+    return total
+
+
+def tangent(case):
+    """C18: path and tangent by the same steps as the run."""
+    steps, errors, drifts = Steps(case), [], []
+    longest = 0.5 * 2 * ref.safe_step(case.inst, case.theta) / (8 * steps.count)
+    for h in range(3):
+        eta, rounds = longest / 2**h, 8 * 2**h
+        flat, moved = steps.start, 0 * steps.start
+        for _ in range(rounds * steps.count):
+            pull = steps.curved(flat, moved) - _field(steps, flat)
+            flat, moved = flat - eta * steps.slope(flat), moved - eta * pull
+        drifts.append(0.5 * eta * (steps.count - 1))
+        errors.append(norm(steps.run(rounds, eta)[-1] - flat - drifts[-1] * moved))
+    return Numbers([(fitted(drifts, errors), 2.0, 2.0)], {"smallest error": errors[-1]})
+
+
+def settled_bias(case):
+    """C18 at a minimizer: Newton's steps by dense Hessians of the twin, rounds by its loop."""
+    steps = Steps(case)
+    rest = c18_response._rest(case.instance).flat
+    hessian = ref.joint_hessian(case.inst, *steps.parts(rest))
+    assert norm(steps.slope(rest)) < 1e-9
+    assert np.linalg.eigvalsh(hessian)[0] > 0
+    moved = np.linalg.solve(hessian, _field(steps, rest))
+    largest = 2 * 0.01 / (np.linalg.eigvalsh(hessian)[-1] * (steps.count - 1))
+    drifts, errors = [], []
+    for h in range(3):
+        eta, flat = largest / 2**h, rest
+        for _ in range(12):
+            ended = steps.federated(flat, eta) - flat
+            flat = flat + np.linalg.solve(hessian, ended) / (eta * steps.count)
+        drifts.append(0.5 * eta * (steps.count - 1))
+        errors.append(norm(flat - rest - drifts[-1] * moved))
+    return Numbers([(fitted(drifts, errors), 2.0, 2.0)], {"smallest error": errors[-1]})

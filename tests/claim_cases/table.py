@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from claim_cases import descent, frozen, impulses, profile, published, sampled, warmup, world
+from claim_cases import descent, frozen, impulses, noise, profile, published, sampled, warmup, world
 from claim_cases.build import CLIENTS, TINY
 from claim_cases.pairs import (
     Pair,
@@ -66,6 +66,7 @@ KHALED = "η ≤ min{1/(4L), 1/(8L(E − 1))}"
 FLAT_A = "cond(A) ≤ 10000"
 AGREE_ETA, AGREE_S = (f"orders at halved {name} agree within 0.1" for name in "ηs")
 TAME = "moves of the start grow at most 10000 times"
+DRAWN = "at most 512 parameters; a start that is not stationary; something is drawn"
 FEW = {"rounds": 1, "local_steps": 2}
 SHORT = {"local_steps": 2}
 LITTLE = {"options": {"num_clients": 2, "dim": 2, "num_outputs": 1, "sequences": (1, 1),
@@ -117,6 +118,11 @@ CASES: dict[str, ClaimCase] = {
     "C17": New(((partial(impulses.modified, share=1.0), {}),
                 (partial(impulses.modified, share=1.0), FACTORED)), AGREE_ETA),
     "C17 plain": New(((partial(impulses.modified, share=0.0), {}),), AGREE_ETA),
+    "C18": New(((impulses.tangent, LITTLE | SHORT),), AGREE_S),
+    "C18 settled": New(((impulses.settled_bias, LITTLE | SHORT),),
+                       f"λ_min(H)/λ_max(H) ≥ 1e-6 at a minimizer; {AGREE_S}"),
+    "C19": New(((noise.spread, LITTLE | SHORT | {"participation": 0.5}),), DRAWN),
+    "C19 profile": New(((noise.profile, LITTLE | SHORT | {"participation": 0.5}),), DRAWN),
     "C20": New(((sampled.listed, NOISY | FEW), (sampled.listed, FACTORED | SAMPLED | FEW)),
                f"H·d + m ≤ 104; at most 20,000 draws to list; {FLAT_A}"),
     "C20 ensemble": New(((sampled.ensemble, SAMPLED | {"frozen": 0.8}),),
@@ -131,6 +137,7 @@ CASES: dict[str, ClaimCase] = {
         ((partial(sampled.limit_of_small_steps, normalized=True), {}),), f"{FLAT_A}; {AGREE_ETA}"),
     "C22": New(((world.loss, {}), (world.loss, {"seed": 3}))),
     "C22 stationary": New(((world.stationary, {}), (world.stationary, {"seed": 3}))),
+    "C22 bound": New(((world.dual, {}),), long=True),
     "C23": New(((impulses.passes, LITTLE | SHORT),), AGREE_S, {AGREE_S: unsettled}),
     "C24": New(((impulses.every_impulse, {"rounds": 4}), (impulses.every_impulse, FACTORED)),
                TAME, {TAME: chaotic}),

@@ -56,3 +56,11 @@ def stationary(case):
     _, gamma, v, size = optimum(case)
     ridges = np.hypot(case.inst.kernel_ridge * np.linalg.norm(gamma), case.inst.value_ridge * v)
     return Numbers([(ridges, ridges, ridges + size)])
+
+
+def dual(case):
+    """Away from collapse the largest singular value is attained along (B, V)."""
+    best, gamma, _, size = optimum(case)
+    assert gamma.any()
+    threshold = np.sqrt(case.inst.value_ridge * case.inst.kernel_ridge)
+    return Numbers([(threshold, threshold, threshold + size)], {"loss": best})

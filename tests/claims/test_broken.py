@@ -20,6 +20,7 @@ from claim_cases.table import CASES
 
 import linattn as la
 from linattn.claims import Instance, get_claim
+from linattn.claims.ours.c18_response import one_head
 from linattn.claims.record import UNJUDGED
 from linattn.claims.table import check_instance
 from linattn.objectives.population import population
@@ -164,6 +165,10 @@ def without_noise(honest):
 C20, C21, C22 = (OURS + name for name in ("c20_moments:", "c21_unequal:", "c22_in_context:"))
 TERMS = [
     Term("C17", OURS + "c17_modified:", "modified_steps", forgetting(drift_number=0.0), instance()),
+    Term("C18", OURS + "c18_response:", "_with_tangent",
+         lambda honest: lambda *a: (honest(*a)[0], 0.5 * honest(*a)[1]), instance(1, 2)),
+    Term("C18 settled", OURS + "c18_response:", "settled_drift",
+         lambda honest: lambda *a: 0.5 * honest(*a), lambda: one_head(instance(1, 3)())),
     Term("C20", C20, "frozen_moments", forgetting(batch_size=None),
          instance(1, 1, 0.02, batch_size=5)),
     Term("C20", C20, "frozen_moments", forgetting(participation=1.0),
@@ -177,6 +182,8 @@ TERMS = [
          instance(2, 8, 0.02)),
     Term("C22", C22, "check_in_context_optimum", without_noise, instance()),
     Term("C22 stationary", C22, "in_context_optimum", forgetting(weights="equal"), instance()),
+    Term("C22 bound", "linattn.theory.in_context:", "in_context_optimum",
+         forgetting(weights="equal"), instance()),
     Term("C1", POPULATION, "gap", drop_ridge, instance()),
     Term("C2", "linattn:KernelProfile", "minimizer", nine_tenths, instance()),
     Term("C3", "linattn:KernelProfile", "minimizer", nine_tenths, instance()),

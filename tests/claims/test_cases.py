@@ -68,7 +68,9 @@ def test_the_numbers_are_the_twins(claim, numbers, options, monkeypatch):
     if claim == "C5 recursion":  # the step with the largest residual, which is rounding, is shown
         near = min(expected.rows, key=lambda row: abs(row[0] - found.measured))
         expected = expected._replace(rows=[near])
-    relative = FITTED if get_claim(claim).kind == "order" else CLOSE
+    # C19 is integrated to an accuracy of 1e-3.
+    rough = get_claim(claim).kind == "order" or claim.startswith("C19")
+    relative = FITTED if rough else CLOSE
     close(rows, expected.rows, relative)
     close(found[:3], expected.rows[-1], relative)
     constants = {constant.name: constant.value for constant in found.constants}

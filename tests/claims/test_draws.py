@@ -122,4 +122,6 @@ def test_unequal_work_of_fed_nova_itself_is_what_is_checked():
     alone, named = (check_instance(claim, one) for one in (at, at._replace(method=la.fed_nova())))
     assert alone.status == named.status == "holds"
     assert alone.measured == named.measured
-    assert check_instance(claim, at._replace(method=la.fed_avg())).status == "violated"
+    plain = at._replace(method=la.fed_avg())
+    assert "fed_avg averages moves as they are" in check_instance(claim, plain).reason
+    assert check_instance(claim, plain, force=True).status == "violated"

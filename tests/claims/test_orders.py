@@ -6,6 +6,8 @@ from claim_cases.pairs import small
 
 import linattn as la
 from linattn.claims import Claim, Instance, get_claim
+from linattn.claims.ours import c18_response
+from linattn.claims.ours.c18_response import one_head
 from linattn.claims.orders import CLEAR, NOISE, Errors, settled, slack_of
 from linattn.claims.table import check_instance
 
@@ -65,7 +67,16 @@ def test_an_error_is_one_where_it_is_far_above_its_rounding():
         assert errors(lambda x, share=share: share * limit * 7.0, scale=7.0).nothing is nothing
 
 
-ORDERS = ("C17", "C17 plain", "C21 inconsistency", "C21 consistency", "C23", "C24 order")
+ORDERS = (
+    "C17",
+    "C17 plain",
+    "C18",
+    "C18 settled",
+    "C21 inconsistency",
+    "C21 consistency",
+    "C23",
+    "C24 order",
+)
 
 
 def test_the_list_is_that_of_the_table():
@@ -74,16 +85,41 @@ def test_the_list_is_that_of_the_table():
 
 @pytest.mark.parametrize("claim", ORDERS)
 def test_one_local_step_leaves_no_order_to_fit(claim):
-    found = check_instance(get_claim(claim), Instance(*small(), local_steps=1))
+    at = Instance(*small(), local_steps=1)
+    found = check_instance(get_claim(claim), one_head(at) if claim == "C18 settled" else at)
     assert found.status == "vacuous"
     assert found.reason == "Nothing was fitted: the errors are rounding."
 
 
-@pytest.mark.parametrize("claim", ["C17", "C17 plain", "C23", "C24 order"])
+@pytest.mark.parametrize("claim", ["C17", "C17 plain", "C18", "C23", "C24 order"])
 def test_identical_clients_leave_no_order_to_fit(claim):
     problem, params = small()
     same = Instance(la.pool(problem), params, local_steps=4)
     assert check_instance(get_claim(claim), same).status == "vacuous"
 
 
-UNSETTLED = {"C17": ("C17", 1), "C24 order": ("C24 order", 4)}
+def test_minimizers_that_are_not_isolated_have_no_settled_response():
+    """Two heads turn into each other."""
+    found = check_instance(get_claim("C18 settled"), Instance(*small(), local_steps=3))
+    assert [c.name for c in found.unmet] == ["λ_min(H)/λ_max(H) ≥ 1e-6 at a minimizer"]
+    assert abs(found.unmet[0].slack + 1e-6) < 1e-8
+    alone = one_head(Instance(*small(), local_steps=9))
+    assert (alone.params.num_heads, alone.local_steps, alone.params.is_factored) == (1, 5, False)
+    condition = get_claim("C18 settled").conditions[0].judged(alone)
+    assert condition.slack > 1e-4
+    rest = c18_response._rest(alone)
+    joint = la.Joint(alone.problem)
+    there = la.Params(alone.params.layout, rest.flat)
+    assert np.linalg.norm(joint.gradient(there).flat) < 1e-12
+    assert joint.value(there) < joint.value(alone.params)
+    unit = np.eye(rest.flat.size)[2]
+    column = joint.hvp(there, la.Params(there.layout, unit)).flat
+    assert rest.hessian[2] == pytest.approx(column, rel=1e-6, abs=1e-8)
+
+
+def test_a_run_that_has_no_fixed_point_leaves_no_order(monkeypatch):
+    """Newton's steps that go on moving are no place where a round stays."""
+    monkeypatch.setattr(c18_response, "STAYS", -1.0)
+    found = check_instance(get_claim("C18 settled"), one_head(Instance(*small(), local_steps=3)))
+    assert found.status == "refused"
+    assert np.isnan(found.unmet[-1].slack)

@@ -1,31 +1,28 @@
-"""The drift field and steps on the modified objective (C17), by differences and by limits."""
+"""Steps on the modified objective (C17), by Hessian products and by limits."""
 
 import numpy as np
 import pytest
 from bridge import READOUTS, make, relative_error
 
 import linattn as la
-from linattn.theory.modified import DriftGradients, modified_steps
-
-
-def variance(problem, layout, flat):
-    """½Σ p_i‖∇F_i − ∇F‖²."""
-    params = la.Params(layout, flat)
-    clients = [la.Joint(problem.subset([i])) for i in range(problem.num_clients)]
-    slopes = np.stack([client.gradient(params).flat for client in clients])
-    return 0.5 * float(problem.weights @ ((slopes - problem.weights @ slopes) ** 2).sum(axis=1))
+from linattn.theory.modified import modified_steps
 
 
 @pytest.mark.parametrize("kind", ["merged", "factored"])
 @pytest.mark.parametrize("readout", READOUTS)
-def test_the_drift_field_is_the_slope_of_the_variance_of_gradients(kind, readout):
-    rng, *_, problem, params = make(2, kind, num_clients=3, readout=readout)
-    slope, field = DriftGradients(problem)(params)
-    assert relative_error(slope, la.Joint(problem).gradient(params).flat) < 1e-13
+def test_against_hessian_products_of_every_client(kind, readout):
+    *_, problem, params = make(2, kind, num_clients=3, readout=readout)
+    size = 0.3 * la.safe_step(problem, params)
+    found = modified_steps(problem, params, count=3, step_size=size, drift_number=2.0 * size)
+    clients, at = [la.Joint(problem.subset([i])) for i in range(3)], params
     for _ in range(3):
-        move = 1e-5 * rng.normal(size=field.size)
-        ends = [variance(problem, params.layout, params.flat + t * move) for t in (1, -1)]
-        assert field @ move == pytest.approx(0.5 * (ends[0] - ends[1]), rel=1e-6)
+        slopes = np.stack([client.gradient(at).flat for client in clients])
+        mean = problem.weights @ slopes
+        away = [la.Params(at.layout, row) for row in slopes - mean]
+        curved = [client.hvp(at, row).flat for client, row in zip(clients, away, strict=True)]
+        pull = mean - 2.0 * size * (problem.weights @ np.stack(curved))
+        at = la.Params(at.layout, at.flat - size * pull)
+    assert relative_error(found.flat, at.flat) < 1e-12
 
 
 def test_without_drift_they_are_steps_on_the_objective(small_problem, small_params):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from linattn._typing import Array
-from linattn.analysis.applicable import FULL_BATCHES, FULL_PARTICIPATION, MEAN_MOVES, PLAIN_STEPS
+from linattn.analysis.applicable import FULL_BATCHES, FULL_PARTICIPATION, NORMALIZED, PLAIN_STEPS
 from linattn.claims.along import frozen_method, settings
 from linattn.claims.conditions import CLOSED_FORM, strict, well_conditioned
 from linattn.claims.frozen_runs import curvatures, smoothness, stage_of
@@ -16,7 +16,7 @@ from linattn.linalg import stack_heads
 from linattn.streams import stream
 from linattn.theory.frozen import FrozenStage, frozen_stage
 
-NORMALIZED = (PLAIN_STEPS, MEAN_MOVES, FULL_BATCHES, FULL_PARTICIPATION)
+FED_NOVA = (PLAIN_STEPS, NORMALIZED, FULL_BATCHES, FULL_PARTICIPATION)
 REACH = 1e-2
 """ηE·max λ_max(A_i) for the largest η of an order."""
 HALVINGS = 3
@@ -139,7 +139,7 @@ CLAIMS = (
         "identity",
         "Sampling, minibatches, unequal work",
         _fixed_point,
-        needs=NORMALIZED,
+        needs=FED_NOVA,
         conditions=(_contracts("ρ(M̂) < 1 of normalized averaging", _normalized), FLAT),
     ),
     Claim(
@@ -157,7 +157,7 @@ CLAIMS = (
         "order",
         "Sampling, minibatches, unequal work",
         lambda at: _consistency(at).against(1.0, _work(at)),
-        needs=NORMALIZED,
+        needs=FED_NOVA,
         conditions=(FLAT, settled(AGREE, _consistency)),
     ),
 )

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from linattn.claims.record import Claim, Instance, Measurement, shared
+from linattn.claims.record import LONG_BUDGET, Claim, Constant, Instance, Measurement, shared
 from linattn.streams import stream
 from linattn.theory.in_context import (
     InContextCheck,
@@ -60,6 +60,16 @@ def _stationary(instance: Instance) -> Measurement:
     )
 
 
+def _global(instance: Instance) -> Measurement:
+    found = _checked(instance)
+    return Measurement(
+        found.dual_norm,
+        found.threshold,
+        found.threshold + found.scale,
+        constants=(Constant("loss", found.formula, "closed form"),),
+    )
+
+
 CLAIMS = (
     Claim(
         "C22",
@@ -74,5 +84,13 @@ CLAIMS = (
         "identity",
         "In-context regression",
         _stationary,
+    ),
+    Claim(
+        "C22 bound",
+        "‖𝒢‖₂ ≤ √(λμ) there: no model of any number of heads is better (C15)",
+        "upper",
+        "In-context regression",
+        _global,
+        budget=LONG_BUDGET,
     ),
 )
