@@ -6,9 +6,9 @@ from claim_cases.pairs import small
 
 import linattn as la
 from linattn.claims import Claim, Instance, get_claim
+from linattn.claims.orders import CLEAR, NOISE, Errors, settled, slack_of
 from linattn.claims.ours import c18_response
 from linattn.claims.ours.c18_response import one_head
-from linattn.claims.orders import CLEAR, NOISE, Errors, settled, slack_of
 from linattn.claims.table import check_instance
 
 SIZES = [0.4, 0.2, 0.1]

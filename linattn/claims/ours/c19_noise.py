@@ -13,7 +13,8 @@ from linattn.claims.ours.c20_moments import sampled
 from linattn.claims.record import Claim, Constant, Instance, Measurement, Requirement, shared
 from linattn.objectives import Joint, KernelProfile
 from linattn.objectives.steps import safe_step
-from linattn.theory.response import MAX_NOISE_SIZE, STATIONARY, DriftResponse, drift_response
+from linattn.theory.drift_flow import STATIONARY
+from linattn.theory.response import MAX_NOISE_SIZE, DriftResponse, drift_response
 from linattn.theory.weights import weight_moments
 from linattn.types import Params
 
@@ -131,8 +132,9 @@ def _variance(instance: Instance) -> float:
 
 def _moves(instance: Instance) -> float:
     """How far the start is from standing still, as the response asks for it."""
-    slope = float(np.linalg.norm(Joint(instance.problem).gradient(instance.params).flat))
-    return slope - 2.0 * STATIONARY * max(1.0, float(np.linalg.norm(instance.params.flat)))
+    slope = Joint(instance.problem).gradient(instance.params).flat
+    size = max(1.0, float(np.linalg.norm(instance.params.flat)))
+    return float(np.linalg.norm(slope)) - 2.0 * STATIONARY * size
 
 
 def small_and_sampled(instance: Instance) -> Instance:
