@@ -139,8 +139,8 @@ def verify_command(
     resolved: Annotated[
         int | None,
         typer.Option(
-            help="Check each claim until so many verdicts had all conditions met and the "
-            "measured quantity above 1e-8 of its scale."
+            help="Check each claim until so many verdicts, or as many as its record holds, had all "
+            "conditions met and the measured quantity above 1e-8 of its scale."
         ),
     ] = None,
     claim: Annotated[

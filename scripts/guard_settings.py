@@ -125,7 +125,7 @@ def run(count: int, seed: int) -> Counts:
 
 def write(folder: Path, rows: dict[str, Counter[str]], first: str) -> None:
     """Write one table of counts."""
-    with (folder / f"{first}s.csv").open("w", newline="", encoding="utf-8") as file:
+    with (folder / f"by_{first}.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([first, *STATUSES])
         writer.writerows(

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from linattn._checks import one_of, real
+from linattn._checks import one_of, positive_int, real
 from linattn.federated.method import Method
 from linattn.types import Params, Problem
 
@@ -205,6 +205,8 @@ class Claim:
         Rounding budget relative to the scale of a measurement, at most 1e-10.
     share : float
         Share of the instances to check, below 1 for claims that take long.
+    record : int
+        Resolved verdicts after which a claim is checked no further.
     suit : (Instance) -> Instance
         Makes of a random instance one that can be measured, such as one of fewer clients where all
         draws are listed; an instance of one's own is never changed.
@@ -225,6 +227,7 @@ class Claim:
     provenance: str = "ours"
     budget: float = ROUNDING_BUDGET
     share: float = 1.0
+    record: int = 10_000
     suit: Callable[[Instance], Instance] | None = None
 
     def __post_init__(self) -> None:
@@ -232,6 +235,7 @@ class Claim:
         one_of("provenance", self.provenance, PROVENANCES)
         real("budget", self.budget, minimum=0.0, maximum=LONG_BUDGET)
         real("share", self.share, above=0.0, maximum=1.0)
+        positive_int("record", self.record)
 
     def __repr__(self) -> str:
         return f"Claim({self.id}: {self.statement})"

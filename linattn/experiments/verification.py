@@ -160,7 +160,8 @@ def checked(
         How many, those of slow claims times their share.
     seed, workers : int
     resolved : int, optional
-        Check a claim no further once so many of its verdicts were resolved (`Tally.resolved`);
+        Check a claim no further once so many of its verdicts were resolved (`Tally.resolved`), or
+        as many as its `Claim.record`;
         then `instances` is the most that are drawn of every claim, and decisions fall between
         waves, so that neither the number of workers nor a restart matters.
     chosen, own
@@ -182,7 +183,12 @@ def checked(
     parts: dict[str, list[Tally]] = {name: [] for name in table}
     whole = Report(output)
     for start in range(0, instances, wave):
-        short = [_short(group, parts, resolved) for group in groups]
+        short = [
+            group._replace(
+                claims=tuple(n for n in group.claims if _short(table[n], parts[n], resolved))
+            )
+            for group in groups
+        ]
         tasks: list[tuple[Family, Task]] = []
         for group in short:
             last = min(start + wave, instances)
@@ -203,12 +209,9 @@ def checked(
     return [merged(table[name], found) for name, found in parts.items()], whole
 
 
-def _short(family: Family, parts: Mapping[str, list[Tally]], resolved: int | None) -> Family:
-    """The claims of a family that need more instances."""
-    if resolved is None:
-        return family
-    names = tuple(n for n in family.claims if sum(p.resolved for p in parts[n]) < resolved)
-    return family._replace(claims=names)
+def _short(claim: Claim, parts: Sequence[Tally], resolved: int | None) -> bool:
+    """Whether a claim needs more instances."""
+    return resolved is None or sum(p.resolved for p in parts) < min(resolved, claim.record)
 
 
 def _tasks(family: Family, start: int, stop: int, seed: int) -> list[Task]:

@@ -29,7 +29,7 @@ def table(name):
 
 
 def test_the_record_is_of_every_claim_and_method_and_nothing_is_wrong():
-    claims, methods = table("claims.csv"), table("methods.csv")
+    claims, methods = table("by_claim.csv"), table("by_method.csv")
     assert set(claims) == {claim.id for claim in la.claims()}
     assert set(methods) == set(SCRIPT.METHODS)
     for status in STATUSES:

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -94,6 +95,15 @@ def test_claims_are_checked_until_enough_verdicts_are_resolved(tmp_path, short):
     assert checked(tmp_path / "two", workers=2, **arguments)[0] == first
     _, report = checked(tmp_path / "one", workers=1, **arguments)
     assert report.computed == 0
+
+
+def test_a_claim_is_checked_no_further_than_its_record(tmp_path, short, monkeypatch):
+    def of_three(names, own=""):
+        return [replace(get_claim(name), record=3) for name in names]
+
+    monkeypatch.setattr(verification, "chosen_claims", of_three)
+    (one,), _ = checked(tmp_path, instances=40, seed=1, resolved=5, chosen=["C1"], workers=1)
+    assert one.total == one.resolved == 4  # a wave of two chunks of two
 
 
 def test_another_text_of_a_claim_is_another_run():

@@ -155,6 +155,7 @@ CLAIMS = (
         needs=CLOSED_FORM,
         conditions=(settled("orders at halved s agree within 0.1", _errors),),
         share=0.1,
+        record=1_000,
         suit=few_steps,
     ),
     Claim(
@@ -169,6 +170,7 @@ CLAIMS = (
             settled("orders at halved s agree within 0.1", _settled_errors),
         ),
         share=0.1,
+        record=1_000,
         suit=one_head,
     ),
 )

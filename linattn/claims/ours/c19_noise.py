@@ -161,6 +161,7 @@ CLAIMS = (
         needs=FED_AVG,
         conditions=CONDITIONS,
         share=0.02,
+        record=200,
         suit=small_and_sampled,
     ),
     Claim(
@@ -172,6 +173,7 @@ CLAIMS = (
         needs=FED_AVG,
         conditions=CONDITIONS,
         share=0.02,
+        record=200,
         suit=small_and_sampled,
     ),
 )

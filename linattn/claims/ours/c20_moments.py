@@ -133,6 +133,7 @@ CLAIMS = (
             ),
         ),
         share=0.05,
+        record=1_000,
         suit=short,
     ),
 )

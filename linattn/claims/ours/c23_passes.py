@@ -94,6 +94,7 @@ CLAIMS = (
         needs=CLOSED_FORM,
         conditions=(Requirement("orders at halved s agree within 0.1", _slack),),
         share=0.05,
+        record=1_000,
         suit=few_steps,
     ),
 )

@@ -177,6 +177,7 @@ CLAIMS = (
         needs=CLOSED_FORM,
         conditions=(settled("orders at halved k agree within 0.1", _interval_errors),),
         share=0.05,
+        record=1_000,
         suit=few_steps,
     ),
     Claim(
@@ -195,6 +196,7 @@ CLAIMS = (
             ),
         ),
         share=0.05,
+        record=1_000,
         suit=longer,
     ),
     Claim(
@@ -212,6 +214,7 @@ CLAIMS = (
             ),
         ),
         share=0.05,
+        record=1_000,
         suit=hurried,
     ),
 )
