@@ -161,9 +161,9 @@ def checked(
     seed, workers : int
     resolved : int, optional
         Check a claim no further once so many of its verdicts were resolved (`Tally.resolved`), or
-        as many as its `Claim.record`;
-        then `instances` is the most that are drawn of every claim, and decisions fall between
-        waves, so that neither the number of workers nor a restart matters.
+        as many as its `Claim.record`; then `instances` is the most that are drawn of every claim,
+        and decisions fall between waves, so that neither the number of workers nor a restart
+        matters.
     chosen, own
         As in `families`.
 
@@ -175,26 +175,26 @@ def checked(
     from linattn.claims.tally import merged
 
     positive_int("instances", instances)
-    wave = instances
     if resolved is not None:
-        wave = CHUNK * min(WAVE, -(-positive_int("resolved", resolved) // CHUNK))
+        positive_int("resolved", resolved)
     groups = families(chosen, own=own)
     table = {name: chosen_claims([name], g.own)[0] for g in groups for name in g.claims}
     parts: dict[str, list[Tally]] = {name: [] for name in table}
+    reached = [0] * len(groups)
     whole = Report(output)
-    for start in range(0, instances, wave):
-        short = [
-            group._replace(
-                claims=tuple(n for n in group.claims if _short(table[n], parts[n], resolved))
-            )
-            for group in groups
-        ]
+    while True:
         tasks: list[tuple[Family, Task]] = []
-        for group in short:
-            last = min(start + wave, instances)
-            if resolved is None:
-                last = max(1, round(group.share * instances))
-            tasks += [(group, task) for task in _tasks(group, start, last, seed)]
+        for place, group in enumerate(groups):
+            first, last = reached[place], max(1, round(group.share * instances))
+            short = group
+            if resolved is not None:
+                missing = {n: _missing(table[n], parts[n], resolved) for n in group.claims}
+                short = group._replace(claims=tuple(n for n in missing if missing[n] > 0))
+                chunks = min(WAVE, -(-max(missing.values()) // CHUNK))
+                last = min(instances, first + CHUNK * chunks)
+            if short.claims and last > first:
+                tasks += [(short, task) for task in _tasks(short, first, last, seed)]
+                reached[place] = last
         if not tasks:
             break
         report = compute_tasks(
@@ -209,16 +209,14 @@ def checked(
     return [merged(table[name], found) for name, found in parts.items()], whole
 
 
-def _short(claim: Claim, parts: Sequence[Tally], resolved: int | None) -> bool:
-    """Whether a claim needs more instances."""
-    return resolved is None or sum(p.resolved for p in parts) < min(resolved, claim.record)
+def _missing(claim: Claim, parts: Sequence[Tally], resolved: int) -> int:
+    """How many verdicts a claim lacks."""
+    return min(resolved, claim.record) - sum(part.resolved for part in parts)
 
 
 def _tasks(family: Family, start: int, stop: int, seed: int) -> list[Task]:
     """Runs of the simulation ``claims`` for instances start..stop, in chunks."""
     simulation = load_simulation(find_script("claims"))
-    if not family.claims:
-        return []
     return [
         simulation.task(
             simulation.spec(
