@@ -41,8 +41,8 @@ def door(name: str, function: F) -> F:
     def opened(*args: Any, **kwargs: Any) -> Any:
         try:
             given = signature.bind(*args, **kwargs).arguments
-        except TypeError:  # a wrong number of arguments is Python's own to say
-            return function(*args, **kwargs)
+        except TypeError:  # a wrong number of arguments is Python's own to say, below
+            given = {}
         kinds = _kinds(function)
         for argument in [name for name in given if name in kinds]:
             words, fits = kinds[argument]
