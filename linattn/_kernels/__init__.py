@@ -1,8 +1,17 @@
 """Compiled code: the only folder that imports numba, and only when something in it is called."""
 
+PARTS = 2
+"""Into which `warm` can be cut for processes side by side; either takes about half of the time."""
 
-def warm() -> None:
-    """Compile (or load from the disk cache) every kernel, on a problem of the smallest size."""
+
+def warm(part: int | None = None) -> None:
+    """Compile (or load from the disk cache) every kernel, on a problem of the smallest size.
+
+    Parameters
+    ----------
+    part : int, optional
+        0 for local steps of all blocks, 1 for all else; default both.
+    """
     import numpy as np
 
     from linattn._kernels.layout import QUERIES, Client, Data, Ridges, Shape
@@ -29,7 +38,10 @@ def warm() -> None:
     start, record = Start(row, row.copy(), one.copy(), False), Record(none, none, none)
     rule, batches = Rule(0.1, 0.0, row[0], row, row[:0]), Batches(index, offsets, room)
     course = Course(one, np.ones((2, 2)), one.copy(), row.copy(), row.copy())
-    train(data, shape, ridges, wanted, first, start, rule, 1, batches, record, course)
+    if part != 1:
+        train(data, shape, ridges, wanted, first, start, rule, 1, batches, record, course)
+    if part == 0:
+        return
     products(data, shape, first, row, row, row.copy())
     systems(data, shape, first, one, first, square, 1, 0, cube.copy(), cube.copy())
     solve(cube.copy(), cube, 1.0, cube.copy(), cube.copy())

@@ -20,7 +20,7 @@ from types import ModuleType
 from linattn.experiments.files import remove_temporary
 from linattn.experiments.provenance import THREAD_VARIABLES
 from linattn.experiments.simulation import Task
-from linattn.experiments.worker import Outcome, Ready, serve
+from linattn.experiments.worker import Outcome, Ready, Warm, serve
 
 _PATIENCE = 5.0
 
@@ -52,7 +52,8 @@ class Pool:
     def outcomes(self) -> Generator[tuple[Task, Outcome], None, None]:
         """Yield every task with its outcome, in order of completion.
 
-        All workers import at once; the first builds the compiled code that the others then load.
+        All workers import at once; the first ones build a part each of the compiled code that all
+        of them then load.
 
         Raises
         ------
@@ -62,15 +63,19 @@ class Pool:
         began = perf_counter()
         try:
             self._start(self.size)
+            building = self._build()
             while self.workers:
                 for connection in wait(list(self.workers)):
                     assert isinstance(connection, Connection)
                     worker = self.workers[connection]
                     task, message = worker.task, _receive(connection)
-                    if isinstance(message, Ready) and not self.startup:
-                        self.startup = perf_counter() - began
-                        self._warm(*(other for other in self.workers.values() if other != worker))
-                    elif message is None:
+                    if isinstance(message, Ready) and building:
+                        building.remove(connection)
+                        if not building:
+                            self.startup = perf_counter() - began
+                            self._warm(*self.workers.values())
+                        continue
+                    if message is None:
                         message = self._bury(worker)
                     if isinstance(message, Outcome) and task is not None:
                         yield task, message
@@ -93,12 +98,21 @@ class Pool:
             # Our copy of their end must go: the pipe then breaks when the worker dies.
             theirs.close()
             self.workers[ours] = _Worker(process, ours)
-            if self.startup or len(self.workers) == 1:
+            if self.startup:
                 self._warm(self.workers[ours])
+
+    def _build(self) -> set[Connection]:
+        """Let the first workers build the compiled code: a part each, or the only one all of it."""
+        from linattn import _kernels
+
+        chosen = list(self.workers.values())[: _kernels.PARTS]
+        for part, worker in enumerate(chosen):
+            _send(worker, Warm(part if len(chosen) > 1 else None))
+        return {worker.connection for worker in chosen}
 
     def _warm(self, *workers: _Worker) -> None:
         for worker in workers:
-            _send(worker, None)
+            _send(worker, Warm())
 
     def _give(self, worker: _Worker) -> None:
         """Hand the next task to an idle worker, or send it home."""
@@ -177,7 +191,7 @@ def without_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _send(worker: _Worker, message: tuple[Task, Path] | None) -> None:
+def _send(worker: _Worker, message: tuple[Task, Path] | Warm) -> None:
     with suppress(BrokenPipeError, ConnectionResetError):  # seen as its death by `wait`
         worker.connection.send(message)
 

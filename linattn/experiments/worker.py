@@ -32,14 +32,18 @@ class Outcome(NamedTuple):
     trace: str = ""
 
 
-class Ready(NamedTuple):
-    """What a worker says once imports and compiled code are there, after so many seconds."""
+class Warm(NamedTuple):
+    """What a worker is asked before its first task: to have (a part of) the compiled code."""
 
-    seconds: float
+    part: int | None = None
+
+
+class Ready(NamedTuple):
+    """What a worker says once imports and what it was asked for are there."""
 
 
 def serve(connection: Connection) -> None:
-    """Answer messages until the other end closes: a task and the output folder, or None to warm up.
+    """Answer messages until the other end closes: a task and the output folder, or to warm up.
 
     Imports come first, while another worker may be building the compiled code.
     """
@@ -48,19 +52,18 @@ def serve(connection: Connection) -> None:
     import_module("linattn")
     try:
         while True:
-            message: tuple[Task, Path] | None = connection.recv()
-            connection.send(warm() if message is None else attempt(*message))
+            message: tuple[Task, Path] | Warm = connection.recv()
+            connection.send(warm(message) if isinstance(message, Warm) else attempt(*message))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the sweep is over, or its process was killed
 
 
-def warm() -> Ready:
-    """Build or load the compiled code."""
+def warm(asked: Warm) -> Ready:
+    """Build or load compiled code."""
     from linattn import _kernels
 
-    start = perf_counter()
-    _kernels.warm()
-    return Ready(perf_counter() - start)
+    _kernels.warm(asked.part)
+    return Ready()
 
 
 def attempt(task: Task, output: Path) -> Outcome:
