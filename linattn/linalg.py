@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -140,6 +141,21 @@ def weighted_sum(weights: Array, rows: Array) -> Array:
     for weight, row in zip(weights[1:].tolist(), rows[1:], strict=True):
         out += weight * row
     return np.asarray(out)
+
+
+def contract(subscripts: str, *operands: Array) -> Array:
+    """Return `np.einsum` by products of pairs, in an order that is sought once per shape.
+
+    Seeking it takes as long as a product of small matrices.
+    """
+    order = _order(subscripts, tuple(operand.shape for operand in operands))
+    return np.asarray(np.einsum(subscripts, *operands, optimize=order))
+
+
+@lru_cache(maxsize=1024)
+def _order(subscripts: str, shapes: tuple[tuple[int, ...], ...]) -> list[Any]:
+    held = (np.broadcast_to(0.0, shape) for shape in shapes)
+    return list(np.einsum_path(subscripts, *held, optimize=True)[0])
 
 
 def row_sums(rows: Array) -> Array:

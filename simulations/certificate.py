@@ -96,8 +96,8 @@ SIMULATION = Simulation(
                      problem__kernel_heterogeneity=[0.0, 0.5]),
         ],
         "quick": [
-            *regimes(CertificateSpec(num_starts=4), [(0.02, 6)], seeds=3, worlds=WORLDS[1:]),
-            *regimes(CertificateSpec(num_starts=4), [(0.02, 21)], seeds=3, worlds=MAIN),
+            *regimes(CertificateSpec(num_starts=4), [(0.02, 6)], worlds=WORLDS[1:]),
+            *regimes(CertificateSpec(num_starts=4), [(0.02, 21)], worlds=MAIN),
         ],
         "tiny": regimes(
             CertificateSpec(horizon=10.0, num_starts=2), [(0.02, 6), (0.02, 21)], worlds=MAIN

@@ -112,7 +112,7 @@ def grids(count: int) -> list[Grid]:
 
 
 SIMULATION = Simulation(
-    ClaimsSpec, run, presets={"paper": grids(200), "quick": grids(12), "tiny": grids(2)}
+    ClaimsSpec, run, presets={"paper": grids(200), "quick": grids(8), "tiny": grids(2)}
 )
 
 if __name__ == "__main__":

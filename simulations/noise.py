@@ -6,7 +6,6 @@ Run ``python simulations/noise.py --preset quick``; results go to ``./results``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -215,7 +214,7 @@ def _unequal(spec: NoiseSpec, problem: la.Problem, at: la.Params) -> dict[str, A
         ),
     }
     floors = {
-        f"floor_{name}": [replace(s, local_lr=f * spec.local_lr).floor for f in SHRINKING]
+        f"floor_{name}": [s.at_step(f * spec.local_lr).floor for f in SHRINKING]
         for name, s in stages.items()
     }
     return {name: ("small_step", row, {"units": "loss"}) for name, row in floors.items()}

@@ -95,7 +95,7 @@ SIMULATION = Simulation(
                   for target, covariate in ((0.4, 0.3), (0.75, 0.0), (0.75, 0.3))],
         "quick": [Grid(StepSizeSpec(rounds=50, warmup_lengths=(0, 5, 10, 20, 30, 40, 49, 50),
                                     local_lrs=(0.005, 0.01, 0.02, 0.04, 0.08, 0.16), num_starts=4),
-                       {**BOTH, "seed": range(2)})],
+                       BOTH)],
         "tiny": [Grid(StepSizeSpec(problem=SMALL, rounds=4, local_steps=3, local_lrs=(0.01, 0.05),
                                    warmup_lengths=(0, 2, 3, 4), num_starts=2), BOTH)],
     },

@@ -5,6 +5,7 @@ import pytest
 
 from linattn.linalg import (
     EXACT_EIGENVALUE_SIZE,
+    contract,
     factorize,
     largest_eigenvalue,
     largest_eigenvalue_of,
@@ -100,3 +101,16 @@ def test_the_lowest_point_of_a_parabola_is_exact_and_of_other_curves_on_the_grid
     assert lowest_point(x, -x) == 5.0
     assert lowest_point(x, np.array([2.0, np.inf, 1.0, 3.0, 4.0])) == 2.5
     assert lowest_point(x, np.ones(5)) == 0.0
+
+
+def test_contracted_tensors_are_those_of_numpy_to_the_bit():
+    rng = np.random.default_rng(0)
+    for count, size in ((8, 6), (3, 20), (8, 6)):
+        weights, rows = rng.random(count), rng.random((count, size))
+        cube = rng.random((count, size, size))
+        for subscripts, *held in (
+            ("i,iab,ib,icb->ac", weights, cube, rows, cube),
+            ("sab,sb->sa", cube, rows),
+        ):
+            expected = np.einsum(subscripts, *held, optimize=True)
+            assert np.array_equal(contract(subscripts, *held), expected)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from math import sqrt
 from typing import NamedTuple
 
@@ -75,7 +74,7 @@ def critical_steps(
     stage = moments(1.0).stage
     first = 1.0 / float(stage.largest_step_curvature)
     return CriticalSteps(
-        boundary(lambda step: replace(stage, local_lr=step).stable, first)[1],
+        boundary(lambda step: stage.at_step(step).stable, first)[1],
         boundary(lambda step: moments(step).stable, first)[1],
     )
 

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from linattn._typing import Array
+from linattn.linalg import contract
 from linattn.objectives.tensor import TensorData
 from linattn.types import Statistics
 
@@ -187,8 +188,8 @@ class SequenceForm:
         """Hessian-vector product (notes, Second derivatives)."""
         mapped, _, residual = self._residual(kernel, value)
         mapped_direction = self._map_values(value_direction)
-        change = np.einsum("hab,shbm->sam", kernel_direction, mapped, optimize=True)
-        change = change + np.einsum("hab,shbm->sam", kernel, mapped_direction, optimize=True)
+        change = contract("hab,shbm->sam", kernel_direction, mapped)
+        change = change + contract("hab,shbm->sam", kernel, mapped_direction)
         moment_change = self.statistics.query_moments() @ change
         weights = self.weights[:, None, None]
         moment_change, residual = moment_change * weights, residual * weights

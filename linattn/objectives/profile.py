@@ -10,6 +10,7 @@ from linattn._threads import one_blas_thread
 from linattn._typing import Array
 from linattn.linalg import (
     EXACT_EIGENVALUE_SIZE,
+    contract,
     largest_eigenvalue,
     largest_eigenvalue_of,
     spectral_norms,
@@ -112,7 +113,7 @@ class KernelCurvatureBound(NamedTuple):
 
     def __call__(self, value: Array) -> float:
         """Return μ + ‖Σ w ‖M‖₂ ΓΓᵀ‖₂ with Γ the stack of G V_h (C3); cost S H² d² m."""
-        gamma = np.einsum("sab,hbm->sham", self.gram, value, optimize=True)
+        gamma = contract("sab,hbm->sham", self.gram, value)
         gamma = gamma.reshape(len(self.gram), -1, value.shape[-1])
         weighted = np.sqrt(self.weighted_norms)[:, None, None] * gamma
         matrix = np.tensordot(weighted, weighted, ((0, 2), (0, 2)))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from linattn._typing import Array
+from linattn.linalg import contract
 from linattn.theory.polynomials import slope
 
 if TYPE_CHECKING:
@@ -50,9 +51,7 @@ def first_order_bias(stage: FrozenStage) -> Array:
     numbers = 0.5 * stage.local_lr * (stage.local_work.mean(len(q)) - 1.0)
     hessian = np.tensordot(q, stage.hessians, 1)
     # Σ q c_i A_i g_i = Σ q c_i (A_i − A) g_i + A Σ q (c_i − c) g_i for any c, because Σ q g_i = 0.
-    apart = np.einsum(
-        "i,iab,ibc->ac", q * numbers, stage.hessians - hessian, gradients, optimize=True
-    )
+    apart = contract("i,iab,ibc->ac", q * numbers, stage.hessians - hessian, gradients)
     spread = np.tensordot(q * (numbers - numbers.min()), gradients, 1)
     return np.asarray(inconsistency + np.linalg.solve(hessian, apart) + spread)
 

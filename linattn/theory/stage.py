@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ import numpy as np
 from linattn._checks import positive_int
 from linattn._display import draw_gaps, facts_html
 from linattn._typing import Array
-from linattn.linalg import stack_heads
+from linattn.linalg import contract, stack_heads
 from linattn.theory.bias import bias_bound, first_order_bias
 from linattn.theory.local_work import LocalWork
 
@@ -169,9 +169,7 @@ class FrozenStage:
         values, vectors = self._spectra
         with np.errstate(over="ignore", invalid="ignore"):
             gone = self.local_work.contraction(self.local_lr * values)
-            return np.asarray(
-                np.einsum("i,iab,ib,icb->ac", self._shares, vectors, gone, vectors, optimize=True)
-            )
+            return np.asarray(contract("i,iab,ib,icb->ac", self._shares, vectors, gone, vectors))
 
     @property
     def surrogate_hessian(self) -> Array:
@@ -195,6 +193,13 @@ class FrozenStage:
         if self._overflows:
             return float("inf")
         return float(np.abs(1.0 - self._mean_power_spectrum[0]).max())
+
+    def at_step(self, local_lr: float) -> FrozenStage:
+        """The same stage with another step size; what steps do not change is not computed again."""
+        other = replace(self, local_lr=local_lr)
+        kept = ("hessian", "_star", "gradients_at_minimizer", "_spectra")
+        other.__dict__.update({name: self.__dict__[name] for name in kept if name in self.__dict__})
+        return other
 
     @property
     def stable(self) -> bool:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from linattn._typing import Array
-from linattn.linalg import stack_heads
+from linattn.linalg import contract, stack_heads
 from linattn.objectives.forms import SequenceForm
 from linattn.objectives.joint import check_fits
 from linattn.objectives.population import population
@@ -114,10 +114,10 @@ def coupling_matrix(
     """
     heads, dim, outputs = value.shape
     gram, count = statistics.gram, len(statistics.gram)
-    pushed = np.einsum(
-        "sab,kbc,sce->sake", statistics.query_moments(), kernel, gram, optimize=True
-    ).reshape(count, -1)
-    mapped = np.einsum("sab,hbo->shao", gram, value, optimize=True).reshape(count, -1)
+    pushed = contract("sab,kbc,sce->sake", statistics.query_moments(), kernel, gram).reshape(
+        count, -1
+    )
+    mapped = contract("sab,hbo->shao", gram, value).reshape(count, -1)
     tensor = (pushed * weights[:, None]).T @ mapped
     tensor = tensor.reshape(dim, heads, dim, heads, dim, outputs).transpose(3, 0, 4, 1, 2, 5)
     tensor = np.ascontiguousarray(tensor)

@@ -57,6 +57,20 @@ def test_against_dense_matrix_powers(seed, kind, readout, count, share):
         assert stage.bias_bound == stage.crude_bias_bound
 
 
+@pytest.mark.parametrize("used", [False, True])
+def test_a_stage_at_another_step_is_one_made_with_it(small_problem, small_params, used):
+    """Whether or not the first one has been asked already."""
+    first = frozen_stage(small_problem, small_params, local_steps=5, local_lr=0.02)
+    made = frozen_stage(small_problem, small_params, local_steps=5, local_lr=0.05)
+    if used:
+        assert first.stable
+        assert first.floor > 0.0
+    found = first.at_step(0.05)
+    assert (found.rate, found.floor) == (made.rate, made.floor)
+    for name in ("bias", "fixed_point", "minimizer", "gradients_at_minimizer"):
+        assert np.array_equal(getattr(found, name), getattr(made, name))
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_gap_is_that_of_the_objective(seed):
     """F(B, V_0) − F(B, V*) by the twin, without a subtraction of losses here."""
