@@ -16,7 +16,7 @@ from linattn._fields import Count, Index, NonNegative, Positive
 from linattn._typing import Array
 from linattn.data.worlds import InitialSpec, ModelSpec, World
 from linattn.experiments import Grid, Simulation
-from linattn.experiments.own import is_own, own_object
+from linattn.experiments.own import is_own, own_name, own_object
 from linattn.experiments.simulation import Own
 from linattn.experiments.specs import (
     COVARIATE,
@@ -130,7 +130,7 @@ def run(spec: MethodsSpec) -> xr.Dataset:
     rows = [_row(world, setting, tuned, target) for setting, tuned in best.values()]
     values = {"target": target, "start": base[0], "rounds": rounds, "unit_step": world.local_lr}
     data: dict[str, Any] = along("method", rows, UNITS) | single(values, UNITS)
-    return xr.Dataset(data, {"method": [shown_name(name) for name in best]})
+    return xr.Dataset(data, {"method": [own_name(name) for name in best]})
 
 
 def _best(
@@ -142,11 +142,6 @@ def _best(
         for value, method in spec.variants(name, world, rounds)
     ]
     return min(tried, key=lambda pair: pair[1].loss)
-
-
-def shown_name(name: str) -> str:
-    """A method of your own by its name alone, without path and digest."""
-    return name.rpartition(":")[2] if is_own(name) else name
 
 
 def _used(tuned: Tuned[la.Result]) -> Array:

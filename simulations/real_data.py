@@ -19,9 +19,9 @@ from linattn._fields import Count, Fraction, Positive
 from linattn._typing import Array, IntArray
 from linattn.data.federated_data import FederatedData
 from linattn.data.sequences import one_hot
-from linattn.data.splits import DATASETS, check_split, federated_split
 from linattn.data.worlds import InitialSpec
-from linattn.experiments import Grid, Simulation, Spec
+from linattn.experiments import Grid, Simulation
+from linattn.experiments.data_spec import DataSpec
 from linattn.experiments.specs import REAL_RIDGE, increasing
 from linattn.experiments.tables import along, padded, single
 from linattn.experiments.tuning import FACTORS, Tuned, best_step
@@ -46,17 +46,14 @@ UNITS = {
 Classifier = Literal["linear", "kernel"]
 
 
-class RealDataSpec(Spec):
-    """One split, start, number of heads, E, participation and batch size of a shipped data set.
+class RealDataSpec(DataSpec):
+    """One split, start, number of heads, E, participation and batch size of a data set.
 
     `factors` of `linattn.safe_step` at the start are tried, and further ones until the best of a
     method is inside; `warmup_shares` are T/R. `classifiers` of scikit-learn are trained centrally
     for context.
     """
 
-    data: Literal["digits", "watch"] = "digits"
-    split: str = "dirichlet"
-    alpha: Positive | None = None
     initial: InitialSpec = InitialSpec(scale=1.0)
     rounds: Count = 200
     local_steps: Count = 20
@@ -68,9 +65,9 @@ class RealDataSpec(Spec):
     classifiers: tuple[Classifier, ...] = ()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         increasing("factors", self.factors)
         increasing("warmup_shares", self.warmup_shares)
-        check_split(self.data, self.split, alpha=self.alpha)
 
     def lengths(self) -> tuple[int, ...]:
         """The warm-up lengths T, from 1 to R − 1."""
@@ -80,7 +77,7 @@ class RealDataSpec(Spec):
     def cost(self) -> float:
         """Gradient steps of the warm-ups at every step size, times heads and data."""
         steps = self.rounds * self.local_steps * 3 * len(self.factors)
-        return float(steps * self.initial.num_heads * DATASETS[self.data].work)
+        return float(steps * self.initial.num_heads * self.work)
 
     @property
     def random(self) -> bool:
@@ -123,7 +120,7 @@ class World(NamedTuple):
 
 def make_world(spec: RealDataSpec) -> World:
     """Return the clients of a spec."""
-    data = federated_split(spec.data, spec.split, alpha=spec.alpha, seed=spec.seed)
+    data = spec.federated()
 
     def stated(clients: list[tuple[Array, Array]]) -> la.Problem:
         return la.problem_from_tokens(clients, readout=data.readout, value_ridge=REAL_RIDGE,

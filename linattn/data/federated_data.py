@@ -16,7 +16,8 @@ class FederatedData:
     description : str
         The data set and how it was split.
     train : list of (tokens (S_i, n, d), targets (S_i, m)), or of (tokens, targets, queries)
-        One per client, as `problem_from_tokens` takes them; targets of classes are one-hot.
+        One per client, as `problem_from_tokens` takes them: tokens are a list of arrays (n_s, d)
+        where sequences differ in length; targets of classes are one-hot.
     test : (tokens (S, n, d), labels (S,)), or (tokens, targets, queries)
         All test sequences, in the order of the clients. A regression has targets (S, 1, m) and no
         labels; its loss, not accuracy, is measured.
@@ -49,12 +50,15 @@ class FederatedData:
 
     def __post_init__(self) -> None:
         for part in (*self.train, self.test, *(self.client_tests or ())):
-            for array in part:
-                array.flags.writeable = False
+            for arrays in part:
+                for array in arrays if isinstance(arrays, list) else [arrays]:
+                    array.flags.writeable = False
 
     def __repr__(self) -> str:
         sizes = [len(part[0]) for part in self.train]
-        _, num_tokens, dim = self.test[0].shape
+        lengths = sorted({len(tokens) for part in self.train for tokens in part[0]})
+        num_tokens = " to ".join(str(n) for n in dict.fromkeys((lengths[0], lengths[-1])))
+        dim = self.train[0][0][0].shape[1]
         return (
             f"FederatedData({self.description}: {len(sizes)} clients with {min(sizes)} to "
             f"{max(sizes)} training sequences ({sum(sizes)}), {len(self.test[0])} test sequences, "

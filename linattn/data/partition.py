@@ -153,6 +153,20 @@ def stratified_split(
     return _ascending(np.setdiff1d(np.arange(classes.size), tested)), tested
 
 
+def held_out(
+    labels: AnyArray, owners: Sequence[IntArray], *, test_fraction: float, seed: int
+) -> list[tuple[IntArray, IntArray]]:
+    """The items of every client that are trained on and those that are tested, stratified.
+
+    Client i draws from the stream (seed, "test_items", i).
+    """
+    drawn = (
+        stratified_split(labels[own], test_fraction, stream(seed, "test_items", i))
+        for i, own in enumerate(owners)
+    )
+    return [(own[train], own[test]) for own, (train, test) in zip(owners, drawn, strict=True)]
+
+
 def _natural(num_items: int, groups: ArrayLike | None) -> list[IntArray]:
     if groups is None:
         raise ValueError("groups must hold one group per item in the natural scheme, got None.")

@@ -8,7 +8,8 @@ from linattn._checks import one_of, positive_int
 from linattn._typing import Array, IntArray
 from linattn.data.datasets import Dataset, load_dataset
 from linattn.data.federated_data import FederatedData, group_of, refuse_given
-from linattn.data.partition import partition, stratified_split
+from linattn.data.partition import held_out, partition
+from linattn.data.sequences import row_moments
 from linattn.streams import stream
 
 SPLITS = ("schools", "iid")
@@ -85,17 +86,14 @@ def schools_split(
         count = schools.size if num_clients is None else num_clients
         owners = partition(data.labels, "iid", num_clients=count, seed=seed)
         names = [f"client {i}" for i in range(len(owners))]
-    parts = [
-        tuple(own[k] for k in stratified_split(data.labels[own], test_fraction, rng))
-        for own, rng in ((own, stream(seed, "test_items", i)) for i, own in enumerate(owners))
-    ]
+    parts = held_out(data.labels, owners, test_fraction=test_fraction, seed=seed)
     short = min(range(len(parts)), key=lambda i: parts[i][0].size)
     if parts[short][0].size <= length:
         raise ValueError(
             f"context_length must be less than the {parts[short][0].size} training pupils of "
             f"{names[short]}, the smallest client, got {length}."
         )
-    mean, std = _moments(data, np.concatenate([train for train, _ in parts]))
+    mean, std = row_moments(data, np.concatenate([train for train, _ in parts]))
     pupils = (data.values - mean) / std
     pupils = np.concatenate([pupils[:, :-1], np.ones((len(pupils), 1)), pupils[:, -1:]], axis=1)
     trained, tested = [], []
@@ -118,16 +116,6 @@ def schools_split(
         channel_std=std,
         readout="queries",
     )
-
-
-def _moments(data: Dataset, trained: IntArray) -> tuple[Array, Array]:
-    """Mean and standard deviation of every channel over the training pupils."""
-    rows = data.values[trained]
-    std = rows.std(axis=0)
-    if not (std > 0).all():
-        flat = data.channel_names[int(np.argmin(std))]
-        raise ValueError(f"dataset must vary in every channel, got {flat!r} constant in training.")
-    return rows.mean(axis=0), std
 
 
 def _sequences(

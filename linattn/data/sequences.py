@@ -50,6 +50,22 @@ def digit_tokens(dataset: Dataset) -> Array:
     return np.concatenate([pixels, position], axis=2)
 
 
+def row_moments(dataset: Dataset, items: IntArray) -> tuple[Array, Array]:
+    """Mean and standard deviation (c,) of every channel over all rows of some items.
+
+    Raises
+    ------
+    ValueError
+        If a channel is constant there.
+    """
+    rows = np.concatenate([dataset.item(i) for i in items.tolist()])
+    std = rows.std(axis=0)
+    if not (std > 0).all():
+        flat = dataset.channel_names[int(np.argmin(std))]
+        raise ValueError(f"dataset must vary in every channel, got {flat!r} constant in training.")
+    return rows.mean(axis=0), std
+
+
 def windows(
     dataset: Dataset, items: Iterable[int], *, length: int = 50, stride: int = 25
 ) -> tuple[Array, IntArray]:

@@ -9,9 +9,10 @@ from linattn._checks import one_of, positive_int
 from linattn._typing import AnyArray, Array, IntArray
 from linattn.data.datasets import Dataset, load_dataset
 from linattn.data.federated_data import FederatedData, group_of, refuse_given
-from linattn.data.partition import partition, stratified_split
+from linattn.data.items import items_split
+from linattn.data.partition import held_out, partition
 from linattn.data.schools import schools_split
-from linattn.data.sequences import digit_tokens, one_hot, windows
+from linattn.data.sequences import digit_tokens, one_hot, row_moments, windows
 from linattn.streams import stream
 
 NUM_SHEETS = 14
@@ -75,10 +76,7 @@ def digits_split(
         "dirichlet": f"Dirichlet({alpha}) split",
         "iid": "IID split",
     }
-    parts = [
-        tuple(items[part] for part in stratified_split(data.labels[items], test_fraction, rng))
-        for items, rng in ((own, stream(seed, "test_items", i)) for i, own in enumerate(owners))
-    ]
+    parts = held_out(data.labels, owners, test_fraction=test_fraction, seed=seed)
     tokens = digit_tokens(data)
     targets = one_hot(data.labels, len(data.class_names))
     tested = np.concatenate([test for _, test in parts])
@@ -150,7 +148,7 @@ def watch_split(
         raise ValueError(
             f"dataset must have recordings of both sides for every subject, got {data!r}."
         )
-    mean, std = _moments(data, np.flatnonzero(trained))
+    mean, std = row_moments(data, np.flatnonzero(trained))
     train_cut = [_window_tokens(data, own, mean, std, window, stride) for own in train]
     test_cut = [_window_tokens(data, own, mean, std, window, stride) for own in tests]
     client_tests = [(tokens, data.labels[origin]) for tokens, origin in test_cut]
@@ -182,32 +180,41 @@ class Splits(NamedTuple):
         The split that comparisons of methods use.
     work : int
         About Σ n_i d² of its training sequences: what a gradient of everything costs.
+    classes : bool
+        Whether targets are classes, as comparisons by test accuracy need them.
     """
 
     make: Callable[..., FederatedData]
     names: tuple[str, ...]
     usual: str
     work: int
+    classes: bool = True
 
 
 DATASETS = {
     "digits": Splits(digits_split, ("sheets", "dirichlet", "iid"), "dirichlet", 1437 * 16**2),
     "watch": Splits(watch_split, ("sides", "subjects"), "sides", 2300 * 7**2),
-    "schools": Splits(schools_split, ("schools", "iid"), "schools", 5748 * 5**2),
-}
-"""Every data set that simulations may name."""
+    "schools": Splits(schools_split, ("schools", "iid"), "schools", 5748 * 5**2,
+                      classes=False),
+}  # fmt: skip
+"""Every data set with splits of its own."""
+CLASSIFIED = tuple(name for name, held in DATASETS.items() if held.classes)
+"""Those that simulations may name."""
 
 
 def federated_split(
-    data: str, split: str | None = None, *, alpha: float | None = None, seed: int = 0
+    data: str | Dataset, split: str | None = None, *, alpha: float | None = None, seed: int = 0
 ) -> FederatedData:
-    """Return a split of a registered data set; `alpha` belongs to the Dirichlet split.
+    """Return a split of a registered data set, or of any other one as `items_split` deals it out.
 
     Raises
     ------
     ValueError
-        If there is no such data set or split, or `alpha` does not belong to it.
+        If there is no such data set or split, or `alpha`, of the Dirichlet split, does not belong
+        to it.
     """
+    if isinstance(data, Dataset):
+        return items_split(split or "iid", dataset=data, alpha=alpha, seed=seed)
     chosen = check_split(data, split, alpha=alpha)
     options = {} if alpha is None else {"alpha": alpha}
     return DATASETS[data].make(chosen, seed=seed, **options)
@@ -223,12 +230,23 @@ def check_split(data: str, split: str | None = None, *, alpha: float | None = No
     """
     held = DATASETS[one_of("data", data, DATASETS)]
     chosen = one_of("split", held.usual if split is None else split, held.names)
-    if (alpha is not None) != (chosen == "dirichlet"):
+    check_alpha(chosen, alpha)
+    return chosen
+
+
+def check_alpha(split: str, alpha: float | None) -> None:
+    """Refuse a concentration that the split has no use for, and a Dirichlet split without one.
+
+    Raises
+    ------
+    ValueError
+        One sentence.
+    """
+    if (alpha is not None) != (split == "dirichlet"):
         raise ValueError(
             f"alpha must be a number > 0 for the dirichlet split and null for all others, got "
-            f"{alpha} for {chosen!r}."
+            f"{alpha} for {split!r}."
         )
-    return chosen
 
 
 def _by_subject(data: Dataset, chosen: AnyArray) -> tuple[AnyArray, list[IntArray]]:
@@ -292,13 +310,3 @@ def _left_out(subjects: AnyArray, wanted: int | Sequence[int] | None, seed: int)
             f"test_subjects must be some, not all, of {subjects.tolist()}, got {wanted!r}."
         )
     return np.array(sorted(chosen), dtype=subjects.dtype)
-
-
-def _moments(data: Dataset, items: IntArray) -> tuple[Array, Array]:
-    """Mean and standard deviation of every channel over all rows of the items."""
-    rows = np.concatenate([data.item(i) for i in items.tolist()])
-    std = rows.std(axis=0)
-    if not (std > 0).all():
-        flat = data.channel_names[int(np.argmin(std))]
-        raise ValueError(f"dataset must vary in every channel, got {flat!r} constant in training.")
-    return rows.mean(axis=0), std

@@ -60,6 +60,18 @@ def own_file(text: str) -> tuple[Path, str]:
     return path, match["name"] or ""
 
 
+def own_name(text: str) -> str:
+    """Return what a reader calls an own object: its name, or the stem of its file; texts else.
+
+    Examples
+    --------
+    >>> own_name("/a/mine.py#0123456789abcdef:my_method"), own_name("my data.npz"), own_name("moon")
+    ('my_method', 'my data', 'moon')
+    """
+    match = _OWN.fullmatch(text)
+    return text if match is None else match["name"] or Path(match["path"]).stem
+
+
 def own_object(text: str) -> Any:
     """Return the object that ``PATH.py:NAME`` names.
 

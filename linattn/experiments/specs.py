@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-from linattn._checks import MOST_ENTRIES
+from linattn._checks import MOST_ENTRIES, one_of
 from linattn._fields import Count, Positive
 from linattn.analysis.study_cell import default_grid
-from linattn.data.splits import DATASETS, federated_split
+from linattn.data.splits import CLASSIFIED, DATASETS, federated_split
 from linattn.data.tokens import problem_from_tokens
 from linattn.data.worlds import InitialSpec, ModelSpec, ProblemSpec, World
 from linattn.experiments.simulation import Grid, Spec
@@ -180,7 +180,7 @@ class WorldSpec(Spec):
     of its whole fall in the last tenth of them.
     """
 
-    data: Literal["synthetic", "digits", "watch"] = "synthetic"
+    data: str = "synthetic"
     alpha: Positive = 0.05
     deep: bool = False
     model: ModelSpec = ModelSpec()
@@ -193,6 +193,7 @@ class WorldSpec(Spec):
     deep_step: Positive = 0.01
 
     def __post_init__(self) -> None:
+        one_of("data", self.data, ("synthetic", *CLASSIFIED))
         if self.deep and self.data != "synthetic":
             raise ValueError(f"deep must be false for data {self.data!r}: it has one layer here.")
         increasing("factors", self.factors)

@@ -132,9 +132,10 @@ def stored_results(output: Path, simulation: str, preset: str | None) -> list[Re
         if len(results) == len(manifest[chosen]) > 0:
             return results
     asked = "" if preset is None else f" --preset {preset}"
+    there = "; those of `--set` are found by `--preset set`" if SET in manifest else ""
     raise FileNotFoundError(
         f"no results of {simulation} in {output}; make them with "
-        f"`linattn run {simulation}{asked} --output {output}`."
+        f"`linattn run {simulation}{asked} --output {output}`{there}."
     )
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from linattn._typing import Array
+from linattn.data.splits import DATASETS
+from linattn.experiments.own import own_name
 from linattn.experiments.store import Result
 from linattn.report.words import number
 
@@ -29,6 +31,7 @@ SAID = (
     "seed",
     "num_starts",
     "data",
+    "dataset",
     "split",
     "alpha",
     "deep",
@@ -203,9 +206,9 @@ def _base(flat: Mapping[str, Any], within: Sequence[str]) -> str:
     factored = ["factored"] if flat.get("initial.kernel") == "factored" else []
     data = flat.get("data", "synthetic")
     if data != "synthetic":
-        split = flat.get("split", "dirichlet" if data == "digits" else "sides")
+        split = flat.get("split") or DATASETS[data].usual
         words = f"Dirichlet {flat['alpha']:g}" if split == "dirichlet" else SPLITS.get(split, split)
-        return ", ".join([str(data), words, *factored])
+        return ", ".join([own_name(flat.get("dataset") or data), words, *factored])
     levels = [
         f"{word} {flat[name]:g}"
         for name, word in HETEROGENEITY.items()

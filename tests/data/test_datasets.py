@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from linattn.data import datasets
 from linattn.data.datasets import FOLDER, SHIPPED, load_dataset
+from linattn.data.items import items_split
 from linattn.data.saving import save_dataset
 from linattn.data.sequences import digit_tokens, one_hot, windows
-from linattn.data.splits import digits_split, watch_split
+from linattn.data.splits import digits_split, federated_split, watch_split
 
 ROOT = Path(__file__).parents[2]
 
@@ -536,3 +537,65 @@ def test_a_subject_with_one_side_only_is_refused(tmp_path):
     )
     with pytest.raises(ValueError, match=r"^dataset must have recordings of both sides"):
         watch_split(dataset=load_dataset(tmp_path / "half.npz"))
+
+
+# ---------------------------------------------------------------- any other set
+
+
+@pytest.fixture
+def own_set(tmp_path):
+    """Items of 2 to 4 rows in two classes, of three owners."""
+    rng, labels = np.random.default_rng(0), np.arange(30) % 2
+    items = [5.0 + rng.normal(size=(2 + k % 3, 2)) for k in range(30)]
+    names = {"class_names": ["no", "yes"], "channel_names": ["a", "b"]}
+    groups = {"owner": np.repeat([2, 1, 3], 10)}
+    save_dataset(tmp_path / "own.npz", items, labels, **names, groups=groups)
+    return load_dataset(tmp_path / "own.npz"), items, labels
+
+
+@pytest.mark.parametrize(
+    ("split", "options"), [("owner", {}), ("iid", {}), ("dirichlet", {"alpha": 0.5})]
+)
+def test_any_set_is_dealt_out_once_with_channels_standardized(own_set, split, options):
+    data, items, labels = own_set
+    made = items_split(split, dataset=data, **options)
+    trained = np.concatenate(made.train_items)
+    assert sorted([*trained, *made.test_items]) == list(range(30))
+    rows = np.concatenate([items[k] for k in trained])
+    for own, (tokens, targets) in zip(made.train_items, made.train, strict=True):
+        np.testing.assert_array_equal(targets, np.eye(2)[labels[own]])
+        for k, got in zip(own, tokens, strict=True):
+            np.testing.assert_allclose(got[:, :2], (items[k] - rows.mean(0)) / rows.std(0))
+            assert (got[:, 2] == 1.0).all()
+    assert len(made.client_names) == (3 if split == "owner" else 10)
+    assert "n = 2 to 4, d = 3, m = 2" in repr(made)
+
+
+def test_owners_are_the_clients_of_a_group_and_keep_their_test_items(own_set):
+    data = own_set[0]
+    made = items_split("owner", dataset=data, test_fraction=0.2)
+    assert made.client_names == ("owner 1", "owner 2", "owner 3")
+    assert [set(own // 10) for own in made.train_items] == [{1}, {0}, {2}]
+    for _, tested in made.client_tests:
+        assert sorted(tested) == [0, 1]  # a fifth of ten, as many of each class
+    assert equal_data(made, federated_split(data, "owner"))
+    assert not equal_data(made, items_split("owner", dataset=data, seed=1))
+
+
+def equal_data(one, two):
+    return all(map(np.array_equal, one.train_items, two.train_items))
+
+
+@pytest.mark.parametrize(
+    ("split", "options", "sentence"),
+    [
+        ("nobody", {}, "dataset must have the group 'nobody', got \\['owner'\\]"),
+        ("owner", {"alpha": 0.1}, "alpha must be left out in the natural scheme"),
+        ("dirichlet", {}, "alpha must be"),
+        ("iid", {"num_clients": 31}, "num_clients must be <= 30"),
+        ("iid", {"test_fraction": 0.95}, "test_fraction must be"),
+    ],
+)
+def test_splits_that_no_set_has(own_set, split, options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        items_split(split, dataset=own_set[0], **options)

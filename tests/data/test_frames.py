@@ -21,7 +21,11 @@ def native(table, library):
     if library == "pandas":
         return table
     module = pytest.importorskip(library, reason=f"{library} is not installed")
-    return module.from_pandas(table) if library == "polars" else module.Table.from_pandas(table)
+    columns = {
+        name: column.tolist() if column.dtype.kind not in "biuf" else column.to_numpy()
+        for name, column in table.items()
+    }
+    return module.DataFrame(columns) if library == "polars" else module.table(columns)
 
 
 def table(seed=0):

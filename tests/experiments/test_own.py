@@ -12,6 +12,8 @@ import pytest
 
 import linattn as la
 from linattn.experiments import find, own
+from linattn.experiments.stages import stored_results
+from linattn.report.groups import groups
 
 ROOT = Path(__file__).parents[2]
 SIMULATION = '''
@@ -153,6 +155,30 @@ def test_methods_of_ones_own_in_a_sweep(place):
     (place / "method.py").write_text(METHOD.replace("0.5)", "0.6)"), encoding="utf-8")
     code, out, _ = call(place, "run", "methods", *where, "--set", asked)
     assert out.endswith("1 computed, 0 there before\n")  # another text, another spec
+
+
+def test_a_data_set_of_ones_own(place):
+    """Items of unequal length, dealt at random or by a group; drawn under the name of its file."""
+    rng, labels = np.random.default_rng(0), np.arange(40) % 2
+    items = [rng.normal(size=(3 + k % 3, 2)) + label for k, label in enumerate(labels)]
+    names = {"class_names": ["low", "high"], "channel_names": ["a", "b"]}
+    wards = {"ward": np.repeat(["n", "s", "w", "e"], 10)}
+    la.save_dataset(place / "mine own.npz", items, labels, **names, groups=wards)
+    sets = ("dataset=mine own.npz", 'split=["iid", "ward"]', "alpha=null", "rounds=2",
+            "factors=[1.0]", "warmup_shares=[0.5]")  # fmt: skip
+    where = [word for text in sets for word in ("--set", text)]
+    code, out, err = call(place, "run", "real_data", "--preset", "tiny", *where)
+    assert code == 0, err
+    assert out.endswith("2 computed, 0 there before\n")
+    found = la.load_results(place / "results", "real_data")
+    assert sorted(r.spec["split"] for r in found) == ["iid", "ward"]
+    assert all(r.dataset.objective.notnull().all() for r in found)
+    with pytest.raises(FileNotFoundError, match="those of `--set` are found by `--preset set`"):
+        stored_results(place / "results", "real_data", None)
+    labels = [
+        group.label for group in groups(stored_results(place / "results", "real_data", "set"))
+    ]
+    assert labels == ["mine own, IID", "mine own, ward"]
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,9 @@ def test_steps_are_tried_until_the_best_is_inside():
         ({"split": "sides"}, r"split must be one of 'sheets', 'dirichlet', 'iid'"),
         ({}, r"alpha must be a number > 0 for the dirichlet split .* got None"),
         ({"split": "iid", "alpha": 0.1}, r"alpha must be .* null for all others, got 0.1"),
+        ({"data": "schools"}, r"data must be one of 'digits', 'watch', got 'schools'"),
+        ({"dataset": "x.npz#0", "split": "ward", "alpha": 0.1}, r"alpha must be .* for 'ward'"),
+        ({"dataset": "x.npz#0", "data": "own"}, r"alpha must be a number > 0 .* got None"),
         ({"alpha": 0.1, "factors": ()}, r"factors must be strictly increasing"),
         ({"alpha": 0.1, "warmup_shares": (0.5, 0.1)}, r"warmup_shares must be strictly increasing"),
     ],
@@ -121,6 +124,16 @@ def test_steps_are_tried_until_the_best_is_inside():
 def test_bad_specs(fields, sentence):
     with pytest.raises(ValueError, match=sentence):
         RealDataSpec(**fields)
+
+
+def test_an_own_set_takes_the_place_of_the_shipped_one_and_of_its_splits():
+    skewed = RealDataSpec(dataset="x.npz#0", alpha=0.5)
+    assert (skewed.data, skewed.split) == ("own", "dirichlet")
+    sides = RealDataSpec(dataset="x.npz#0", data="watch", split="sides")
+    assert (sides.data, sides.split) == ("own", "iid")
+    assert msgspec.convert(msgspec.to_builtins(sides), RealDataSpec) == sides
+    grouped = RealDataSpec(dataset="x.npz#0", split="ward")
+    assert grouped.split == "ward"
 
 
 def test_a_recorded_path_changes_nothing_and_must_fit():
