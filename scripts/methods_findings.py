@@ -11,14 +11,13 @@ seeds are left out.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pages import RECORD, main
 
 from linattn._typing import Array
 from linattn.experiments import load_results
@@ -27,10 +26,7 @@ from linattn.federated.methods.table import METHODS
 from linattn.report.groups import groups
 from linattn.report.words import in_words, paired
 
-ROOT = Path(__file__).resolve().parents[1]
-NOTES = ROOT / "paper_notes.md"
-FOLDER = ROOT / "docs" / "record" / "paper"
-PART = re.compile(r"(?<=<!-- methods -->\n).*?(?=<!-- end of methods -->)", re.S)
+FOLDER = RECORD / "paper"
 SEEDS = 10
 MEASURED = ("final_objective", "test_accuracy", "kernel_drift", "factor", "interior", "setting",
             "rounds_to_target", "floats_to_target", "work_to_target")  # fmt: skip
@@ -109,24 +105,5 @@ def findings() -> str:
     return "\n".join(lines)
 
 
-def write_notes() -> bool:
-    """Fill in the part of the notes; return whether it changed."""
-    text = NOTES.read_text(encoding="utf-8")
-    filled = PART.sub(lambda _: findings(), text)
-    NOTES.write_text(filled, encoding="utf-8")
-    return filled != text
-
-
-def main() -> int:
-    """Write the record, if asked, and the notes."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--results", type=Path, help="folder of stored results to record")
-    given = parser.parse_args()
-    if given.results is not None:
-        write_record(given.results)
-    print("written" if write_notes() else "as it was")
-    return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main("methods", findings, write_record, __doc__))

@@ -10,26 +10,22 @@ The first writes one row per run and setting of the simulations `noise` and `par
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pages import RECORD, main
 
 from linattn._typing import Array
 from linattn.experiments import load_results
 from linattn.experiments.store import Result
 from linattn.report.words import in_words, paired
 
-ROOT = Path(__file__).resolve().parents[1]
-NOTES = ROOT / "paper_notes.md"
-FOLDER = ROOT / "docs" / "record" / "sampling"
-PART = re.compile(r"(?<=<!-- sampling -->\n).*?(?=<!-- end of sampling -->)", re.S)
+FOLDER = RECORD / "sampling"
 DIGITS = 8
 """Of a stored number; medians and intervals are told with three."""
 WORLD = ("target", "covariate")
@@ -282,24 +278,5 @@ def findings() -> str:
     )
 
 
-def write_notes() -> bool:
-    """Fill in the part of the notes; return whether it changed."""
-    text = NOTES.read_text(encoding="utf-8")
-    filled = PART.sub(lambda _: findings(), text)
-    NOTES.write_text(filled, encoding="utf-8")
-    return filled != text
-
-
-def main() -> int:
-    """Write the record, if asked, and the notes."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--results", type=Path, help="folder of stored results to record")
-    given = parser.parse_args()
-    if given.results is not None:
-        write_record(given.results)
-    print("written" if write_notes() else "as it was")
-    return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main("sampling", findings, write_record, __doc__))

@@ -13,14 +13,12 @@ import csv
 import io
 import re
 from collections.abc import Iterable
-from pathlib import Path
+
+from pages import RECORD, ROOT, tell
 
 import linattn as la
 
-ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-RECORD = ROOT / "docs" / "record"
-PART = r"(?<=<!-- {0} -->\n).*?(?=<!-- end of {0} -->)"
 HEADS = ("claim", "statement", "kind", "instances", "violated", "tightness")
 
 
@@ -74,14 +72,11 @@ def example_part(text: str) -> str:
     return f"```text\n{out.getvalue()}```\n"
 
 
-def filled(text: str) -> str:
-    """Return the README with every part made anew."""
-    for name, part in (("example", example_part(text)), ("claims", claims_part())):
-        pattern = re.compile(PART.format(name), re.S)
-        assert pattern.search(text), f"README.md has no part {name}"
-        text = pattern.sub(lambda _, part=part: part, text)  # type: ignore[misc]
-    return text
+def parts() -> dict[str, str]:
+    """Return every part of the README, made anew."""
+    return {"example": example_part(README.read_text(encoding="utf-8")), "claims": claims_part()}
 
 
 if __name__ == "__main__":
-    README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for name, part in parts().items():
+        tell(name, part, README)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from pages import told
 
 import linattn as la
 from linattn.report.canvas import read_page
@@ -11,8 +12,7 @@ SCRIPT = module("methods_findings", "scripts")
 
 
 def test_the_notes_say_what_the_record_says():
-    (told,) = SCRIPT.PART.findall(SCRIPT.NOTES.read_text(encoding="utf-8"))
-    assert told == SCRIPT.findings()
+    assert told("methods") == SCRIPT.findings()
 
 
 def test_the_record_is_whole():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from pages import told
 
 import linattn as la
 from linattn.data.worlds import InitialSpec
@@ -12,9 +13,7 @@ SCRIPT = module("sampling_findings", "scripts")
 
 
 def test_the_notes_say_what_the_record_says():
-    text = SCRIPT.NOTES.read_text(encoding="utf-8")
-    (told,) = SCRIPT.PART.findall(text)
-    assert told == SCRIPT.findings()
+    assert told("sampling") == SCRIPT.findings()
 
 
 def test_the_record_is_whole():

@@ -3,6 +3,7 @@
 import re
 
 from documentation.pages import ROOT, blocks, same_output
+from pages import told
 
 import linattn as la
 from linattn.cli import app
@@ -13,7 +14,7 @@ WRITER = load_module(ROOT / "scripts" / "write_readme.py")
 
 
 def part(name):
-    return re.search(WRITER.PART.format(name), README, re.S).group()
+    return told(name, ROOT / "README.md")
 
 
 def test_claims_are_those_of_the_record():
