@@ -104,6 +104,7 @@ def objective_calls(case: Case, data: Data, peers: bool) -> Calls:
         "gradient": lambda: joint.value_and_gradient(params),
         "product": lambda: joint.hvp(params, params),
         "profile gradient": lambda: profile.value_and_gradient(params),
+        "one local step": library_round(data, 1),
         "20 local steps": library_round(data, 20),
     }
     if peers:
@@ -132,17 +133,29 @@ def small_calls(data: Data) -> Calls:
     }
 
 
-def length_calls(data: Data) -> Calls:
-    """Twenty warm-up lengths against one run of the same rounds."""
+def length_calls(case: Case, data: Data, peers: bool) -> Calls:
+    """Twenty warm-up lengths and the certificate against one run of the same rounds."""
     options = {"rounds": 100, "local_steps": 10, "local_lr": STEP}
     lengths = np.linspace(0, 100, 20).astype(int).tolist()
-    return {
+    calls: Calls = {
         "one run": run_call(data, 100, 10),
         "20 lengths": lambda: la.bias_drift(
             data.problem, data.params, warmup_lengths=lengths, reference=0.0, **options
         ),
         "certificate": lambda: la.descent_certificate(data.problem, data.params, **options),
     }
+    if peers:
+        import peers_jax
+
+        call = peers_jax.bind(
+            peers_jax.certificate, data.params["kernel"][0], data.params.value[0],
+            statistics(case, data, by_client=True),
+            ridges=RIDGES, step=STEP, local_steps=10, rounds=100,
+        )  # fmt: skip
+        ours = calls["certificate"]()
+        agree("certificate", ours["certificate"][-1] - ours["profile"][0], np.asarray(call()))
+        calls["jax certificate"] = call
+    return calls
 
 
 def cost_calls(field: str, values: tuple[int, ...]) -> Calls:
@@ -191,7 +204,9 @@ def main() -> None:
         found += rows("objective", case.name, calls, "gradient", repeats)
     data = draw(ROUNDS[0])
     found += rows("E = 1", ROUNDS[0].name, small_calls(data), "1,001 local steps", repeats)
-    found += rows("lengths", ROUNDS[0].name, length_calls(data), "one run", repeats)
+    found += rows(
+        "lengths", ROUNDS[0].name, length_calls(ROUNDS[0], data, peers), "one run", repeats
+    )
     for field, values in (("clients", (2, 8, 32)), ("sequences", (16, 64, 256)),
                           ("dim", (4, 8, 16)), ("local_steps", (1, 5, 25))):  # fmt: skip
         base = str(values[1])

@@ -171,6 +171,46 @@ def bind_objective(
     }
 
 
+@partial(jax.jit, static_argnames=("local_steps", "rounds"))
+def certificate(
+    kernel: Any, value: Any, data: Any, ridges: Any, step: Any, *, local_steps: int, rounds: int
+) -> jax.Array:
+    """Cert(T) − P(B_0) of one head, token readout (C4): what every local step adds, in a scan."""
+    gram, cross = (array.reshape(-1, *array.shape[2:]) for array in data)
+    count, dim = len(gram), len(kernel)
+
+    def added(kernel: Any, slope: Any) -> jax.Array:
+        features = kernel @ gram
+        system = jnp.einsum("sba,sbc,scd->ad", features, gram, features, optimize=True) / count
+        linear = jnp.einsum("sba,sbm->am", features, cross) / count
+        best = jnp.linalg.solve(system + ridges[0] * jnp.eye(dim), linear)
+        mapped = gram @ best
+        residual = gram @ (kernel @ mapped) - cross
+        profile = jnp.tensordot(residual, mapped, ((0, 2), (0, 2))) / count + ridges[1] * kernel
+        outer = mapped @ jnp.swapaxes(mapped, 1, 2)
+        joint = jnp.einsum("sab,scd->acbd", gram, outer).reshape(dim**2, dim**2) / count
+        largest = jnp.linalg.eigvalsh(joint)[-1] + ridges[1]
+        error = slope - profile
+        size = jnp.vdot(slope, slope)
+        return 0.5 * step * (
+            jnp.vdot(error, error) - jnp.vdot(profile, profile) - (1.0 - step * largest) * size
+        )  # fmt: skip
+
+    def one(state: Params, _: None) -> tuple[Params, jax.Array]:
+        slopes = jax.vmap(_statistics_matmul)(*state, *data)
+        full = [slope + ridges[1 - k] * state[k] for k, slope in enumerate(slopes)]
+        gained = added(state[0].mean(axis=0), full[0].mean(axis=0))
+        return (state[0] - step * full[0], state[1] - step * full[1]), gained
+
+    def round_(state: Params, _: None) -> tuple[Params, jax.Array]:
+        ends, gained = jax.lax.scan(one, state, None, length=local_steps)
+        means = tuple(jnp.broadcast_to(end.mean(axis=0), end.shape) for end in ends)
+        return means, gained.sum()
+
+    start = tuple(jnp.broadcast_to(x, (len(data[0]), *x.shape)) for x in (kernel, value))
+    return jax.lax.scan(round_, start, None, length=rounds)[1].sum()
+
+
 def bind(
     run: Callable[..., Params],
     kernel: Any,
@@ -180,11 +220,11 @@ def bind(
     ridges: tuple[float, float],
     step: float,
     **lengths: int,
-) -> Callable[[], Params]:
+) -> Callable[[], Any]:
     """Return a call without arguments that runs one round, or several, and waits for it."""
     held = [jnp.asarray(array) for array in (kernel, value, *data)]
 
-    def call() -> Params:
+    def call() -> Any:
         out = run(held[0], held[1], tuple(held[2:]), ridges, step, **lengths)
         return jax.block_until_ready(out)
 
