@@ -5,6 +5,8 @@ import pytest
 import linattn as la
 from linattn._threads import one_blas_thread
 
+collect_ignore = ["additions"]
+"""Files of things that `test_additions` adds to a copy of the repository."""
 BASE = {"num_clients": 4, "sequences_per_client": 6, "num_tokens": 5, "dim": 3, "num_outputs": 2,
         "value_ridge": 0.05, "kernel_ridge": 0.01, "noise": 0.1, "seed": 3}  # fmt: skip
 

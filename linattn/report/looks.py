@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from itertools import product
 from typing import NamedTuple
 
+from linattn.federated.methods.table import METHODS
+
 INK = "ink"
 """The colour of text in the style that is used."""
 
@@ -98,6 +100,8 @@ SPARE = [
 def looks_of(names: Iterable[str]) -> dict[str, Look]:
     """Return a look for every name; those that are not in `LOOKS` get spare ones, in their order.
 
+    A method of the table that has no look of its own keeps its label.
+
     Examples
     --------
     >>> found = looks_of(["fed_avg", "mine", "yours"])
@@ -106,8 +110,10 @@ def looks_of(names: Iterable[str]) -> dict[str, Look]:
     """
     listed = list(names)
     unknown = [name for name in dict.fromkeys(listed) if name not in LOOKS]
+    labels = {name: METHODS[name].label for name in unknown if name in METHODS}
     spare = {
-        name: Look(name.replace("_", " "), *SPARE[k % len(SPARE)]) for k, name in enumerate(unknown)
+        name: Look(labels.get(name, name.replace("_", " ")), *SPARE[k % len(SPARE)])
+        for k, name in enumerate(unknown)
     }
     return {name: LOOKS.get(name) or spare[name] for name in listed}
 

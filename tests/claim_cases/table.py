@@ -38,6 +38,9 @@ class ClaimCase(NamedTuple):
         Whether its rounding budget is 1e-10 in place of 1e-12.
     recorded : bool
         Whether docs/record holds a long run of it.
+    deviations : dict
+        Of a claim that the tables in `claim_cases.guards` do not have: deviation of a run from what
+        it needs, and the number of a drawn instance that breaks it, or in words why none does.
     """
 
     numbers: tuple[Any, ...]
@@ -45,6 +48,7 @@ class ClaimCase(NamedTuple):
     forced: dict[str, Callable[[], Pair]] = {}  # noqa: RUF012
     long: bool = False
     recorded: bool = True
+    deviations: dict[str, int | str] = {}  # noqa: RUF012
 
 
 Case, Long = ClaimCase, partial(ClaimCase, long=True)

@@ -331,9 +331,9 @@ def test_every_setting_of_every_preset_has_a_label_of_its_own():
 
 
 def test_every_method_has_a_look_of_its_own():
-    shown = {(LOOKS[n].colour, LOOKS[n].line, LOOKS[n].marker) for n in METHODS}
-    assert len(shown) == len(METHODS)
-    assert all(LOOKS[name].label == row.label for name, row in METHODS.items())
+    looks = looks_of(METHODS)
+    assert len({(look.colour, look.line, look.marker) for look in looks.values()}) == len(METHODS)
+    assert all(looks[name].label == row.label for name, row in METHODS.items())
     own = looks_of(["fed_avg", "my_method", "another"])
     assert own["my_method"].label == "my method"
     assert len({look[1:] for look in own.values()} | {look[1:] for look in LOOKS.values()}) >= (
