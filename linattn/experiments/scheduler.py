@@ -22,7 +22,7 @@ from linattn.experiments.clusters import Cluster, parse_scheduler
 from linattn.experiments.engine import MakeBackend
 from linattn.experiments.provenance import provenance
 from linattn.experiments.simulation import Task
-from linattn.experiments.worker import Outcome, encoded, stored, warm
+from linattn.experiments.worker import Outcome, Warm, encoded, stored, warm
 
 AHEAD = 2
 """Tasks in flight per worker: one at work, one waiting beside it."""
@@ -194,7 +194,7 @@ def _connected(cluster: Cluster) -> Iterator[Any]:
             raise LostError(f"there is no scheduler at {where}") from error
         try:
             client.wait_for_workers(1, timeout=cluster.patience)
-            client.submit(warm, pure=False).result()
+            client.submit(warm, Warm(), pure=False).result()
             yield client
         except TimeoutError as error:
             raise RuntimeError(

@@ -242,7 +242,12 @@ class DriftResponse:
 
 
 def settled_drift(flow: DriftField, flat: Array) -> Array:
-    """H⁻¹c without the directions in which F is flat to rounding."""
+    """Return u_∞ = H⁻¹c without the directions in which F is flat to rounding, (D,).
+
+    Notes
+    -----
+    Source: C18 settled, (c) of the fixed point of FedAvg. Cost: 2 D gradients and D³.
+    """
     values, vectors = np.linalg.eigh(flow.hessian(flat))
     firm = np.abs(values) > FLAT * np.abs(values).max()
     turned = vectors.T @ flow.drift(flat)
