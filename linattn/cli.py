@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
@@ -45,7 +46,7 @@ Style = Annotated[str, typer.Option(help="A matplotlib style, or a file of one."
 Width = Annotated[float, typer.Option(help="Width of figures in inches, as 3.5 or 7.2.")]
 RESULTS = Path("results")
 WIDTH = 7.2
-INSTANCES = {"tiny": 2, "quick": 12, "paper": 200}
+INSTANCES = {"tiny": 2, "quick": 8, "paper": 200}
 """Random instances per claim that `reproduce` checks at each preset."""
 
 app = typer.Typer(
@@ -210,6 +211,7 @@ def reproduce_command(
     scheduler: SchedulerOption = None,
     style: Style = "",
     width: Width = WIDTH,
+    dry_run: DryRun = False,
 ) -> None:
     """Run every simulation, draw every figure, verify every claim, put all on one page."""
     from linattn.experiments.find import find_script, find_scripts, load_figure, load_simulations
@@ -217,6 +219,9 @@ def reproduce_command(
     began = perf_counter()
     chosen = {find_script(name).stem for name in only or ()}
     simulations = [sim for sim in load_simulations() if not only or sim.name in chosen]
+    if dry_run:
+        _foresee(simulations, preset, output)
+        return
     figures = [
         str(path)
         for path in find_scripts("figures")
@@ -394,6 +399,17 @@ def _simulate(
         raise typer.Exit(130)
     if not report.complete:
         raise typer.Exit(1)
+
+
+def _foresee(simulations: Sequence[Simulation[Any]], preset: str, output: Path) -> None:
+    """Say what every simulation would compute, and all together."""
+    from linattn.experiments.inventory import forecast
+
+    tasks = {sim.name: sim.tasks(preset) for sim in simulations}
+    width = max(map(len, tasks), default=0)
+    for name, held in tasks.items():
+        print(f"{name:{width}}  {forecast(held, output)}")
+    print(f"{'all':{width}}  {forecast(list(chain(*tasks.values())), output)}")
 
 
 def _draw(

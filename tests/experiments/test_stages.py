@@ -150,6 +150,10 @@ def test_dry_run_computes_nothing_and_learns(repository, capsys):
     capsys.readouterr()
     assert call("run", "toy", "--preset", "few", "--dry-run") == 0
     assert "2 runs, 2 stored, 0 to compute" in capsys.readouterr().out
+    assert call("reproduce", "--preset", "few", "--dry-run") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["toy", "all"]
+    assert all("2 runs, 2 stored, 0 to compute" in line for line in lines)
 
 
 def test_the_inventory_counts_and_notes(tmp_path):
