@@ -53,6 +53,7 @@ def shown(small_problem):
             small_problem, start, local_steps=4, local_lr=0.02, participation=0.5
         ),
         "predicted": la.predict_run(small_problem, start, **RUN),
+        "response": la.drift_response(small_problem, start, 4.0),
         "study": study_in_memory(
             small_problem, start, methods=("fed_avg", "fed_frozen"), local_lrs=[0.01, 0.02],
             local_steps=4, rounds=4, warmup_lengths=[0, 2],
@@ -76,6 +77,7 @@ WANTED = {
     "stage": lambda s: [f"{s.rate:.6g}", f"{s.floor:.6g}"],
     "moments": lambda m: [f"{m.second_moment_rate:.6g}", f"{m.floor_parts.noise:.6g}"],
     "predicted": lambda p: ["completed", str(p.num_impulses), f"{p.amplification:.6g}"],
+    "response": lambda r: ["4", str(len(r.time)), f"{r.profile[0]:.6g}", f"{r.profile[-1]:.6g}"],
     "study": lambda s: ["fed_avg", "fed_frozen", f"{np.median(s.best('fed_avg').objective):.6g}"],
 }
 
@@ -138,7 +140,20 @@ def test_a_prediction_draws_its_impulses(shown):
     np.testing.assert_array_equal(line.get_ydata(), sizes)
 
 
-@pytest.mark.parametrize("name", ["result", "assessment", "stage", "moments", "predicted", "study"])
+def test_a_response_draws_the_loss_over_the_time_of_freezing(shown):
+    axes = shown["response"].plot(drift_numbers=[0.0, 0.1])
+    for s in (0.0, 0.1):
+        times, loss = curve(axes, f"s = {s:g}")
+        np.testing.assert_array_equal(times, shown["response"].time)
+        np.testing.assert_array_equal(loss, shown["response"].objective(s))
+    stars = [line.get_xdata()[0] for line in axes.get_lines() if line.get_marker() == "*"]
+    np.testing.assert_array_equal(stars, shown["response"].best_time([0.0, 0.1]))
+
+
+DRAWN = [name for name in WANTED if name not in ("problem", "verdict", "reference")]
+
+
+@pytest.mark.parametrize("name", DRAWN)
 def test_axes_of_ones_own_are_used(shown, name):
     axes = matplotlib.figure.Figure().subplots()
     assert shown[name].plot(axes) is axes

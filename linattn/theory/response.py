@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from linattn._checks import as_float64, positive_int, real
+from linattn._display import axes_or_new, facts_html
 from linattn._settings import check_sampling
 from linattn._threads import one_blas_thread
 from linattn._typing import Array
@@ -19,6 +21,9 @@ from linattn.theory.drift_flow import check_moves, integrate, stored_times
 from linattn.theory.noise_response import NoiseResponse, noise_response
 from linattn.theory.weights import weight_moments
 from linattn.types import Params, Problem
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MAX_NOISE_SIZE = 512
 SETTLED = 1e-6
@@ -136,6 +141,45 @@ class DriftResponse:
             f"{self.path.shape[1]} parameters, profile {self.profile[0]:.6g} to "
             f"{self.profile[-1]:.6g}{', with noise' if self.noise is not None else ''})"
         )
+
+    def _repr_html_(self) -> str:
+        return facts_html(
+            "DriftResponse",
+            [
+                ("horizon τ", float(self.time[-1])),
+                ("stored times", len(self.time)),
+                ("parameters", self.path.shape[1]),
+                ("P at the start", float(self.profile[0])),
+                ("P at the horizon", float(self.profile[-1])),
+                ("‖u‖ at the horizon", float(np.linalg.norm(self.drift[-1]))),
+                ("noise", None if self.noise is None else "of clients and minibatches"),
+            ],
+        )
+
+    def plot(
+        self, axes: Axes | None = None, *, drift_numbers: Sequence[float] = (0.0, 0.02, 0.05, 0.1)
+    ) -> Axes:
+        """Draw `objective` against the time at which the kernel is frozen, and `best_time`.
+
+        Parameters
+        ----------
+        axes : matplotlib Axes, optional
+        drift_numbers : sequence of float
+            One curve for each s; the first order is good up to about 0.1.
+
+        Returns
+        -------
+        matplotlib Axes
+        """
+        axes = axes_or_new(axes)
+        for s in drift_numbers:
+            curve = self.objective(s)
+            (line,) = axes.plot(self.time, curve, label=f"s = {s:g}")
+            best = lowest_point(self.time, curve)
+            axes.plot(best, np.interp(best, self.time, curve), "*", color=line.get_color())
+        axes.set(xlabel="frozen at time τ (1/curvature)", ylabel="loss at the horizon")
+        axes.legend()
+        return axes
 
     @property
     def sampling_covariance(self) -> Array:
