@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
@@ -12,6 +11,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
+
+from linattn._progress import say, steady_streams
 
 if TYPE_CHECKING:
     from linattn.experiments import Report, Simulation
@@ -424,7 +425,7 @@ def _draw(
     for name, text in drawn.summaries:
         print(f"{name}\n" + "\n".join(f"  {line}" for line in text.splitlines()))
     for sentence in drawn.lacking:
-        print(sentence, file=sys.stderr)
+        say(sentence)
     return drawn
 
 
@@ -460,23 +461,23 @@ def _verify(
     print(table([Row._fields, *verified.rows]))
     print(", ".join(f"{count} {state}" for state, count in sorted(verified.counts.items())))
     if verified.report.interrupted:
-        print("interrupted; the same command checks the rest", file=sys.stderr)
+        say("interrupted; the same command checks the rest")
         return 130
     if verified.violated:
-        print(f"violated: {', '.join(verified.violated)}", file=sys.stderr)
+        say(f"violated: {', '.join(verified.violated)}")
     elif not verified.holds:
-        print("nothing was checked and held", file=sys.stderr)
+        say("nothing was checked and held")
     return int(not verified.holds)
 
 
 def _complain(report: Report) -> None:
     """Say which files were damaged and which runs crashed."""
     for sentence in report.damaged:
-        print(sentence, file=sys.stderr)
+        say(sentence)
     for failure in report.failures:
-        print(failure.sentence, file=sys.stderr)
+        say(failure.sentence)
         if failure.trace and _debugging():
-            print(failure.trace, file=sys.stderr)
+            say(failure.trace)
 
 
 def _timed(stage: str, action: Callable[[], T]) -> T:
@@ -487,13 +488,14 @@ def _timed(stage: str, action: Callable[[], T]) -> T:
 
 
 def _guarded(command: typer.Typer, arguments: Sequence[str] | None) -> None:
+    steady_streams()
     before = signal.signal(signal.SIGTERM, _terminated) if hasattr(signal, "SIGTERM") else None
     try:
         command(args=None if arguments is None else list(arguments))
     except (ValueError, OSError, RuntimeError) as error:
         if _debugging():
             raise
-        print(f"linattn: {error}", file=sys.stderr)
+        say(f"linattn: {error}")
         raise SystemExit(2) from None
     finally:
         if before is not None:

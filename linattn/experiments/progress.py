@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import TYPE_CHECKING, TextIO
 
+from linattn._progress import is_terminal, say
 from linattn.experiments.simulation import Task
 from linattn.experiments.worker import Outcome
 
@@ -35,7 +36,7 @@ def reporter(
         Default standard error.
     """
     out = sys.stderr if stream is None else stream
-    if out.isatty():
+    if is_terminal(out):
         with _bar(len(tasks), reused, out) as observer:
             yield observer
     else:
@@ -55,7 +56,7 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def _plain(tasks: Sequence[Task], reused: int, out: TextIO) -> Observer:
+def _plain(tasks: Sequence[Task], reused: int, out: TextIO | None) -> Observer:
     began = said = perf_counter()
     done, total = reused, len(tasks)
     asked = Counter(task.name for task in tasks)
@@ -76,7 +77,7 @@ def _plain(tasks: Sequence[Task], reused: int, out: TextIO) -> Observer:
         else:
             return
         said = perf_counter()
-        print(f"[{done}/{total}] {words}, {left} left", file=out, flush=True)
+        say(f"[{done}/{total}] {words}, {left} left", out)
 
     return report
 

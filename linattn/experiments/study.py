@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 
 from linattn._checks import positive_int
+from linattn._progress import is_terminal
 from linattn.analysis.budget import Budget, one_budget
 from linattn.analysis.study import (
     Problems,
@@ -234,7 +235,7 @@ def _folder(store: str | os.PathLike[str] | None) -> Iterator[Path]:
 @contextmanager
 def _bar() -> Iterator[Callable[[int, int], None] | None]:
     """A progress bar on a terminal, nothing elsewhere."""
-    if not sys.stderr.isatty():
+    if not is_terminal(sys.stderr):
         yield None
         return
     from rich.console import Console
