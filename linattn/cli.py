@@ -43,6 +43,9 @@ SchedulerOption = Annotated[
 Own = Annotated[
     Path | None, typer.Option("--from", help="A file with CLAIMS of your own, instead of ours.")
 ]
+OwnScripts = Annotated[
+    list[str] | None, typer.Argument(help="Simulations of your own that results are of, by path.")
+]
 Style = Annotated[str, typer.Option(help="A matplotlib style, or a file of one.")]
 Width = Annotated[float, typer.Option(help="Width of figures in inches, as 3.5 or 7.2.")]
 RESULTS = Path("results")
@@ -103,12 +106,12 @@ def run_command(
 
 
 @app.command("list")
-def list_command(output: Output = RESULTS) -> None:
+def list_command(own: OwnScripts = None, output: Output = RESULTS) -> None:
     """List what there is: runs of every preset that are stored, missing or stale."""
     from linattn.experiments.find import load_simulations
     from linattn.experiments.inventory import inventory
 
-    rows, others = inventory(load_simulations(), output)
+    rows, others = inventory(load_simulations(own or ()), output)
     print(table([rows[0]._fields, *rows]))
     for note in others:
         print(note)
@@ -272,6 +275,7 @@ def compare_command(
 
 @app.command("clean")
 def clean_command(
+    own: OwnScripts = None,
     output: Output = RESULTS,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
@@ -279,7 +283,7 @@ def clean_command(
     from linattn.experiments.find import load_simulations
     from linattn.experiments.inventory import removable
 
-    found = removable(load_simulations(), output)
+    found = removable(load_simulations(own or ()), output)
     for path, why in found:
         print(f"{path.name}: {why}")
     if not found:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -159,15 +159,16 @@ def load_simulation(path: Path) -> Simulation[Any]:
     return simulation
 
 
-def load_simulations() -> list[Simulation[Any]]:
-    """Return the simulations of the repository.
+def load_simulations(own: Iterable[str] = ()) -> list[Simulation[Any]]:
+    """Return the simulations of the repository, and some of the user's own.
 
     Raises
     ------
     ValueError
-        If the folder cannot be found or a script declares no simulation.
+        If the folder cannot be found, or a script is not there or declares no simulation.
     """
-    return [load_simulation(path) for path in find_scripts("simulations")]
+    paths = [*find_scripts("simulations"), *map(find_script, own)]
+    return [load_simulation(path) for path in dict.fromkeys(paths)]
 
 
 def load_figure(path: Path) -> Figure:

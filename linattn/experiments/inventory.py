@@ -78,6 +78,8 @@ def _note(entry: Entry, asked: set[str], known: Mapping[str, Simulation[Any]]) -
     name = entry.path.name
     if entry.state == "damaged":
         return f"{name}: damaged"
+    if entry.name not in known:
+        return f"{name}: {entry.state}, of {entry.name}, no simulation here; name its script"
     if name not in asked:
         return f"{name}: {entry.state}, in no preset"
     simulation = known[entry.name]
@@ -101,7 +103,8 @@ def removable(simulations: Iterable[Simulation[Any]], store: Path) -> list[tuple
         if entry.state != "stored":
             found.append((entry.path, entry.state))
         elif entry.name not in known:
-            found.append((entry.path, f"of {entry.name}, which is no simulation here"))
+            why = f"of {entry.name}, no simulation here; name its script to keep it"
+            found.append((entry.path, why))
     return [(path, why) for path, why in found if path.is_file()]
 
 

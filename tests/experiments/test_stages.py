@@ -166,7 +166,9 @@ def test_the_inventory_counts_and_notes(tmp_path):
     assert set(notes) == {f"{paths[1].name}: damaged", f"{own.name}: stored, in no preset"}
     assert removable([SIMULATION], tmp_path) == [(paths[1], "damaged")]
     gone = dict(removable([], tmp_path))
-    assert gone[own] == "of toy, which is no simulation here"
+    assert gone[own] == "of toy, no simulation here; name its script to keep it"
+    _, notes = inventory([], tmp_path)
+    assert f"{own.name}: stored, of toy, no simulation here; name its script" in notes
 
 
 def test_clean_asks_first(tmp_path, capsys, monkeypatch):
@@ -179,6 +181,27 @@ def test_clean_asks_first(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().out.endswith("1 files removed.\n")
     assert call("clean", "--output", tmp_path) == 0
     assert "Nothing to remove" in capsys.readouterr().out
+
+
+def test_own_simulations_are_judged_once_they_are_named(tmp_path, capsys):
+    """Listed with their presets, stale when their script has changed, and not foreign."""
+    script, store = tmp_path / "my sim ü.py", tmp_path / "store"
+    store.mkdir()
+    text = SIMULATION.path.read_text(encoding="utf-8")
+    script.write_text(text, encoding="utf-8")
+    held = find.load_simulation(script)
+    paths = [put(store, held, spec) for spec in held.specs("few")]
+    assert call("clean", script, "--output", store) == 0
+    assert "Nothing to remove" in capsys.readouterr().out
+    for added, counts in (("", ["2", "2", "0", "0"]), ("\n# other", ["2", "0", "0", "2"])):
+        script.write_text(text + added, encoding="utf-8")
+        assert call("list", script, "--output", store) == 0
+        rows = [line.split()[-5:] for line in capsys.readouterr().out.splitlines()]
+        assert ["few", *counts] in rows
+    assert call("clean", script, "--output", store, "--yes") == 0
+    assert not any(path.exists() for path in paths)
+    assert call("list", tmp_path / "none.py") == 2
+    assert "script must be a file or one of" in capsys.readouterr().err
 
 
 def test_compare_says_what_moved(tmp_path, capsys):
