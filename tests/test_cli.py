@@ -67,7 +67,26 @@ def test_an_output_that_is_a_file(capsys, tmp_path):
     file.write_text("precious")
     assert call("run", "bias_drift", "--preset", "tiny", "--output", str(file)) == 2
     assert "output must be a folder with room for new files" in capsys.readouterr().err
+    assert call("list", "--output", str(file)) == 2
+    assert f"store must be a folder, got {file}." in capsys.readouterr().err
     assert file.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--width", "0"], "width must be >= 1 and <= 100, got 0.0."),
+        (["--width", "nan"], "width must be >= 1 and <= 100, got nan."),
+        (["--width", "1e9"], "width must be >= 1 and <= 100, got 1000000000.0."),
+        (["--style", "none"], "style must be a matplotlib style or a file of one, got 'none' ("),
+        (["--style", "."], "style must be a matplotlib style or a file of one, got '.' ("),
+    ],
+)
+def test_a_look_that_cannot_be(arguments, sentence, capsys, tmp_path):
+    assert call("figures", "bounds", "--output", str(tmp_path), *arguments) == 2
+    err = capsys.readouterr().err
+    assert sentence in err
+    assert err.count("\n") == 1
 
 
 def test_debugging_shows_the_traceback(monkeypatch):

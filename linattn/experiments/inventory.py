@@ -48,7 +48,14 @@ def inventory(
     others : list of str
         A note on every damaged file, every file that no preset asks for, and every result that an
         older text of its script made.
+
+    Raises
+    ------
+    ValueError
+        If the store is a file.
     """
+    if store.exists() and not store.is_dir():
+        raise ValueError(f"store must be a folder, got {store}.")
     entries, known = _entries(simulations, store)
     rows: list[Stored] = []
     asked: set[str] = set()

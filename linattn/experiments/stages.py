@@ -11,6 +11,7 @@ from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from linattn._checks import real
 from linattn.experiments.engine import MakeBackend, Report, available_workers, compute_tasks
 from linattn.experiments.files import open_folder
 from linattn.experiments.find import PageLook, load_figure, load_simulations
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from linattn.claims.tally import Tally
 
 FIGURES_PER_PROCESS = 4
+WIDTHS = (1.0, 100.0)
+"""Inches of the narrowest and the widest figure."""
 SET = "set"
 """What a run with ``--set`` is remembered as, beside the presets."""
 
@@ -153,6 +156,7 @@ def draw(
     """
     if not output.is_dir():
         raise ValueError(f"output must be a folder with results, got {output}; run a sweep first.")
+    look = _checked(look)
     target = open_folder(output / "figures")
     # A process takes a second to start, a figure about as long to draw.
     count = min(available_workers(), len(scripts) // FIGURES_PER_PROCESS)
@@ -165,6 +169,30 @@ def draw(
                 executor.submit(draw_one, path, output, target, look, preset) for path in scripts
             ]
         return _joined(future.result() for future in futures)
+
+
+def _checked(look: PageLook) -> PageLook:
+    """The look, if matplotlib has or reads its style, and its width is that of a page.
+
+    Raises
+    ------
+    ValueError
+        One sentence.
+    """
+    from matplotlib import style
+
+    narrowest, widest = WIDTHS
+    real("width", look.width, minimum=narrowest, maximum=widest)
+    if look.style:
+        try:
+            with style.context(look.style):
+                pass
+        except (OSError, ValueError) as error:
+            why = " ".join(str(error).split())
+            raise ValueError(
+                f"style must be a matplotlib style or a file of one, got {look.style!r} ({why})."
+            ) from None
+    return look
 
 
 def draw_one(path: Path, output: Path, target: Path, look: PageLook, preset: str | None) -> Drawn:

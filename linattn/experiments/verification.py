@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 FOLDER = "verify"
 CHUNK = 50
+MOST = 10_000_000
+"""Instances of a claim: their chunks are listed before the first is checked."""
 WAVE = 10
 """Chunks between two decisions which claims need no more instances."""
 COLUMNS = (
@@ -170,13 +172,13 @@ def checked(
     Raises
     ------
     ValueError
-        If a number is not positive or there is no such claim.
+        If a number is not positive or too large, or there is no such claim.
     """
     from linattn.claims.tally import merged
 
-    positive_int("instances", instances)
+    positive_int("instances", instances, maximum=MOST)
     if resolved is not None:
-        positive_int("resolved", resolved)
+        positive_int("resolved", resolved, maximum=MOST)
     groups = families(chosen, own=own)
     table = {name: chosen_claims([name], g.own)[0] for g in groups for name in g.claims}
     parts: dict[str, list[Tally]] = {name: [] for name in table}

@@ -123,6 +123,9 @@ def test_there_must_be_such_a_claim(tmp_path):
         checked(tmp_path, instances=2, chosen=["C99"])
     with pytest.raises(ValueError, match="instances must be"):
         checked(tmp_path, instances=0)
+    for name in ("instances", "resolved"):
+        with pytest.raises(ValueError, match=f"{name} must be an integer <= 10000000, got 1000"):
+            checked(tmp_path, **({"instances": 1} | {name: 10**24}))
 
 
 def test_tables_name_constants_and_slacks(tmp_path):
