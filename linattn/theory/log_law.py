@@ -11,7 +11,7 @@ from linattn._checks import real
 from linattn._typing import Array
 from linattn.objectives.profile import KernelProfile
 from linattn.theory.drift_field import DriftField
-from linattn.theory.response import FLAT, DriftResponse
+from linattn.theory.response import FLAT, SETTLED, DriftResponse
 from linattn.theory.symmetry import gauge_directions
 from linattn.types import Params
 
@@ -20,6 +20,7 @@ LEFT = 3e-3
 balance of the blocks is nearly all that is left."""
 MOST_STEPS = 50
 STATIONARY = 1e-9
+"""‖∇F‖ at which Newton's method ends."""
 LONGEST = 1.0
 """Of a Newton step in the parameters."""
 EQUAL = 1e-12
@@ -114,7 +115,7 @@ def log_law(response: DriftResponse) -> LogLaw:
     profile = KernelProfile(problem)
     floor = rest_point(flow, response.at(len(response.time) - 1))
     above = response.profile - profile.value(floor.params)
-    if not (floor.rates[0] > FLAT * floor.rates[-1] and floor.slope <= STATIONARY and above[0] > 0):
+    if not (floor.rates[0] > FLAT * floor.rates[-1] and floor.slope <= SETTLED and above[0] > 0.0):
         raise ValueError(
             "response must end near a minimum, got a least curvature of "
             f"{floor.rates[0]:.2g} and a gradient of norm {floor.slope:.2g} at the rest point."
