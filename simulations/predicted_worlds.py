@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec.structs import replace
 
 import linattn as la
 from linattn._fields import Positive
@@ -85,21 +86,19 @@ def run(spec: PredictedWorldSpec) -> xr.Dataset:
 
 DIGITS = PredictedWorldSpec(data="digits", alpha=0.1, rounds=200, most_rounds=200)
 DEEP = PredictedWorldSpec(
-    problem=HETEROGENEOUS, deep=True, rounds=300, most_rounds=300, deep_step=0.02
+    problem=HETEROGENEOUS, deep=True, rounds=200, most_rounds=200, local_steps=6, deep_step=0.02
 )
-FACTORS = {"factor": [1.0, 5.0]}
+MAPS = {"model.feature_map": ["identity", "relu"]}
 
 SIMULATION = Simulation(
     PredictedWorldSpec,
     run,
     presets={
         "paper": [
-            Grid(DIGITS, FACTORS | {"seed": range(3)}),
-            Grid(DEEP, {"local_steps": [6, 21], "seed": range(3)}),
+            Grid(DIGITS, {"factor": [1.0, 5.0], "seed": range(2)}),
+            Grid(DEEP, MAPS | {"seed": range(2)}),
         ],
-        "quick": [
-            Grid(PredictedWorldSpec(problem=HETEROGENEOUS, rounds=60, most_rounds=60, deep=True)),
-        ],
+        "quick": [Grid(replace(DIGITS, rounds=50, most_rounds=50))],
         "tiny": [
             Grid(PredictedWorldSpec(problem=SMALL, initial=InitialSpec(scale=0.5),
                                     model=ModelSpec(), rounds=6, most_rounds=6)),
