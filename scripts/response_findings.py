@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from interpolation_orders import trials
 from response_record import CONTROL, Row, Rows, column, drift, rows, write_record
 
 from linattn._typing import Array
@@ -312,7 +313,7 @@ def _others() -> list[str]:
                     f"fall {in_words(column(some, 'objective_error'), percent=True)}, impulses "
                     f"{in_words(column(some, 'num_impulses'))}."
                 )
-    return ["\n\n".join(lines)]
+    return ["\n\n".join([*lines, *trials()])]
 
 
 def write_notes() -> bool:

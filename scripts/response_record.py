@@ -147,7 +147,7 @@ def write_record(results: Path) -> None:
         if not scan(results, simulation):
             continue
         runs = load_results(results, simulation)
-        held = sorted(rows_of(runs), key=lambda row: [str(value) for value in row.values()][:7])
+        held = sorted(rows_of(runs), key=lambda row: tuple(row.values())[:7])
         with open(FOLDER / f"{table}.csv", "w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(held[0])
