@@ -181,6 +181,7 @@ ROUTE: Mapping[Route, Advice] = {
 DRIFTS = (0.02, 0.05, 0.1, 0.2, 0.5)
 MAIN = [(0.75, 0.3)]
 REST = [world for world in WORLDS if world not in MAIN]
+FINER = [(0.2, 0.3), (0.6, 0.3), (1.0, 0.3)]
 ROUTES: tuple[Route, ...] = ("first_order", "log_law", "pass", *RULES)
 ALL: tuple[Route, ...] = (*ROUTES, "certificate")
 JUDGED = pairs((0.05, 0.2), 0.02)
@@ -202,6 +203,7 @@ SIMULATION = Simulation(
             *(grid for base in OTHERS for grid in regimes(base, JUDGED, seeds=10)),
             *regimes(ResponseSpec(), pairs((0.02, 0.1, 0.5), 0.02), seeds=10),
             *regimes(ResponseSpec(), pairs((0.05, 0.2), 0.005), seeds=10),
+            *regimes(ResponseSpec(), JUDGED, seeds=3, worlds=FINER),
             *regimes(ResponseSpec(), [(0.02, 1)], seeds=3),
             *regimes(ResponseSpec(identical=True), pairs(DRIFTS, 0.02), seeds=3, worlds=MAIN),
         ],
