@@ -188,7 +188,7 @@ def _spread() -> Iterator[Sequence[str]]:
     found: dict[float, list[float]] = {}
     for _, group in groupby(sorted(held, key=key), key=key):
         some = list(group)
-        times = [row["best_length"] * row["local_lr"] * row["local_steps"] for row in some]
+        times = [_best_time(row) for row in some]
         if len(times) > 1:
             found.setdefault(drift(some[0]), []).append((max(times) - min(times)) / np.mean(times))
     for s, spread in sorted(found.items()):
@@ -230,14 +230,14 @@ def _law() -> list[str]:
     """The sign condition and the slope of the log law, by parametrization and regime."""
     held = _moving(rows("trade_offs"))
     lines = [
-        "**The log law**, by parametrization. *Sign:* β < 0 exactly where the run has a "
-        "trade-off. *Time:* the τ* of the law over the measured one, where both have one. *Slope:* "
-        "the measured fall of τ* per unit of log s from one drift number to the next over 1/κ. "
-        "The law *holds* within a quarter. Paths that do not come near a minimum by the horizon "
-        "have none.",
+        "**The log law**, by parametrization and by regime. *Sign:* β < 0 exactly where the run "
+        "has a trade-off. *Time:* the τ* of the law over the measured one, where both have one. "
+        "*Slope:* the measured fall of τ* per unit of log s from one drift number to the next "
+        "over 1/κ. Behind each the share within a quarter of 1. Paths that do not come near a "
+        "minimum by the horizon have no law.",
         "",
-        "| | no law | sign | time | holds | slope, s ≤ .1 | holds | beyond | holds |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| | no law | sign right | time, s ≤ .1 | time beyond | slope, s ≤ .1 | slope beyond |",
+        "|---|---|---|---|---|---|---|",
     ]
     groups = [(kind, [row for row in held if row["kind"] == kind]) for kind in KINDS]
     worlds = sorted({(row["target"], row["covariate"]) for row in held})
@@ -252,22 +252,29 @@ def _law() -> list[str]:
 def _lawful(label: str, held: Rows) -> str:
     known = [row for row in held if np.isfinite(row["law_crossing"])]
     sign = np.array([(row["law_crossing"] < 0.0) == bool(row["tradeoff"]) for row in known])
-    time = np.array([
-        row["law_time"] / (row["best_length"] * row["local_lr"] * row["local_steps"])
-        for row in known
-        if row["tradeoff"] and row["law_crossing"] < 0.0 and row["best_length"] > 0.0
-    ])  # fmt: skip
-    cells = [label, f"{len(held) - len(known)} of {len(held)}", _share(sign), *_quarter(time)]
-    for least, most in ((0.0, SMALL), (SMALL, np.inf)):
-        cells += _quarter(np.array(list(_slopes(known, least, most))))
+    lawful = [row for row in known if row["tradeoff"] and row["law_crossing"] < 0.0]
+    cells = [label, f"{len(held) - len(known)} of {len(held)}", _share(sign)]
+    for ratios in (_times, _slopes):
+        cells += [_quarter(list(ratios(lawful, *ends))) for ends in ((0.0, SMALL), (SMALL, np.inf))]
     return f"| {' | '.join(cells)} |"
 
 
-def _quarter(ratios: Array) -> tuple[str, str]:
+def _quarter(ratios: Sequence[float]) -> str:
     """A ratio in words, and the share of it within a quarter of one."""
-    if not ratios.size:
-        return "–", "–"
-    return in_words(ratios, digits=2), _share(np.abs(ratios - 1.0) <= 0.25)
+    if not ratios:
+        return "–"
+    return f"{in_words(ratios, digits=2)}; {_share(np.abs(np.array(ratios) - 1.0) <= 0.25)}"
+
+
+def _best_time(row: Row) -> float:
+    return float(row["best_length"] * row["local_lr"] * row["local_steps"])
+
+
+def _times(held: Rows, least: float, most: float) -> Iterator[float]:
+    """τ* of the law over the measured one."""
+    for row in held:
+        if least < drift(row) <= most and row["best_length"] > 0.0:
+            yield row["law_time"] / _best_time(row)
 
 
 def _slopes(held: Rows, least: float, most: float) -> Iterator[float]:
@@ -276,13 +283,11 @@ def _slopes(held: Rows, least: float, most: float) -> Iterator[float]:
     def key(row: Row) -> tuple[Any, ...]:
         return (row["kind"], row["target"], row["covariate"], row["seed"], row["local_lr"])
 
-    lawful = [row for row in held if row["tradeoff"] and row["law_crossing"] < 0.0]
-    for _, group in groupby(sorted(lawful, key=lambda row: (key(row), drift(row))), key=key):
+    for _, group in groupby(sorted(held, key=lambda row: (key(row), drift(row))), key=key):
         for left, right in pairwise(group):
             if least < drift(right) <= most:
-                times = [row["best_length"] * row["local_lr"] * row["local_steps"]
-                         for row in (left, right)]  # fmt: skip
-                fall = (times[0] - times[1]) / np.log(drift(right) / drift(left))
+                ratio = drift(right) / drift(left)
+                fall = (_best_time(left) - _best_time(right)) / np.log(ratio)
                 yield fall * left["law_rate"]
 
 
