@@ -78,11 +78,13 @@ def _c24() -> Iterator[Sequence[str]]:
         f"0 in {_share(regret <= 0.0)}, at most .05 in {_share(regret <= 0.05)} of {len(regret)}; "
         f"at most {number(regret.max())}; {len(staked) - len(answered)} refused",
     )
-    error = column(_moving(held), "worst_error")
+    error, told = (column(_moving(held), name) for name in ("worst_error", "estimated_error"))
     yield (
         "worst error over T of the predicted excess, by run",
         "1 % in the median, 2 % in 90 %",
-        f"{in_words(error, percent=True)}, at most 2 % in {_share(error <= 0.02)}",
+        f"{in_words(error, percent=True)}, at most 2 % in {_share(error <= 0.02)}; "
+        f"{(told[error > 0.02] > 0.02).sum()} of the {(error > 0.02).sum()} others expect it "
+        "themselves",
     )
     fine, coarse = (column(_moving(held), f"num_impulses{end}") for end in ("", "_coarse"))
     yield (
