@@ -27,6 +27,7 @@ SHOWN = (0.02, 0.05, 0.2, 0.5)
 TIME = Axis("warm-up time before freezing, ηET (1/curvature)", low=0.0)
 PREDICTED = Look("predicted, no federated run", INK, "", "o", 0.6)
 MEASURED_BEST = Look("best length, measured", INK, "", "*", 2.4)
+LAW = Look("log law, slope 1/κ", INK, "--")
 PREDICTED_BEST = Look("best length, predicted", "#D55E00", "", "$\u25cb$", 4.0)
 CAPTION = (
     "{0}, one seed. Left: loss above the best known value after a warm-up of that time and "
@@ -34,7 +35,8 @@ CAPTION = (
     "measured federated runs; dots: predicted from centralized gradient steps and the clients' "
     "drift measured at these {1} rounds, no federated run (C24). Stars: best measured length, "
     "rings: best predicted length. Right: best measured time of every η and E; it depends on "
-    "their drift number alone (C18)."
+    "their drift number alone (C18), with the slope of the log law where drift lies beyond the "
+    "optimum as seen from the approach."
 )
 
 
@@ -73,7 +75,26 @@ def summary(results: Sequence[Result]) -> str:
     ]
     if spread:
         lines.append(f"τ* at equal drift number varies by {in_words(spread, percent=True)} over η")
+    lines += _law(parts)
     return "\n".join(lines)
+
+
+def _law(parts: Sequence[Group]) -> list[str]:
+    """How often the sign condition is right, and how far the time of the log law is off."""
+    right, apart = [], []
+    for part in parts:
+        crossing = part.values("law_crossing")
+        known = np.isfinite(crossing) & (drift(part) > 0.0)
+        inside = part.values("tradeoff") > 0
+        right += ((crossing < 0.0) == inside)[known].tolist()
+        scale = part.fields["local_lr"] * part.fields["local_steps"]
+        both = known & inside & (crossing < 0.0)
+        measured = scale * part.values("warmup_star")[both]
+        apart += (part.values("law_time")[both] / np.maximum(measured, scale)).tolist()
+    if not right:
+        return []
+    told = f"; its time is {in_words(apart)} of the measured one" if apart else ""
+    return [f"the sign of the log law is right in {sum(right)} of {len(right)} runs{told}"]
 
 
 def _worlds(results: Sequence[Result]) -> list[Group]:
@@ -145,3 +166,7 @@ def _collapse(page: Page, results: Sequence[Result]) -> None:
         if found:
             panel.add("points", Look(f"η = {step:g}", shade, "", marker, size),
                       [s for s, _ in found], [float(np.median(t)) for _, t in found])  # fmt: skip
+    told = {drift(p): float(p.values("law_time")[0]) for p in world.split(*PAIR)}
+    lawful = sorted((s, time) for s, time in told.items() if s > 0.0 and np.isfinite(time))
+    if len(lawful) > 1:
+        panel.add("line", LAW, *zip(*lawful, strict=True))

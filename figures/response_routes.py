@@ -20,6 +20,8 @@ LEAST = 1e-4
 WORDS = {
     "predicted": "predicted (C24)",
     "pass": "one pass (C23)",
+    "first_order": "first order (C18)",
+    "log_law": "log law (C18)",
     "certificate": "certificate argmin (C4)",
     "profile": "profile rule",
     "certified": "certified rule",
@@ -29,7 +31,8 @@ POINT = Look("median, 10–90 %", INK, "", "o")
 CAPTION = (
     "Runs with a trade-off. Left: what freezing at the advised length loses, in units of what the "
     "best length gains over never freezing. Right: rounds of all clients that the advice needs, as "
-    "a share of the rounds of the run."
+    "a share of the rounds of the run; first order and log law need the clients' gradients along "
+    "the centralized path instead."
 )
 
 
@@ -52,12 +55,16 @@ def summary(results: Sequence[Result]) -> str:
     """Return the regret of every route, best first, three lines at most."""
     found = sorted(_routes(results).items(), key=lambda item: float(np.median(item[1][0])))
     lines = [
-        f"{WORDS[name]}: relative regret {in_words(regret)} for {in_words(share)} of the rounds"
+        f"{WORDS[name]}: relative regret {in_words(regret)}{_needed(share)}"
         for name, (regret, share) in found
     ]
     if not lines:
         return "no run with further routes has a trade-off"
     return "\n".join("; ".join(lines[k : k + 2]) for k in range(0, len(lines), 2))
+
+
+def _needed(share: Array) -> str:
+    return f" for {in_words(share)} of the rounds" if np.isfinite(share).all() else ""
 
 
 def _routes(results: Sequence[Result]) -> dict[str, tuple[Array, Array]]:

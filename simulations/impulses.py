@@ -13,7 +13,7 @@ import linattn as la
 from linattn._fields import Index, Positive
 from linattn.analysis.regret import has_tradeoff
 from linattn.experiments import Simulation
-from linattn.experiments.predictions import PredictedSpec, Tables, compared, path_error
+from linattn.experiments.predictions import PredictedSpec, Tables, compared, path_error, spent
 from linattn.experiments.specs import FACTORED, WORLDS, distinct, increasing, regimes
 from linattn.experiments.tables import along, single
 
@@ -49,14 +49,14 @@ def run(spec: ImpulsesSpec) -> xr.Dataset:
     path = tables.measured_path()
     measured = tables.along(path)
     rows = [_row(tables, path, measured, tables.predicted_run(t)) for t in spec.tolerances]
-    passed, spent = [], 0
+    passed, total = [], 0
     for count in range(spec.passes[-1] + 1):
         found = tables.predicted_run(spec.pass_tolerance, passes=count)
         row = _row(tables, path, measured, found)
-        spent += row["num_impulses"]
+        total += row["num_impulses"]
         if count in spec.passes:
             passed.append({f"pass_{name}": value for name, value in row.items()}
-                          | {"pass_num_impulses": spent})  # fmt: skip
+                          | {"pass_num_impulses": total})  # fmt: skip
     values = {"rounds": tables.rounds, "tradeoff": has_tradeoff(measured)}
     data = along("tolerance", rows, UNITS) | along("passes", passed, UNITS) | single(values, UNITS)
     return xr.Dataset(data, {"tolerance": list(spec.tolerances), "passes": list(spec.passes)})
@@ -67,7 +67,7 @@ def _row(
 ) -> dict[str, Any]:
     return compared(measured, tables.along(found.path)) | {
         "path_error": path_error(path, found.path),
-        "num_impulses": found.num_impulses + found.num_rejected,
+        "num_impulses": spent(found),
     }
 
 

@@ -147,7 +147,7 @@ SIMULATION = Simulation(
     RandomSpec,
     run,
     presets={
-        "paper": [Grid(RandomSpec(), {"seed": range(240)})],
+        "paper": [Grid(RandomSpec(), {"seed": range(200)})],
         "quick": [Grid(RandomSpec(horizon=20.0), {"seed": range(6)})],
         "tiny": [Grid(RandomSpec(horizon=5.0), {"seed": range(2)})],
     },

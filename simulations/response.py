@@ -19,14 +19,16 @@ from linattn.analysis.predicted import objective_at
 from linattn.analysis.regret import best_length, has_tradeoff, relative_regret, stake
 from linattn.data.worlds import InitialSpec
 from linattn.experiments import Simulation
-from linattn.experiments.predictions import PredictedSpec, Tables, compared, judged
+from linattn.experiments.predictions import PredictedSpec, Tables, compared, judged, spent
 from linattn.experiments.specs import FACTORED, WORLDS, distinct, pairs, regimes
 from linattn.experiments.tables import Variables, along, single
 
 if TYPE_CHECKING:
     import xarray as xr
 
-Route = Literal["pass", "certificate", "profile", "observable", "certified"]
+Route = Literal[
+    "first_order", "log_law", "pass", "certificate", "profile", "observable", "certified"
+]
 RULES: tuple[Route, ...] = ("profile", "observable", "certified")
 UNITS = {
     "reference": "loss",
@@ -34,13 +36,20 @@ UNITS = {
     "predicted_star": "rounds",
     "route_length": "rounds",
     "route_rounds": "rounds",
+    "law_rate": "curvature",
+    "law_time": "1/curvature",
+    "law_crossing": "loss × curvature",
 }
 
 
 class ResponseSpec(PredictedSpec):
-    """A regime, its prediction at some tolerances, and further routes to the best length."""
+    """A regime, its prediction at some tolerances, and further routes to the best length.
 
-    tolerances: tuple[Positive, ...] = (0.03, 0.01)
+    At the tolerance `coarse` only the impulses of the predicted run are counted.
+    """
+
+    tolerances: tuple[Positive, ...] = (0.01,)
+    coarse: Positive = 0.03
     routes: tuple[Route, ...] = ()
 
     def __post_init__(self) -> None:
@@ -52,14 +61,13 @@ class ResponseSpec(PredictedSpec):
 def run(spec: ResponseSpec) -> xr.Dataset:
     """Return the measured and the predicted curve, and what every route advises.
 
-    Dimensions: `warmup`; `impulse`, the rounds at which drift was measured; `tolerance` of the
-    prediction; `route`. ``objective``, ``profile`` are measured, ``predicted`` and
-    ``predicted_at_impulse`` predicted at the last tolerance. By tolerance ``predicted_star`` is
-    T̂, ``regret`` its relative regret, ``worst_error`` of the curve relative to its excess,
-    ``num_impulses`` (with rejected ones) and ``trusted``, ``reason``. By route the length that it
-    advises, its relative regret, and the rounds of all clients that it needs. ``saved`` is what
-    freezing at T* saves of the excess of never freezing.
-    """
+        Dimensions: `warmup`; `impulse`, the rounds at which drift was measured; `tolerance` of the
+        prediction; `route`. ``objective``, ``profile`` are measured, ``predicted`` and
+        ``predicted_at_impulse`` predicted at the last tolerance. By tolerance ``predicted_star`` is
+        T̂, ``regret`` its relative regret, ``worst_error`` of the curve relative to its excess,
+        ``num_impulses`` (with rejected ones; ``num_impulses_coarse`` at the tolerance `coarse`) and
+        ``trusted``, ``reason``. By route the length that it
+    XX"""
     import xarray as xr
 
     tables = spec.tables()
@@ -71,6 +79,8 @@ def run(spec: ResponseSpec) -> xr.Dataset:
         "tradeoff": has_tradeoff(measured),
         "stake": stake(measured),
         "saved": saved(measured),
+        "num_impulses_coarse": spent(tables.predicted_run(spec.coarse)),
+        **_law(tables),
     }
     found = [tables.predicted(tolerance) for tolerance in spec.tolerances]
     rows = [compared(measured, table) | judged(table) for table in found]
@@ -99,8 +109,21 @@ def saved(table: xr.Dataset) -> float:
     return 1.0 - best / never if np.isfinite(never) else 1.0
 
 
-Advice = Callable[[Tables], tuple[int, int]]
-"""Length that a route advises, and the rounds of all clients that it needs to know it."""
+def _law(tables: Tables) -> dict[str, float]:
+    """The constants of the log law, and what it says at the drift number of the run."""
+    law = tables.law()
+    if law is None:
+        return dict.fromkeys(("law_rate", "law_crossing", "law_time"), float("nan"))
+    return {
+        "law_rate": law.rate,
+        "law_crossing": law.crossing,
+        "law_time": law.best_time(tables.drift),
+    }
+
+
+Advice = Callable[[Tables], tuple[int, float]]
+"""Length that a route advises, and the rounds of all clients that it needs to know it; NaN where it
+needs the clients' gradients along the centralized path instead."""
 
 
 def _advice(tables: Tables, measured: xr.Dataset, route: Advice) -> dict[str, float]:
@@ -115,10 +138,21 @@ def _advice(tables: Tables, measured: xr.Dataset, route: Advice) -> dict[str, fl
     }
 
 
+def _by_first_order(tables: Tables) -> tuple[int, float]:
+    """The tangent of the centralized path in the drift number (C18)."""
+    return tables.rounds_to(float(tables.response().best_time(tables.drift))), np.nan
+
+
+def _by_log_law(tables: Tables) -> tuple[int, float]:
+    """The slowest mode alone (C18); never where it has nothing to say."""
+    law = tables.law()
+    return tables.rounds_to(np.inf if law is None else law.best_time(tables.drift)), np.nan
+
+
 def _by_pass(tables: Tables) -> tuple[int, int]:
     """Impulses measured along the centralized path (C23, k = 1)."""
     run = tables.predicted_run(0.01, passes=1)
-    return best_length(tables.along(run.path)), run.num_impulses + run.num_rejected
+    return best_length(tables.along(run.path)), spent(run)
 
 
 def _by_certificate(tables: Tables) -> tuple[int, int]:
@@ -138,22 +172,25 @@ def _by_rule(tables: Tables, name: str) -> tuple[int, int]:
 
 
 ROUTE: Mapping[Route, Advice] = {
+    "first_order": _by_first_order,
+    "log_law": _by_log_law,
     "pass": _by_pass,
     "certificate": _by_certificate,
     **{name: partial(_by_rule, name=name) for name in RULES},
 }
 DRIFTS = (0.02, 0.05, 0.1, 0.2, 0.5)
 MAIN = [(0.75, 0.3)]
+REST = [world for world in WORLDS if world not in MAIN]
 FINER = [(0.2, 0.3), (0.6, 0.3), (1.0, 0.3)]
-ROUTES: tuple[Route, ...] = ("pass", *RULES)
+ROUTES: tuple[Route, ...] = ("first_order", "log_law", "pass", *RULES)
 ALL: tuple[Route, ...] = (*ROUTES, "certificate")
-COARSE, FINE = pairs(DRIFTS, 0.02), pairs(DRIFTS, 0.01, 0.005)
+JUDGED = pairs((0.05, 0.2), 0.02)
 OTHERS = (
     ResponseSpec(initial=FACTORED),
     ResponseSpec(initial=InitialSpec(num_heads=2)),
     ResponseSpec(weights="rising"),
 )
-QUICK: dict[str, Any] = {"tolerances": (0.01,), "num_lengths": 80, "num_starts": 4}
+QUICK: dict[str, Any] = {"num_lengths": 80, "num_starts": 4}
 SHOWN = (0.02, 0.05, 0.2, 0.5)
 
 SIMULATION = Simulation(
@@ -161,16 +198,14 @@ SIMULATION = Simulation(
     run,
     presets={
         "paper": [
-            *regimes(ResponseSpec(routes=ALL), COARSE, seeds=10),
-            *regimes(ResponseSpec(), FINE, seeds=10),
-            *regimes(ResponseSpec(), [(0.02, 1)], seeds=10, worlds=(*WORLDS, *FINER)),
-            *regimes(ResponseSpec(), COARSE, seeds=10, worlds=FINER),
-            *regimes(ResponseSpec(identical=True), COARSE, seeds=3, worlds=MAIN),
-            *(
-                grid
-                for base in OTHERS
-                for grid in regimes(base, pairs((0.05, 0.2), 0.02, 0.005), seeds=10)
-            ),
+            *regimes(ResponseSpec(routes=ALL), JUDGED, seeds=10, worlds=MAIN),
+            *regimes(ResponseSpec(routes=ROUTES), JUDGED, seeds=10, worlds=REST),
+            *(grid for base in OTHERS for grid in regimes(base, JUDGED, seeds=10)),
+            *regimes(ResponseSpec(), pairs((0.02, 0.1, 0.5), 0.02), seeds=10),
+            *regimes(ResponseSpec(), pairs((0.05, 0.2), 0.005), seeds=10),
+            *regimes(ResponseSpec(), JUDGED, seeds=3, worlds=FINER),
+            *regimes(ResponseSpec(), [(0.02, 1)], seeds=3),
+            *regimes(ResponseSpec(identical=True), pairs(DRIFTS, 0.02), seeds=3, worlds=MAIN),
         ],
         "quick": [
             *regimes(ResponseSpec(routes=ROUTES, **QUICK), pairs(SHOWN, 0.02), worlds=MAIN),

@@ -19,7 +19,9 @@ from linattn.experiments.specs import RegimeSpec
 from linattn.federated.methods import fed_avg
 from linattn.federated.rounds import run
 from linattn.objectives.reference import Reference, reference_value
+from linattn.theory.log_law import LogLaw, log_law
 from linattn.theory.prediction import PredictedRun, predict_run
+from linattn.theory.response import DriftResponse, drift_response
 from linattn.types import Params, Problem, pool
 
 if TYPE_CHECKING:
@@ -55,13 +57,26 @@ class PredictedSpec(RegimeSpec):
         return Tables(world, self.lengths(), {"rounds": self.rounds, **self.settings()})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RegimeWorld:
     """What all (η, E) share."""
 
     problem: Problem
     params: Params
     reference: Reference
+
+
+@lru_cache(maxsize=256)
+def _response(world: RegimeWorld, horizon: float) -> DriftResponse:
+    return drift_response(world.problem, world.params, horizon)
+
+
+@lru_cache(maxsize=256)
+def _law(response: DriftResponse) -> LogLaw | None:
+    try:
+        return log_law(response)
+    except ValueError:  # no minimum near the end of the path
+        return None
 
 
 @lru_cache(maxsize=256)
@@ -103,6 +118,28 @@ class Tables:
     def rounds(self) -> int:
         """R."""
         return int(self.settings["rounds"])
+
+    @property
+    def round_time(self) -> float:
+        """ηE."""
+        return float(self.settings["local_lr"] * self.settings["local_steps"])
+
+    @property
+    def drift(self) -> float:
+        """The drift number s = η(E − 1)/2."""
+        return 0.5 * (self.round_time - float(self.settings["local_lr"]))
+
+    def rounds_to(self, time: float) -> int:
+        """The number of rounds nearest to a warm-up time τ, at most R."""
+        return round(min(self.rounds, time / self.round_time))
+
+    def response(self) -> DriftResponse:
+        """Of the world, up to the horizon to two digits, so that all (η, E) share one."""
+        return _response(self.world, float(f"{self.rounds * self.round_time:.2g}"))
+
+    def law(self) -> LogLaw | None:
+        """The log law of the response, None where the path does not come near a minimum."""
+        return _law(self.response())
 
     def measured_path(self) -> list[Params]:
         """Rounds 0 to R of FedAvg, up to a divergence."""
@@ -155,6 +192,11 @@ def judged(table: xr.Dataset) -> dict[str, Any]:
         "trusted": held["trusted"],
         "reason": held["reason"],
     }
+
+
+def spent(run: PredictedRun) -> int:
+    """Return how many impulses a predicted run took, with rejected ones."""
+    return run.num_impulses + run.num_rejected
 
 
 def path_error(measured: Sequence[Params], predicted: Sequence[Params]) -> float:

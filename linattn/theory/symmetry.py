@@ -102,3 +102,43 @@ def change_gauge(params: Params, change: Array) -> Params:
         kernel=np.einsum("kab,kh->hab", params["kernel"], matrix),
         value=np.einsum("hk,kam->ham", inverse, params["value"]),
     )
+
+
+def gauge_directions(params: Params) -> Array:
+    """Return the directions along which predictions stay, (number of them, D).
+
+    Merged: B_h → Σ_k B_k T_kh with V_h → Σ_k (T⁻¹)_hk V_k, the derivatives in T, H² of them, of
+    which the diagonal ones balance a head's kernel against its values. Factored, per head: (Q, K) →
+    (QM, KM⁻ᵀ), r² of them, and (Q, K) against V. Not independent if blocks are singular.
+
+    Parameters
+    ----------
+    params : Params
+
+    Notes
+    -----
+    Source: C12. Along them F changes by its ridges alone. Cost: D per direction.
+    """
+    size = params["query"].shape[-1] if params.is_factored else params.num_heads
+    rows = []
+    for h in range(params.num_heads):
+        if params.is_factored:
+            query, key, value = params["query"], params["key"], params["value"]
+            rows.append(_moved(params, h, query=query[h], key=key[h], value=-2.0 * value[h]))
+            for i, j in np.ndindex(size, size):
+                unit = np.zeros((size, size))
+                unit[i, j] = 1.0
+                rows.append(_moved(params, h, query=query[h] @ unit, key=-key[h] @ unit.T))
+        else:
+            for k in range(size):
+                moved = _moved(params, h, kernel=params["kernel"][k])
+                rows.append(moved + _moved(params, k, value=-params["value"][h]))
+    return np.stack(rows)
+
+
+def _moved(like: Params, head: int, **blocks: Array) -> Array:
+    """A flat direction with the given blocks of one head, zero elsewhere."""
+    full = {name: np.zeros_like(like[name]) for name in blocks}
+    for name, block in blocks.items():
+        full[name][head] = block
+    return like.replace(**{n: full.get(n, np.zeros_like(like[n])) for n in like.layout.names}).flat

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import linattn as la
-from linattn.data.worlds import ProblemSpec
+from linattn.data.worlds import ModelSpec, ProblemSpec
+from linattn.theory.log_law import log_law
 from scripts import run
 
 SMALL = {
@@ -69,3 +70,35 @@ def test_sampled_runs_are_averaged():
     np.testing.assert_allclose(found.objective, runs.mean(axis=0), rtol=1e-12)
     error = runs.std(axis=0, ddof=1) / np.sqrt(3)
     np.testing.assert_allclose(found.objective_error, error, rtol=1e-9, atol=1e-15)
+
+
+def test_the_log_law_is_stored_and_judged_as_a_route():
+    spec, found = run("response", **SMALL | {"horizon": 60.0}, routes=("first_order", "log_law"))
+    world = spec.tables().world
+    response = la.drift_response(world.problem, world.params, 60.0)
+    law = log_law(response)
+    assert float(found.law_rate) == pytest.approx(law.rate, rel=1e-9)
+    assert float(found.law_crossing) == pytest.approx(law.crossing, rel=1e-9)
+    s, time = 0.5 * 0.05 * 5, 0.05 * 6
+    assert float(found.law_time) == pytest.approx(law.best_time(s))
+    lengths = found.route_length.values
+    assert lengths[0] == pytest.approx(response.best_time(s) / time, abs=0.5)
+    assert lengths[1] == pytest.approx(min(spec.rounds, law.best_time(s) / time), abs=0.5)
+    assert np.isnan(found.route_rounds.values).all()
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_worlds_are_predicted_within_what_is_stored(deep):
+    spec, found = run("predicted_worlds", problem=SMALL["problem"], rounds=30, most_rounds=30,
+                      local_steps=4, deep=deep, deep_step=0.05, factor=0.2,
+                      model=ModelSpec(feature_map="identity"), tolerances=(0.1, 0.001))  # fmt: skip
+    world = spec.world()
+    settings = {"rounds": 30, "local_steps": 4, "local_lr": 0.2 * world.local_lr}
+    measured = la.run(la.fed_avg(), world.problem, world.params, record_params=True, **settings)
+    predicted = la.predict_run(world.problem, world.params, tolerance=0.1, **settings)
+    apart = [np.linalg.norm(a.flat - b.flat) / np.linalg.norm(a.flat)
+             for a, b in zip(measured.path, predicted.path, strict=True)]  # fmt: skip
+    assert found.path_error[0] == pytest.approx(max(apart), rel=1e-6, abs=1e-14)
+    assert found.path_error[1] <= found.path_error[0]
+    assert found.num_impulses[0] == predicted.num_impulses + predicted.num_rejected < 31
+    assert found.objective_error[1] < 1e-3

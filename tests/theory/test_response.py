@@ -164,6 +164,23 @@ def test_fed_avg_is_path_and_tangent_to_second_order_in_s(merged):
     assert fitted_order(drifts, errors) == pytest.approx(2.0, abs=0.2)
 
 
+def test_a_schedule_moves_fed_avg_by_the_drift_numbers_of_its_steps(merged):
+    """u' = −Hu + (η_t/η_0)c in τ = EΣη_t, to second order in s = η_0(E − 1)/2."""
+    problem, params = merged
+    held, sizes = field(problem, params), 0.001 / (1.0 + np.arange(12) / 4.0)
+    path, tangent = params.flat.copy(), np.zeros(params.flat.size)
+    for eta in np.repeat(sizes, 40):
+        pull = held.slope(path, tangent) - eta / sizes[0] * held.drift(path)
+        path, tangent = path - eta * held.gradient(path), tangent - eta * pull
+    drifts, errors = [], []
+    for count in (10, 20, 40):
+        run = la.run(la.fed_avg(), problem, params, rounds=480 // count, metrics=(),
+                     local_steps=count, local_lr=np.repeat(sizes, 40 // count))  # fmt: skip
+        drifts.append(0.5 * sizes[0] * (count - 1))
+        errors.append(np.linalg.norm(run.params.flat - path - drifts[-1] * tangent))
+    assert fitted_order(drifts, errors) == pytest.approx(2.0, abs=0.2)
+
+
 def test_unequal_work_moves_fed_avg_as_the_response_says(merged):
     """Equal mean work, so that τ is the same; against the flow, so that η is small."""
     problem, params = merged

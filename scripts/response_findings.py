@@ -1,0 +1,346 @@
+"""The trade-off predicted without the federated run: the record of stored runs, and what it says.
+
+    python scripts/response_findings.py --results results
+    python scripts/response_findings.py
+
+The first writes one row per run of the simulations `response`, `impulses`, `random_predictions`,
+`sampled_response` and `predicted_worlds` into ``docs/record/response``; both fill in the part of
+paper_notes.md between ``<!-- response -->`` and ``<!-- end of response -->`` from those rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator, Sequence
+from itertools import groupby, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from interpolation_orders import trials
+from response_record import CONTROL, Row, Rows, column, drift, rows, write_record
+
+from linattn._typing import Array
+from linattn.report.words import in_words, number
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTES = ROOT / "paper_notes.md"
+PART = re.compile(r"(?<=<!-- response -->\n).*?(?=<!-- end of response -->)", re.S)
+SMALL = 0.11
+"""Drift numbers up to a tenth, E rounded."""
+KINDS = ("merged", "factored", "two heads", "unequal weights")
+
+
+def findings() -> str:
+    """Return what the record says, as Markdown."""
+    goals = [*_c24(), *_lengths(), *_random_goal(), *_passes(), *_sampling(), *_spread()]
+    table = ["| quantity | goal | measured |", "|---|---|---|"]
+    table += [f"| {' | '.join(line)} |" for line in goals]
+    return "\n".join([*_scope(), "", *table, "", *_by_kind(), "", *_law(), "", *_others(), ""])
+
+
+def _moving(held: Rows) -> Rows:
+    return [row for row in held if row["kind"] != CONTROL and drift(row) > 0.0]
+
+
+def _staked(held: Rows) -> Rows:
+    return [row for row in _moving(held) if row["tradeoff"]]
+
+
+def _scope() -> list[str]:
+    held = _moving(rows("trade_offs"))
+    cases = [
+        f"{kind} {len(some)} ({len({row['seed'] for row in some})} seeds)"
+        for kind in KINDS
+        if (some := [row for row in held if row["kind"] == kind])
+    ]
+    return [
+        f"Runs of the five regimes with drift: {', '.join(cases)}; "
+        f"{len(_staked(held))} of them have a stake of at least 1e-3. T̂ and T* on the same grid "
+        "of up to 200 lengths, tolerance .01 unless it says otherwise; errors are relative to the "
+        "excess over P_ref."
+    ]
+
+
+def _share(hits: Array) -> str:
+    return f"{100.0 * float(np.mean(hits)):.3g} %"
+
+
+def _c24() -> Iterator[Sequence[str]]:
+    held = rows("trade_offs")
+    staked = _staked(held)
+    answered = [row for row in staked if row["trusted"]]
+    regret = column(answered, "regret")
+    yield (
+        "relative regret of T̂ where the stake is at least 1e-3",
+        "0 in 95 %, at most .05 in 99 %, refusals apart",
+        f"0 in {_share(regret <= 0.0)}, at most .05 in {_share(regret <= 0.05)} of {len(regret)}; "
+        f"at most {number(regret.max())}; {len(staked) - len(answered)} refused",
+    )
+    error, told = (column(_moving(held), name) for name in ("worst_error", "estimated_error"))
+    yield (
+        "worst error over T of the predicted excess, by run",
+        "1 % in the median, 2 % in 90 %",
+        f"{in_words(error, percent=True)}, at most 2 % in {_share(error <= 0.02)}; "
+        f"{(told[error > 0.02] > 0.02).sum()} of the {(error > 0.02).sum()} others expect it "
+        "themselves",
+    )
+    fine, coarse = (column(_moving(held), f"num_impulses{end}") for end in ("", "_coarse"))
+    yield (
+        "impulses, rejected ones counted",
+        "median at most 45 at tolerance .03, 60 at .01",
+        f"{in_words(coarse)} at .03, {in_words(fine)} at .01",
+    )
+
+
+def _lengths() -> Iterator[Sequence[str]]:
+    """Impulses of the longest runs over those of 300 rounds, paired over seeds."""
+    held = [
+        row for row in rows("impulses") if row["by"] == "tolerance" and row["local_steps"] == 10
+    ]
+    for tolerance in (0.03, 0.01):
+        some = [row for row in held if row["at"] == tolerance]
+        ends = sorted({row["rounds"] for row in some})
+        if len(ends) < 2:
+            continue
+        first, last = (
+            column(sorted((r for r in some if r["rounds"] == end), key=lambda r: r["seed"]),
+                   "num_impulses")
+            for end in (ends[0], ends[-1])
+        )  # fmt: skip
+        count = min(len(first), len(last))
+        yield (
+            f"impulses from R = {ends[0]:g} to {ends[-1]:,.0f} at equal horizon, tolerance "
+            f"{tolerance:g}",
+            "at most 1.5 times more" if tolerance == 0.03 else "reported",
+            f"{in_words(last[:count] / first[:count])} times, {count} seeds",
+        )
+
+
+def _random_goal() -> Iterator[Sequence[str]]:
+    held = rows("random")
+    if not held:
+        return
+    error = column(held, "path_error")
+    beyond = [row for row in held if not row["path_error"] <= 0.05]
+    flagged = [
+        row for row in beyond
+        if row["predicted_outcome"] == "unpredictable" or not row["estimated_path_error"] <= 0.05
+    ]  # fmt: skip
+    chaotic = sum(row["predicted_outcome"] == "unpredictable" for row in held)
+    yield (
+        f"{len(held)} random problems, seeds in order",
+        "error of θ at most 5 % in 95 %, every other one flagged",
+        f"at most 5 % in {_share(error <= 0.05)}, {in_words(error, percent=True)}; "
+        f"{len(flagged)} of the {len(beyond)} others flagged; {chaotic} called chaotic",
+    )
+    staked = [row for row in held if row["tradeoff"] and row["trusted"]]
+    regret = column(staked, "regret")
+    yield (
+        "the same, relative regret of a trusted T̂",
+        "reported",
+        f"0 in {_share(regret <= 0.0)} of {len(regret)}, at most {number(regret.max())}",
+    )
+
+
+def _passes() -> Iterator[Sequence[str]]:
+    held = [row for row in _staked(rows("trade_offs")) if drift(row) <= SMALL
+            and row["kind"] == "merged" and np.isfinite(row["pass"])]  # fmt: skip
+    if not held:
+        return
+    seeds = sorted({row["seed"] for row in held})
+    by_seed = [np.median(column([r for r in held if r["seed"] == s], "pass")) for s in seeds]
+    yield (
+        "one pass (C23, k = 1), s ≤ .1: relative regret",
+        "median at most .01, by seed",
+        f"{in_words(column(held, 'pass'))} in {len(held)} runs; medians of seeds "
+        f"{', '.join(number(float(value), 2) for value in by_seed)}",
+    )
+
+
+def _sampling() -> Iterator[Sequence[str]]:
+    held = [row for row in rows("sampled") if row["participation"] < 1.0 and drift(row) <= SMALL]
+    for batch in sorted({row["batch_size"] for row in held}):
+        some = [row for row in held if row["batch_size"] == batch]
+        words = f"participation {some[0]['participation']:g}"
+        words += f", batch {batch:g}" if batch else ""
+        for label, name in (("E F", "regret"), ("E P", "profile_regret")):
+            known = [row for row in some if np.isfinite(row[name])]
+            wrong = [row for row in known if row[name] > 0.15]
+            flagged = sum(not row["trusted"] for row in wrong)
+            yield (
+                f"{words}, s ≤ .1, {some[0]['num_runs']:g} runs: regret of T̂ for {label}",
+                "at most .15 in 80 % of the seeds, the others flagged",
+                f"at most .15 in {len(known) - len(wrong)} of {len(known)} settings "
+                f"({len({row['seed'] for row in some})} seeds); {flagged} of the others flagged",
+            )
+        yield (
+            f"{words}: E P at its T*",
+            "within 15 % (median)",
+            f"within {in_words(column(some, 'error_at_star'), percent=True)}",
+        )
+
+
+def _spread() -> Iterator[Sequence[str]]:
+    def key(row: Row) -> tuple[Any, ...]:
+        return (row["target"], row["covariate"], row["seed"], drift(row))
+
+    held = [row for row in _staked(rows("trade_offs")) if row["kind"] == "merged"]
+    found: dict[float, list[float]] = {}
+    for _, group in groupby(sorted(held, key=key), key=key):
+        some = list(group)
+        times = [_best_time(row) for row in some]
+        if len(times) > 1:
+            found.setdefault(drift(some[0]), []).append((max(times) - min(times)) / np.mean(times))
+    for s, spread in sorted(found.items()):
+        steps = sorted({row["local_lr"] for row in held if drift(row) == s})
+        yield (
+            f"spread of τ*(s) over η = {', '.join(f'{step:g}' for step in steps)} at s = {s:g}",
+            "at most 10 %",
+            f"{in_words(spread, percent=True)} in {len(spread)} worlds and seeds",
+        )
+
+
+def _by_kind() -> list[str]:
+    """C24 by parametrization and regime."""
+    held = rows("trade_offs")
+    lines = [
+        "By parametrization:", "",
+        "| | runs, with a stake | regret 0 | worst error | impulses at .03 | at .01 |",
+        "|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for kind in KINDS:
+        some = [row for row in _moving(held) if row["kind"] == kind]
+        regret = column([row for row in _staked(some) if row["trusted"]], "regret")
+        if some:
+            lines.append(
+                f"| {kind} | {len(some)}, {len(_staked(some))} | {_share(regret <= 0.0)} | "
+                f"{in_words(column(some, 'worst_error'), percent=True)} | "
+                f"{in_words(column(some, 'num_impulses_coarse'))} | "
+                f"{in_words(column(some, 'num_impulses'))} |"
+            )
+    still = [row for row in held if row["kind"] == CONTROL or drift(row) == 0.0]
+    if still:
+        most = float(np.nanmax(np.maximum(column(still, "saved"), 0.0)))
+        lines += ["", f"Controls, E = 1 and identical clients: of {len(still)} runs none saves "
+                  f"more than {most:.1g} of its excess."]  # fmt: skip
+    return lines
+
+
+def _law() -> list[str]:
+    """The sign condition and the slope of the log law, by parametrization and regime."""
+    held = _moving(rows("trade_offs"))
+    lines = [
+        "**The log law**, by parametrization and by regime. *Sign:* β < 0 exactly where the run "
+        "has a trade-off. *Time:* the τ* of the law over the measured one, where both have one. "
+        "*Slope:* the measured fall of τ* per unit of log s from one drift number to the next "
+        "over 1/κ. Behind each the share within a quarter of 1. Paths that do not come near a "
+        "minimum by the horizon have no law.",
+        "",
+        "| | no law | sign right | time, s ≤ .1 | time beyond | slope, s ≤ .1 | slope beyond |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    groups = [(kind, [row for row in held if row["kind"] == kind]) for kind in KINDS]
+    worlds = sorted({(row["target"], row["covariate"]) for row in held})
+    groups += [
+        (f"target {world[0]:g}, covariate {world[1]:g}",
+         [row for row in held if (row["target"], row["covariate"]) == world])
+        for world in worlds
+    ]  # fmt: skip
+    return [*lines, *(_lawful(label, some) for label, some in groups if some)]
+
+
+def _lawful(label: str, held: Rows) -> str:
+    known = [row for row in held if np.isfinite(row["law_crossing"])]
+    sign = np.array([(row["law_crossing"] < 0.0) == bool(row["tradeoff"]) for row in known])
+    lawful = [row for row in known if row["tradeoff"] and row["law_crossing"] < 0.0]
+    cells = [label, f"{len(held) - len(known)} of {len(held)}", _share(sign)]
+    for ratios in (_times, _slopes):
+        cells += [_quarter(list(ratios(lawful, *ends))) for ends in ((0.0, SMALL), (SMALL, np.inf))]
+    return f"| {' | '.join(cells)} |"
+
+
+def _quarter(ratios: Sequence[float]) -> str:
+    """A ratio in words, and the share of it within a quarter of one."""
+    if not ratios:
+        return "–"
+    return f"{in_words(ratios, digits=2)}; {_share(np.abs(np.array(ratios) - 1.0) <= 0.25)}"
+
+
+def _best_time(row: Row) -> float:
+    return float(row["best_length"] * row["local_lr"] * row["local_steps"])
+
+
+def _times(held: Rows, least: float, most: float) -> Iterator[float]:
+    """τ* of the law over the measured one."""
+    for row in held:
+        if least < drift(row) <= most and row["best_length"] > 0.0:
+            yield row["law_time"] / _best_time(row)
+
+
+def _slopes(held: Rows, least: float, most: float) -> Iterator[float]:
+    """Measured slopes over 1/κ between neighbouring drift numbers of one step size."""
+
+    def key(row: Row) -> tuple[Any, ...]:
+        return (row["kind"], row["target"], row["covariate"], row["seed"], row["local_lr"])
+
+    for _, group in groupby(sorted(held, key=lambda row: (key(row), drift(row))), key=key):
+        for left, right in pairwise(group):
+            if least < drift(right) <= most:
+                ratio = drift(right) / drift(left)
+                fall = (_best_time(left) - _best_time(right)) / np.log(ratio)
+                yield fall * left["law_rate"]
+
+
+def _others() -> list[str]:
+    lines = []
+    held = [row for row in _staked(rows("trade_offs")) if np.isfinite(row["pass"])]
+    names = ("pass", "first_order", "log_law", "certificate", "profile", "certified", "observable")
+    for s in sorted({drift(row) for row in held}):
+        some = [row for row in held if drift(row) == s]
+        told = [
+            f"{name.replace('_', ' ')} {in_words(values[np.isfinite(values)])}"
+            for name in names
+            if np.isfinite(values := column(some, name)).any()
+        ]
+        told = [f"C24 {in_words(column(some, 'regret'))}", *told]
+        lines.append(
+            f"*Routes to T\\*, relative regret at s = {s:g} ({len(some)} runs):* {', '.join(told)}."
+        )
+    for world in sorted({row["world"] for row in rows("worlds")}):
+        for tolerance in (0.03, 0.01):
+            some = [r for r in rows("worlds") if (r["world"], r["tolerance"]) == (world, tolerance)]
+            if some:
+                lines.append(
+                    f"*On {world}* (D = {some[0]['parameters']:g}, R = {some[0]['rounds']:g}, s = "
+                    f"{in_words(column(some, 'drift'))}, {len(some)} runs, tolerance "
+                    f"{tolerance:g}): error of θ "
+                    f"{in_words(column(some, 'path_error'), percent=True)}, of F relative to its "
+                    f"fall {in_words(column(some, 'objective_error'), percent=True)}, impulses "
+                    f"{in_words(column(some, 'num_impulses'))}."
+                )
+    return ["\n\n".join([*lines, *trials()])]
+
+
+def write_notes() -> bool:
+    """Fill in the part of the notes; return whether it changed."""
+    text = NOTES.read_text(encoding="utf-8")
+    filled = PART.sub(lambda _: findings(), text)
+    NOTES.write_text(filled, encoding="utf-8")
+    return filled != text
+
+
+def main() -> int:
+    """Write the record, if asked, and the notes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=Path, help="folder of stored results to record")
+    given = parser.parse_args()
+    if given.results is not None:
+        write_record(given.results)
+    print("written" if write_notes() else "as it was")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

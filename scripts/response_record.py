@@ -1,0 +1,190 @@
+"""The rows of the record of predicted trade-offs: written from stored runs, read again.
+
+`scripts/response_findings.py` writes them and says what they say.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from linattn._typing import Array
+from linattn.experiments import load_results
+from linattn.experiments.store import Result, scan
+from linattn.linalg import lowest_point
+
+FOLDER = Path(__file__).resolve().parents[1] / "docs" / "record" / "response"
+CONTROL = "identical clients"
+Row = dict[str, Any]
+Rows = list[Row]
+
+
+def _shared(run: Result) -> Row:
+    spec = run.spec
+    kind = "factored" if spec["initial"]["kernel"] == "factored" else "merged"
+    kind = "two heads" if spec["initial"]["num_heads"] > 1 else kind
+    kind = "unequal weights" if spec["weights"] == "rising" else kind
+    return {
+        "kind": CONTROL if spec["identical"] else kind,
+        "target": spec["problem"]["value_heterogeneity"],
+        "covariate": spec["problem"]["covariate_heterogeneity"],
+        "local_lr": spec["local_lr"],
+        "local_steps": spec["local_steps"],
+        "seed": spec["seed"],
+    }
+
+
+def _trade_offs(runs: Iterable[Result]) -> Iterator[Row]:
+    """A run of `response`: T̂ at the last tolerance, the log law, the regret of every route."""
+    names = ("stake", "saved", "tradeoff", "warmup_star", "num_impulses_coarse", "law_rate",
+             "law_crossing", "law_time")  # fmt: skip
+    told = ("predicted_star", "regret", "worst_error", "estimated_error", "num_impulses", "trusted",
+            "reason")  # fmt: skip
+    routes = ("first_order", "log_law", "pass", "certificate", "profile", "observable", "certified")
+    for run in runs:
+        data = run.dataset
+        lengths, objective = data["warmup"].values, data["objective"].values
+        above = np.where(np.isfinite(objective), objective, np.inf)
+        held = set(data["route"].values.tolist()) if "route" in data else set()
+        yield {
+            **_shared(run),
+            "rounds": int(lengths[-1]),
+            "best_length": lowest_point(lengths, above),
+            **{name: data[name].item() for name in names},
+            **{name: data[name].values.tolist()[-1] for name in told},
+            **{
+                name: data["route_regret"].sel(route=name).item() if name in held else np.nan
+                for name in routes
+            },
+        }
+
+
+def _impulses(runs: Iterable[Result]) -> Iterator[Row]:
+    """A tolerance of a run of `impulses`, or a number of passes."""
+    names = ("worst_error", "path_error", "regret", "num_impulses")
+    for run in runs:
+        data = run.dataset
+        for dim, prefix in (("tolerance", ""), ("passes", "pass_")):
+            for k, at in enumerate(data[dim].values.tolist()):
+                yield {
+                    **_shared(run),
+                    "rounds": data["rounds"].item(),
+                    "by": dim,
+                    "at": at,
+                    **{name: data[prefix + name].values[k].item() for name in names},
+                }
+
+
+def _random(runs: Iterable[Result]) -> Iterator[Row]:
+    """A seed of `random_predictions`."""
+    for run in runs:
+        names = sorted(str(name) for name in run.dataset)
+        yield {"seed": run.spec["seed"], **{name: run.dataset[name].item() for name in names}}
+
+
+def _sampled(runs: Iterable[Result]) -> Iterator[Row]:
+    """A setting of `sampled_response`: ``error_at_star`` is that of E P at its best length."""
+    names = ("tradeoff", "stake", "regret", "worst_error", "profile_regret", "profile_worst_error",
+             "trusted", "reason")  # fmt: skip
+    for run in runs:
+        data, spec = run.dataset, run.spec
+        profile, told = data["profile"].values, data["predicted_profile"].values
+        star = int(np.nanargmin(profile))
+        yield {
+            **_shared(run),
+            "participation": spec["participation"],
+            "batch_size": spec["batch_size"] or 0,
+            "num_runs": spec["num_runs"],
+            "error_at_star": abs(told[star] - profile[star])
+            / (profile[star] - data["reference"].item()),
+            **{name: data[name].item() for name in names},
+        }
+
+
+def _worlds(runs: Iterable[Result]) -> Iterator[Row]:
+    """A tolerance of a run of `predicted_worlds`."""
+    for run in runs:
+        data, spec = run.dataset, run.spec
+        for k, tolerance in enumerate(data["tolerance"].values.tolist()):
+            yield {
+                "world": _world(spec),
+                "seed": spec["seed"],
+                "parameters": data["parameters"].item(),
+                "rounds": data["rounds"].item(),
+                "drift": data["drift"].item(),
+                "tolerance": tolerance,
+                **{
+                    name: data[name].values[k].item()
+                    for name in ("path_error", "objective_error", "num_impulses")
+                },
+            }
+
+
+def _world(spec: Row) -> str:
+    kind = {"relu": "of ReLU gates", "identity": "of linear attention"}
+    return f"deep models {kind[spec['model']['feature_map']]}" if spec["deep"] else spec["data"]
+
+
+TABLES: dict[str, tuple[str, Callable[[Iterable[Result]], Iterator[Row]]]] = {
+    "trade_offs": ("response", _trade_offs),
+    "impulses": ("impulses", _impulses),
+    "random": ("random_predictions", _random),
+    "sampled": ("sampled_response", _sampled),
+    "worlds": ("predicted_worlds", _worlds),
+}
+
+
+def write_record(results: Path) -> None:
+    """Write the rows of every simulation, and where they come from."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    origins: dict[str, Any] = {}
+    for table, (simulation, rows_of) in TABLES.items():
+        if not scan(results, simulation):
+            continue
+        runs = load_results(results, simulation)
+        held = sorted(rows_of(runs), key=lambda row: tuple(row.values())[:7])
+        with open(FOLDER / f"{table}.csv", "w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(held[0])
+            writer.writerows([[_cell(value) for value in row.values()] for row in held])
+        made = sorted({json.dumps(run.provenance, sort_keys=True) for run in runs})
+        origins[simulation] = {"runs": len(runs), "made by": [json.loads(text) for text in made]}
+    text = json.dumps(origins, indent=1, sort_keys=True) + "\n"
+    (FOLDER / "provenance.json").write_text(text, encoding="utf-8")
+
+
+def _cell(value: Any) -> Any:
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def rows(table: str) -> Rows:
+    """Return the rows of a table of the record: numbers where they can be read as such."""
+    path = FOLDER / f"{table}.csv"
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [{name: _value(text) for name, text in row.items()} for row in csv.DictReader(lines)]
+
+
+def _value(text: str) -> Any:
+    if text in ("True", "False"):
+        return text == "True"
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def column(held: Rows, name: str) -> Array:
+    """Return a column as an array."""
+    return np.array([row[name] for row in held])
+
+
+def drift(row: Row) -> float:
+    """The drift number s, rounded because E is."""
+    return float(round(0.5 * row["local_lr"] * (row["local_steps"] - 1.0), 3))
