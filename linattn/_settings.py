@@ -5,12 +5,12 @@ Rounds and theory must read them the same way and never import each other, so it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from linattn._checks import as_float64, is_listing, one_of, positive_int, real
+from linattn._checks import as_float64, is_listing, one_of, positive_int, real, shown
 from linattn._typing import Array, IntArray
 
 SCHEMES = ("uniform", "weighted")
@@ -68,6 +68,8 @@ def check_local_steps(local_steps: Any, num_clients: int | None = None) -> int |
     ValueError
         If an entry is not a positive integer, or there is not one for each of `num_clients`.
     """
+    if isinstance(local_steps, Set):
+        raise ValueError(f"local_steps must be in the order of clients, got {shown(local_steps)}.")
     if not is_listing(local_steps):
         return positive_int("local_steps", local_steps, maximum=MOST_STEPS)
     entries = [

@@ -36,6 +36,7 @@ def test_equal_entries_are_one_number():
         ([1, 0], 2, r"local_steps\[1\] must be an integer >= 1, got 0"),
         ([1, 2.5], 2, r"local_steps\[1\] must be an integer >= 1, got 2.5"),
         ([1, True], 2, r"local_steps\[1\] must be an integer >= 1, got True"),
+        ({1, 2}, 2, "local_steps must be in the order of clients, got {1, 2}"),
         ([1, 2], 3, "local_steps must have 3, one per client, got 2 entries"),
         ([], None, "local_steps must have one per client, got 0 entries"),
         (np.ones((2, 2), dtype=int), 2, r"local_steps\[0\] must be an integer >= 1"),

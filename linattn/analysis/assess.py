@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from linattn._checks import positive_int, real
+from linattn._checks import MOST_ENTRIES, positive_int, real
 from linattn._progress import stage
 from linattn.analysis.assessment import Assessment
 from linattn.analysis.bias_drift import bias_drift
@@ -94,7 +94,7 @@ def assess(
     tuned comparison, each a warm-up run; seconds at the sizes of the simulations.
     """
     began = perf_counter()
-    positive_int("rounds", rounds)
+    positive_int("rounds", rounds, maximum=MOST_ENTRIES)
     budget = np.inf if time_budget is None else real("time_budget", time_budget, above=0.0)
     start = initial_params(problem, seed=seed) if params is None else params
     if reference is None:

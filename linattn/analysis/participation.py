@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from linattn._checks import positive_int, real
+from linattn._checks import MOST_ENTRIES, positive_int, real
 from linattn._threads import one_blas_thread
 from linattn._typing import Array, IntArray
 from linattn.analysis.bias_drift import SecondStage, loss_after, warmup_path
@@ -139,7 +139,7 @@ def tuned_ends(
     """
     check_fits(problem, params)
     unit = real("unit_step", unit_step, above=0.0)
-    positive_int("rounds", plan.rounds)
+    positive_int("rounds", plan.rounds, maximum=MOST_ENTRIES)
     positive_int("num_draws", plan.num_draws, minimum=2)
     positive_int("num_lengths", plan.num_lengths, minimum=2)
     real("participation", plan.participation, above=0.0, maximum=1.0)

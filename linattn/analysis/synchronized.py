@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from linattn._checks import positive_int
+from linattn._checks import MOST_ENTRIES, positive_int
 from linattn._settings import LocalSteps, check_local_steps, constant_step
 from linattn._threads import one_blas_thread
 from linattn._typing import Array, IntArray
@@ -144,7 +144,7 @@ def synchronized_control(
     """
     check_fits(problem, params)
     lengths = check_lengths(
-        warmup_lengths, positive_int("rounds", rounds, minimum=0, maximum=2**31 - 1)
+        warmup_lengths, positive_int("rounds", rounds, minimum=0, maximum=MOST_ENTRIES)
     )
     step = constant_step("local_lr", local_lr, "the synchronized control")
     central = central_round(problem, check_local_steps(local_steps, problem.num_clients), step)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from linattn._checks import one_of, positive_int
+from linattn._checks import MOST_ENTRIES, one_of, positive_int
 from linattn.analysis.applicable import FACTORED, MERGED, unmet_needs
 from linattn.claims.judge import OUT_OF_RANGE, VANISHING, Verdict, judge, without_measurement
 from linattn.claims.record import Claim, Condition, Instance, shared, shared_runs
@@ -104,10 +104,9 @@ def check(
     The claim names its source. Cost: that of the claim; a few milliseconds to a second at the sizes
     of the simulations.
     """
-    positive_int("rounds", rounds)
+    positive_int("rounds", rounds, maximum=MOST_ENTRIES)
     start = initial_params(problem, value="normal", seed=seed) if params is None else params
     check_fits(problem, start)
-    positive_int("rounds", rounds)
     check_settings(
         rounds=rounds,
         local_steps=local_steps,

@@ -59,7 +59,8 @@ class Answers:
 
     def _number(self, name: Any, value: Any) -> float:
         array = np.asarray(value)
-        if array.ndim or array.dtype.kind not in "fiub":
+        masked = isinstance(value, np.ma.MaskedArray)
+        if masked or array.ndim or array.dtype.kind not in "fiub":
             raise TypeError(
                 f"{self.argument} must return numbers, got {shown(value)} for {shown(name)}."
             )

@@ -6,7 +6,7 @@ from typing import NamedTuple, Required, TypedDict
 
 import numpy as np
 
-from linattn._checks import positive_int
+from linattn._checks import MOST_ENTRIES, positive_int
 from linattn._settings import (
     EVERYBODY,
     LocalSteps,
@@ -72,7 +72,7 @@ def check_settings(
     start_round: int = 0,
 ) -> Settings:
     """Validate the arguments that all runs share."""
-    rounds = positive_int("rounds", rounds, minimum=0)
+    rounds = positive_int("rounds", rounds, minimum=0, maximum=MOST_ENTRIES)
     start_round = positive_int("start_round", start_round, minimum=0)
     if start_round > rounds:
         raise ValueError(f"start_round must be <= rounds = {rounds}, got {start_round}.")

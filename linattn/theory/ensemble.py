@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from linattn._checks import positive_int, real
+from linattn._checks import MOST_ENTRIES, positive_int, real
 from linattn._settings import LocalSteps, StepSize, check_sampling
 from linattn._threads import one_blas_thread
 from linattn._typing import Array, IntArray
@@ -154,7 +154,7 @@ def predict_ensemble(
     above all runs that leave a plateau at different times. With ``reach=1`` sigma points see less
     of what bounds Σ there, and the prediction differs or runs away: a test of both.
     """
-    rounds = positive_int("rounds", rounds, minimum=0)
+    rounds = positive_int("rounds", rounds, minimum=0, maximum=MOST_ENTRIES)
     tolerance = real("tolerance", tolerance, minimum=0.0)
     kept = min(positive_int("rank", rank), params.flat.size)
     reach = real("reach", reach, above=0.0)

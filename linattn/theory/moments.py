@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from linattn._checks import positive_int
+from linattn._checks import MOST_ENTRIES, positive_int
 from linattn._display import draw_gaps, facts_html
 from linattn._settings import LocalSteps, check_sampling, check_stragglers, steps_per_client
 from linattn._threads import one_blas_thread
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # H·d + m: beyond it one matrix on symmetric matrices takes more than 250 MB.
+MOST_LISTED = 10_000_000
+"""Local steps whose chances fit into memory, one each."""
 MAX_MOMENT_ROWS = 104
 # Squaring the round beats stepping through R rounds where R > log₂ R · (rows of its matrix)/this:
 # measured at 20 to 2,000 rows, products of matrices being faster than as many of vectors.
@@ -117,7 +119,8 @@ def _client_steps(
 ) -> ClientSteps:
     """A_i, r_i, the spread of its sequences, and how many steps it takes."""
     steps, stragglers = stage.local_work
-    count = int(steps_per_client(steps, problem.num_clients)[client])
+    every = steps_per_client(steps, problem.num_clients)
+    count = positive_int("local_steps", every[client], maximum=MOST_LISTED)
     chances = np.full(count, stragglers / count)
     chances[-1] += 1.0 - stragglers
     size, noise = int(problem.client_sizes[client]), None
@@ -212,7 +215,8 @@ class FrozenMoments:
         -------
         matplotlib Axes
         """
-        gaps = [self.expected_gap(t) for t in range(positive_int("rounds", rounds) + 1)]
+        most = positive_int("rounds", rounds, maximum=MOST_ENTRIES)
+        gaps = [self.expected_gap(t) for t in range(most + 1)]
         return draw_gaps(axes, gaps, self.noise_floor, "E F(B, V_t) − P(B)")
 
     @cached_property

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from linattn._checks import positive_int, real
+from linattn._checks import MOST_ENTRIES, positive_int, real
 from linattn._display import axes_or_new, facts_html
 from linattn._settings import LocalSteps, StepSize
 from linattn._threads import one_blas_thread
@@ -190,7 +190,7 @@ def predict_run(
     ...     np.abs(predicted.path[-1].flat - run.params.flat).max() < 1e-3)
     (True, True)
     """
-    rounds = positive_int("rounds", rounds, minimum=0)
+    rounds = positive_int("rounds", rounds, minimum=0, maximum=MOST_ENTRIES)
     tolerance = real("tolerance", tolerance, minimum=0.0)
     count = None if passes is None else positive_int("passes", passes, minimum=0)
     cap = float("inf") if max_impulses is None else positive_int("max_impulses", max_impulses)

@@ -99,12 +99,14 @@ class ScaffoldStage:
 
     @cached_property
     def _sums(self) -> Array:
-        """S_i, (C, Hd, Hd), by Horner's rule."""
+        """S_i, (C, Hd, Hd), by doubling: S_2k = (I + Mᵏ)S_k and S_{k+1} = I + M S_k."""
         eye = np.eye(self.stage.hessians.shape[-1])
         steps = eye - self.stage.local_lr * self.stage.hessians
-        total = np.broadcast_to(eye, steps.shape).copy()
-        for _ in range(self.stage.common_steps - 1):
-            total = eye + steps @ total
+        total, power = np.broadcast_to(eye, steps.shape), steps
+        for bit in f"{self.stage.common_steps:b}"[1:]:
+            total, power = total + power @ total, power @ power
+            if bit == "1":
+                total, power = eye + steps @ total, steps @ power
         return np.asarray(total)
 
     @cached_property

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from linattn._checks import positive_int
+from linattn._checks import MOST_ENTRIES, positive_int
 from linattn._display import draw_gaps, facts_html
 from linattn._typing import Array
 from linattn.linalg import contract, stack_heads
@@ -83,7 +83,7 @@ class FrozenStage:
         -------
         matplotlib Axes
         """
-        counts = range(positive_int("rounds", rounds) + 1)
+        counts = range(positive_int("rounds", rounds, maximum=MOST_ENTRIES) + 1)
         gaps = [sum(self.drift_parts(t)) for t in counts]
         return draw_gaps(axes, gaps, self.floor, "F(B, V_t) − P(B)")
 

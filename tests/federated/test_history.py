@@ -168,6 +168,7 @@ def test_a_start_whose_objective_overflows_is_refused(small_problem):
     [
         ({"rounds": -1}, "rounds must be an integer >= 0, got -1"),
         ({"rounds": 2.0}, "rounds must be an integer"),
+        ({"rounds": 10**24}, "rounds must be an integer <= 2147483647, got 1000"),
         ({"local_steps": 0}, "local_steps must be an integer >= 1, got 0"),
         ({"local_lr": 0.0}, "local_lr must be > 0, got 0.0"),
         ({"local_lr": np.nan}, "local_lr must be > 0, got nan"),
@@ -229,6 +230,7 @@ def test_participation_follows_its_formula():
         ({"a": 1j}, "evaluate must return numbers, got 1j for 'a'."),
         ({"a": [1.0]}, "evaluate must return numbers, got [1.0] for 'a'."),
         ({"a": {}}, "evaluate must return numbers, got {} for 'a'."),
+        ({"a": np.ma.masked}, "evaluate must return numbers, got masked for 'a'."),
     ],
 )
 @pytest.mark.parametrize("name", ["evaluate", "evaluate_clients"])

@@ -288,6 +288,7 @@ def test_maps_of_symmetric_matrices(seed, inner, more):
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"local_steps": 0}, "local_steps must be an integer >= 1, got 0"),
+    ({"local_steps": 2**53}, "local_steps must be an integer <= 10000000, got"),
     ({"local_steps": [1, 2]}, "local_steps must have 3, one per client, got 2"),
     ({"local_lr": -1.0}, "local_lr must be > 0, got -1.0"),
     ({"local_lr": [0.1, 0.1]}, "local_lr must be one number"),

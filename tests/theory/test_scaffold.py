@@ -105,6 +105,14 @@ def test_large_steps_are_unstable_and_say_so(federation):
     assert repr(stage).startswith("ScaffoldStage(unstable, rate")
 
 
+def test_the_cost_does_not_grow_with_the_local_steps(federation):
+    """S_i is ((I − (I − ηA)^E)/η)A⁻¹, and A⁻¹/η once the clients have settled."""
+    problem, params, step = federation
+    stage = la.scaffold_stage(problem, params, local_steps=10**9, local_lr=step)
+    settled = np.linalg.inv(stage.stage.hessians) / step
+    assert relative_error(stage._sums, settled) < 1e-9
+
+
 def test_bad_arguments_are_refused(federation):
     problem, params, step = federation
     with pytest.raises(ValueError, match="option must be one of '1', '2', got '3'"):
