@@ -102,8 +102,11 @@ def _worlds(results: Sequence[Result]) -> list[Group]:
 
 
 def _main(results: Sequence[Result]) -> Group:
-    """The world that is shown: the one with most (η, E), its first seed only."""
-    world = max(_worlds(results), key=lambda held: len(held.split(*PAIR)))
+    """The first seed of the world with most (η, E), among those of most trade-offs."""
+    world = max(
+        _worlds(results),
+        key=lambda held: (len(held.split(*PAIR)), (held.values("tradeoff") > 0).sum()),
+    )
     first = min(field(result, "seed") for result in world.results)
     return world.only(lambda result: field(result, "seed") == first)
 
