@@ -82,7 +82,8 @@ def check_clients(clients: Sequence[int], num_clients: int) -> list[int]:
     """
     chosen = list(clients)
     valid = len(set(chosen)) == len(chosen) > 0
-    if not valid or not all(i in range(num_clients) for i in chosen):
+    whole = all(isinstance(i, int | np.integer) and not isinstance(i, bool) for i in chosen)
+    if not valid or not whole or not all(i in range(num_clients) for i in chosen):
         raise ValueError(f"clients must be distinct numbers in 0..{num_clients - 1}, got {chosen}.")
     return [int(i) for i in chosen]
 
