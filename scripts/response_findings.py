@@ -173,7 +173,7 @@ def _sampling() -> Iterator[Sequence[str]]:
                 f"{words}, s ≤ .1, {some[0]['num_runs']:g} runs: regret of T̂ for {label}",
                 "at most .15 in 80 % of the seeds, the others flagged",
                 f"at most .15 in {len(known) - len(wrong)} of {len(known)} settings "
-                f"({len({row['seed'] for row in some})} seeds); {flagged} of the others flagged",
+                f"(seeds: {len({row['seed'] for row in some})}); {flagged} of the others flagged",
             )
         yield (
             f"{words}: E P at its T*",
