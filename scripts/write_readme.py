@@ -36,12 +36,16 @@ def claims_part() -> str:
     rows = recorded()
     judged = [claim for claim in la.claims() if claim.kind != "report" and claim.id in rows]
     ours = [claim for claim in judged if claim.provenance == "ours"]
-    fewest = min(int(rows[claim.id]["resolved"]) for claim in ours)
+    most = max(claim.record for claim in ours)
+    many, few = ([c for c in ours if (c.record == most) is whole] for whole in (True, False))
+    fewest, least = (min(int(rows[c.id]["resolved"]) for c in part) for part in (many, few))
     violated = sum(int(rows[claim.id]["violated"]) for claim in ours)
     lines = [
-        f"{len(ours)} claims, each on at least {fewest:,} random instances on which all its "
-        f"conditions hold and there is something to measure: {violated} violations. *Tightness* is "
-        "the median of bound over measured, for lower bounds the inverse: 1 is attained.",
+        f"{len(ours)} claims on random instances on which all conditions hold and there is "
+        f"something to measure: {violated} violations. {len(many)} were checked on at least "
+        f"{fewest:,} instances each, {len(few)} about whole runs or ensembles on at least "
+        f"{least:,}. *Tightness* is the median of bound over measured, for lower bounds the "
+        "inverse: 1 is attained.",
         "",
         *_table(_cells(claim, rows[claim.id]) for claim in ours),
         "",
