@@ -10,7 +10,7 @@ from linattn.federated import fed_avg, run
 from linattn.objectives.steps import safe_step
 from linattn.theory.modified import modified_steps
 
-REACH = 0.04
+REACH = 0.01
 """ηE times the curvature, for the largest η: a short round."""
 HALVINGS = 3
 
@@ -43,12 +43,12 @@ def _plain(instance: Instance) -> Errors:
 
 def _order(instance: Instance) -> Measurement:
     found = _modified(instance)
-    return found.against(3.0, Constant("largest η", found.sizes[0], "0.04/(E·curvature)"))
+    return found.against(3.0, Constant("largest η", found.sizes[0], f"{REACH}/(E·curvature)"))
 
 
 def _plain_order(instance: Instance) -> Measurement:
     found = _plain(instance)
-    return found.against(2.0, Constant("largest η", found.sizes[0], "0.04/(E·curvature)"))
+    return found.against(2.0, Constant("largest η", found.sizes[0], f"{REACH}/(E·curvature)"))
 
 
 AGREE = "orders at halved η agree within 0.1"

@@ -21,7 +21,7 @@ from linattn.theory.prediction import CHAOS, PredictedRun, predict_run, predicti
 if TYPE_CHECKING:
     pass
 
-HORIZON, ROUNDS, INTERVALS = 0.5, 96, (24, 12, 6)
+HORIZON, ROUNDS, INTERVALS = 0.25, 96, (24, 12, 6)
 """Of the order in the interval: τ times the curvature, rounds, and rounds between impulses."""
 TOLERANCE = 0.01
 WORTH_ESTIMATING = 1e-8
@@ -214,7 +214,7 @@ CLAIMS = (
             ),
         ),
         share=0.05,
-        record=1_000,
+        record=100,
         suit=hurried,
     ),
 )
