@@ -106,7 +106,7 @@ def furthest(rows):
 
 def modified(case, share):
     steps = Steps(case)
-    sizes = [0.04 * 2 * ref.safe_step(case.inst, case.theta) / steps.count / 2**k for k in range(3)]
+    sizes = [0.01 * 2 * ref.safe_step(case.inst, case.theta) / steps.count / 2**k for k in range(3)]
     errors = [norm(steps.federated(steps.start, eta) - steps.modified(eta, share)) for eta in sizes]
     order = 2.0 + share
     return Numbers([(fitted(sizes, errors), order, order)],
@@ -139,7 +139,7 @@ def every_impulse(case):
 
 def intervals(case):
     steps = Steps(case)
-    eta = 0.5 * 2 * ref.safe_step(case.inst, case.theta) / (LONG * steps.count)
+    eta = 0.25 * 2 * ref.safe_step(case.inst, case.theta) / (LONG * steps.count)
     path = steps.run(LONG, eta)
     errors = [furthest(steps.interpolated(LONG, eta, k) - path) for k in INTERVALS]
     return Numbers([(fitted(INTERVALS, errors), 3.0, 3.0)], {"smallest error": errors[-1]})
