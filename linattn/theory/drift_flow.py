@@ -31,12 +31,14 @@ def check_moves(flow: DriftField, params: Params) -> None:
 
     Raises
     ------
+    FloatingPointError
+        If the gradient is not finite.
     ValueError
-        If the gradient is not finite or is zero to rounding.
+        If it is zero to rounding.
     """
     size = float(np.linalg.norm(flow.gradient(params.flat)))
     if not np.isfinite(size):
-        raise ValueError("params must have a finite gradient, got one that is not.")
+        raise FloatingPointError("the gradient is not finite at the start")
     if size <= STATIONARY * max(1.0, float(np.linalg.norm(params.flat))):
         raise ValueError(
             f"params must not be stationary, got a gradient of norm {size:.2g}: nothing moves; at "

@@ -26,6 +26,7 @@ METHODS = simulation("methods")
 
 def test_comparisons_have_a_spread_to_show():
     held = [s for s in load_simulations() if issubclass(s.spec, WorldSpec)]
+    held = [s for s in held if s.name != "predicted_worlds"]  # compares a run with its prediction
     assert len(held) == 5
     for one in held:
         for preset in one.presets:
