@@ -10,23 +10,18 @@ paper_notes.md between ``<!-- response -->`` and ``<!-- end of response -->`` fr
 
 from __future__ import annotations
 
-import argparse
-import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby, pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from interpolation_orders import trials
+from pages import main
 from response_record import CONTROL, Row, Rows, column, drift, rows, write_record
 
 from linattn._typing import Array
 from linattn.report.words import in_words, number
 
-ROOT = Path(__file__).resolve().parents[1]
-NOTES = ROOT / "paper_notes.md"
-PART = re.compile(r"(?<=<!-- response -->\n).*?(?=<!-- end of response -->)", re.S)
 SMALL = 0.11
 """Drift numbers up to a tenth, E rounded."""
 KINDS = ("merged", "factored", "two heads", "unequal weights")
@@ -323,24 +318,5 @@ def _others() -> list[str]:
     return ["\n\n".join([*lines, *trials()])]
 
 
-def write_notes() -> bool:
-    """Fill in the part of the notes; return whether it changed."""
-    text = NOTES.read_text(encoding="utf-8")
-    filled = PART.sub(lambda _: findings(), text)
-    NOTES.write_text(filled, encoding="utf-8")
-    return filled != text
-
-
-def main() -> int:
-    """Write the record, if asked, and the notes."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--results", type=Path, help="folder of stored results to record")
-    given = parser.parse_args()
-    if given.results is not None:
-        write_record(given.results)
-    print("written" if write_notes() else "as it was")
-    return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main("response", findings, write_record, __doc__))

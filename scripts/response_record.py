@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pages import RECORD
 
 from linattn._typing import Array
 from linattn.experiments import load_results
 from linattn.experiments.store import Result, scan
 from linattn.linalg import lowest_point
 
-FOLDER = Path(__file__).resolve().parents[1] / "docs" / "record" / "response"
+FOLDER = RECORD / "response"
 CONTROL = "identical clients"
 Row = dict[str, Any]
 Rows = list[Row]
