@@ -12,16 +12,14 @@ seeds are left out.
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from kept import keep
 from pages import RECORD, main
 
 from linattn._typing import Array
 from linattn.experiments import load_results
-from linattn.experiments.find import PageLook, find_script, load_figure
 from linattn.federated.methods.table import METHODS
 from linattn.report.groups import groups
 from linattn.report.words import in_words, paired
@@ -47,16 +45,7 @@ def write_record(results: Path) -> None:
                     held = run.dataset.sel({"method": name})
                     numbers = [f"{float(held[k]):.8g}" for k in (*MEASURED, *SHARED)]
                     writer.writerow((world.label, run.spec["seed"], name, *numbers))
-    load_figure(find_script("methods", "figures")).draw(runs, FOLDER, PageLook())
-    (FOLDER / "methods.pdf").unlink()  # drawn again from the CSV and the JSON
-    origins = {json.dumps(run.provenance, sort_keys=True) for run in runs}
-    kept: dict[str, Any] = {
-        "simulation": "methods",
-        "runs": len(runs),
-        "made by": sorted((json.loads(origin) for origin in origins), key=str),
-    }
-    text = json.dumps(kept, indent=1, sort_keys=True) + "\n"
-    (FOLDER / "methods_provenance.json").write_text(text, encoding="utf-8")
+    keep("methods", runs, FOLDER)
 
 
 def rows() -> list[dict[str, str]]:

@@ -18,6 +18,7 @@ from linattn.experiments.specs import (
     HETEROGENEOUS,
     SMALL,
     TARGET,
+    WORLDS,
     SyntheticSpec,
     increasing,
 )
@@ -85,14 +86,17 @@ def run(spec: StepSizeSpec) -> xr.Dataset:
 
 
 PAPER = (0.001, 0.002, 0.004, 0.006, 0.01, 0.015, 0.025, 0.04, 0.06, 0.1, 0.16)
+SEEDS: dict[str, Any] = {"seed": range(10)}
 BOTH: dict[str, list[Any]] = {"budget": ["rounds", "floats"], "participation": [1.0, 0.25]}
 SIMULATION = Simulation(
     StepSizeSpec,
     run,
     presets={
-        "paper": [Grid(StepSizeSpec(local_lrs=PAPER),
-                       {TARGET: [target], COVARIATE: [covariate], **BOTH, "seed": range(10)})
-                  for target, covariate in ((0.4, 0.3), (0.75, 0.0), (0.75, 0.3))],
+        "paper": [
+            Grid(StepSizeSpec(local_lrs=PAPER), {TARGET: [target], COVARIATE: [covariate], **more})
+            for target, covariate in WORLDS
+            for more in [{**(BOTH if (target, covariate) in WORLDS[1:4] else {}), **SEEDS}]
+        ],
         "quick": [Grid(StepSizeSpec(rounds=50, warmup_lengths=(0, 5, 10, 20, 30, 40, 49, 50),
                                     local_lrs=(0.005, 0.01, 0.02, 0.04, 0.08, 0.16), num_starts=4),
                        BOTH)],
