@@ -126,7 +126,7 @@ CASES: dict[str, ClaimCase] = {
     "C18 settled": Case(((impulses.settled_bias, LITTLE | SHORT),),
                        f"λ_min(H)/λ_max(H) ≥ 1e-6 at a minimizer; {AGREE_S}"),
     "C19": Case(((noise.spread, LITTLE | SHORT | {"participation": 0.5}),), DRAWN),
-    "C19 profile": Case(((noise.profile, LITTLE | SHORT | {"participation": 0.5}),), DRAWN),
+    "C19 profile": New(((noise.profile, LITTLE | SHORT | {"participation": 0.5}),), DRAWN),
     "C20": Case(((sampled.listed, NOISY | FEW), (sampled.listed, FACTORED | SAMPLED | FEW)),
                f"H·d + m ≤ 104; at most 20,000 draws to list; {FLAT_A}"),
     "C20 ensemble": Case(((sampled.ensemble, SAMPLED | {"frozen": 0.8}),),
