@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
@@ -408,13 +407,13 @@ def _simulate(
 
 def _foresee(simulations: Sequence[Simulation[Any]], preset: str, output: Path) -> None:
     """Say what every simulation would compute, and all together."""
-    from linattn.experiments.inventory import forecast
+    from linattn.experiments.inventory import forecast, together
 
-    tasks = {sim.name: sim.tasks(preset) for sim in simulations}
-    width = max(map(len, tasks), default=0)
-    for name, held in tasks.items():
-        print(f"{name:{width}}  {forecast(held, output)}")
-    print(f"{'all':{width}}  {forecast(list(chain(*tasks.values())), output)}")
+    found = {sim.name: forecast(sim.tasks(preset), output) for sim in simulations}
+    found["all"] = together(list(found.values()))
+    width = max(map(len, found))
+    for name, expected in found.items():
+        print(f"{name:{width}}  {expected}")
 
 
 def _draw(

@@ -132,6 +132,21 @@ class Forecast(NamedTuple):
         )
 
 
+def together(parts: Sequence[Forecast]) -> Forecast:
+    """Return the forecast of several sweeps, unknown where one of them is."""
+
+    def total(values: list[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return sum(known) if len(known) == len(values) else None
+
+    return Forecast(
+        sum(part.runs for part in parts),
+        sum(part.stored for part in parts),
+        total([part.seconds for part in parts]),
+        total([part.size for part in parts]),
+    )
+
+
 def forecast(tasks: Sequence[Task], store: Path) -> Forecast:
     """Estimate time and disk of a sweep from what a store has of the same simulations.
 

@@ -25,9 +25,9 @@ from linattn.types import Params, Problem
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# H·d + m: beyond it one matrix on symmetric matrices takes more than 250 MB.
 MOST_LISTED = 10_000_000
 """Local steps whose chances fit into memory, one each."""
+# H·d + m: beyond it one matrix on symmetric matrices takes more than 250 MB.
 MAX_MOMENT_ROWS = 104
 # Squaring the round beats stepping through R rounds where R > log₂ R · (rows of its matrix)/this:
 # measured at 20 to 2,000 rows, products of matrices being faster than as many of vectors.
