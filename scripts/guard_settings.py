@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import platform
 import sys
 import time
 from collections import Counter
@@ -23,7 +22,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import scipy
 
 import linattn as la
 from linattn.analysis.applicable import unmet_needs
@@ -32,6 +30,7 @@ from linattn.claims.instances import random_instance, suited
 from linattn.claims.judge import STATUSES
 from linattn.claims.record import UNJUDGED, shared_runs
 from linattn.claims.table import check_instance
+from linattn.experiments.provenance import provenance
 from linattn.federated.method import Method
 from linattn.streams import stream
 
@@ -149,9 +148,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "verdicts": sum(total.values()),
         **{status: total[status] for status in STATUSES},
         "wrong": len(counts.wrong),
-        "versions": {"python": platform.python_version(), "numpy": np.__version__,
-                     "scipy": scipy.__version__, "linattn": la.__version__},
-    }  # fmt: skip
+        "versions": provenance()["versions"],
+    }
     given.output.mkdir(parents=True, exist_ok=True)
     write(given.output, counts.claims, "claim")
     write(given.output, counts.methods, "method")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from kept import origin
 from pages import RECORD
 
 from linattn._typing import Array
@@ -153,8 +154,7 @@ def write_record(results: Path) -> None:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(held[0])
             writer.writerows([[_cell(value) for value in row.values()] for row in held])
-        made = sorted({json.dumps(run.provenance, sort_keys=True) for run in runs})
-        origins[simulation] = {"runs": len(runs), "made by": [json.loads(text) for text in made]}
+        origins[simulation] = origin(runs)
     text = json.dumps(origins, indent=1, sort_keys=True) + "\n"
     (FOLDER / "provenance.json").write_text(text, encoding="utf-8")
 

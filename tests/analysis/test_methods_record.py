@@ -5,8 +5,7 @@ import pytest
 from pages import told
 
 import linattn as la
-from linattn.report.canvas import read_page
-from scripts import module, simulation
+from scripts import check_redrawn, module, simulation
 
 SCRIPT = module("methods_findings", "scripts")
 
@@ -28,10 +27,7 @@ def test_the_record_is_whole():
 
 
 def test_the_figure_is_drawn_again_from_the_record(tmp_path, monkeypatch):
-    monkeypatch.setattr("linattn.report.draw.images", lambda page, look: {})
-    page = read_page(SCRIPT.FOLDER / "methods.json")
-    for path in page.save(tmp_path, None):
-        assert path.read_bytes() == (SCRIPT.FOLDER / path.name).read_bytes()
+    check_redrawn(SCRIPT.FOLDER / "methods.json", tmp_path, monkeypatch)
 
 
 def test_fed_avg_ends_today_where_the_record_says():

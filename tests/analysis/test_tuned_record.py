@@ -3,8 +3,7 @@
 from pages import told
 
 from linattn.experiments.specs import WORLDS
-from linattn.report.canvas import read_page
-from scripts import module
+from scripts import check_redrawn, module
 
 SCRIPT = module("tuned_findings", "scripts")
 EVERYBODY = "equal rounds, all clients"
@@ -24,8 +23,6 @@ def test_every_regime_is_there_and_intervals_hold_their_median():
 
 
 def test_the_figure_is_drawn_again_from_the_record(tmp_path, monkeypatch):
-    monkeypatch.setattr("linattn.report.draw.images", lambda page, look: {})
     pages = sorted(SCRIPT.FOLDER.glob("step_size*.json"))
     for source in [path for path in pages if not path.stem.endswith("provenance")]:
-        for path in read_page(source).save(tmp_path, None):
-            assert path.read_bytes() == (SCRIPT.FOLDER / path.name).read_bytes()
+        check_redrawn(source, tmp_path, monkeypatch)
