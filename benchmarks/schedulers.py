@@ -69,7 +69,7 @@ SIMULATION = Simulation(
     run,
     presets={
         "empty": [Grid(BusySpec(), {"seed": range(200)})],
-        "busy": [Grid(BusySpec(seconds=0.1), {"seed": range(60)})],
+        "busy": [Grid(BusySpec(seconds=0.2), {"seed": range(150)})],
     },
 )
 

@@ -175,7 +175,7 @@ def _origin() -> dict[str, Any]:
 
 @contextmanager
 def _connected(cluster: Cluster) -> Iterator[Any]:
-    """A client of the scheduler, with at least one worker whose compiled code is there.
+    """A client of the scheduler, with at least one worker; those there have the compiled code.
 
     Raises
     ------
@@ -194,7 +194,8 @@ def _connected(cluster: Cluster) -> Iterator[Any]:
             raise LostError(f"there is no scheduler at {where}") from error
         try:
             client.wait_for_workers(1, timeout=cluster.patience)
-            client.submit(warm, Warm(), pure=False).result()
+            client.submit(warm, Warm(), pure=False).result()  # one builds, the others load
+            client.run(warm, Warm())
             yield client
         except TimeoutError as error:
             raise RuntimeError(

@@ -62,6 +62,7 @@ def warm(asked: Warm) -> Ready:
     """Build or load compiled code."""
     from linattn import _kernels
 
+    import_module("xarray")  # a worker of the pool has it, one of Dask does not
     _kernels.warm(asked.part)
     return Ready()
 
