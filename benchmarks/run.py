@@ -5,7 +5,8 @@ thread and then with two: BLAS, OpenMP, XLA and PyTorch threads are set in its e
 process is bound to as many cores. Within a process all candidates take turns; medians and quartiles
 over at least nine repeats are reported, after all results agreed to 1e-10.
 
-Writes ``results.csv``, ``results.json`` and ``cost.png`` into the output folder.
+Writes ``rounds.csv``, ``calls.csv``, ``results.json``, ``provenance.json`` and the drawings
+``cost.png`` and ``calls.png`` into the output folder (``docs/record/benchmarks`` keeps a run).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +199,70 @@ def draw_costs(found: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
+def call_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row per call: milliseconds, and its ratio to the call of its group taken as base."""
+    return [
+        {name: row[name] for name in ("part", "case", "call", "base")}
+        | {"ms": 1e3 * float(np.median(row["seconds"]))}
+        | {name: row[name] for name in ("ratio", "low", "high")}
+        for row in found["rows"]
+    ]
+
+
+def draw_calls(rows: list[dict[str, Any]], path: Path) -> None:
+    """Ratios of what users call to the base of its group, one panel for each kind of call."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    kinds = ("run", "objective", "E = 1", "lengths")
+    titles = ("whole runs", "derivatives", "one local step a round", "many lengths")
+    figure, axes = plt.subplots(2, 2, figsize=(9, 8), layout="constrained", height_ratios=(5, 2))
+    for axis, kind, title in zip(axes.flat, kinds, titles, strict=True):
+        part = [row for row in rows if row["part"] == kind and row["call"] != row["base"]]
+        for k, row in enumerate(part):
+            color = "#D55E00" if row["call"].startswith("jax") else "#0072B2"
+            axis.plot([row["low"], row["high"]], [k, k], color=color, linewidth=3, alpha=0.4)
+            axis.plot(row["ratio"], k, "o", color=color)
+        several = len({row["case"] for row in part}) > 1
+        names = [f"{row['call']}, {row['case']}" if several else row["call"] for row in part]
+        axis.set_yticks(range(len(part)), names, fontsize=7)
+        axis.set(xscale="log", title=title, xlabel=f"time / time of {part[0]['base']}")
+        wide = max(row["ratio"] for row in part) > 100 * min(row["ratio"] for row in part)
+        axis.xaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        axis.axvline(1.0, color="0.6", linewidth=0.8)
+        axis.invert_yaxis()
+    figure.suptitle("Median and quartiles of ratios in one run (JAX in orange)", fontsize=10)
+    figure.savefig(path, dpi=110)
+
+
+def write_table(rows: list[dict[str, Any]], path: Path) -> None:
+    """Rows as CSV, numbers to five digits."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        for row in rows:
+            short = {k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()}
+            writer.writerow(short)
+
+
+def versions() -> dict[str, Any]:
+    """What was measured with, our peers included."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from linattn.experiments.provenance import provenance
+
+    peers: dict[str, str] = {}
+    for name in ("jax", "torch"):
+        with suppress(PackageNotFoundError):
+            peers[name] = version(name)
+    return {"peers": peers, "processors": os.cpu_count(), **provenance()}
+
+
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -207,6 +273,7 @@ def main() -> None:
     parser.add_argument("--no-peers", action="store_true", help="without JAX and PyTorch")
     chosen = parser.parse_args()
     chosen.output.mkdir(parents=True, exist_ok=True)
+    told = versions()
     found: dict[str, Any] = {}
     common = ["--repeats", str(chosen.repeats), *(["--no-peers"] if chosen.no_peers else [])]
     if "rounds" in chosen.parts:
@@ -223,11 +290,13 @@ def main() -> None:
     ]
     print("\n".join([table(rows), *sentences(found)]) if rows else "\n".join(sentences(found)))
     if rows:
-        with open(chosen.output / "results.csv", "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_table(rows, chosen.output / "rounds.csv")
         draw_costs(found, chosen.output / "cost.png")
+    if "calls-2" in found:
+        calls = call_rows(found["calls-2"])
+        write_table(calls, chosen.output / "calls.csv")
+        draw_calls(calls, chosen.output / "calls.png")
+    (chosen.output / "provenance.json").write_text(json.dumps(told, indent=1) + "\n", "utf-8")
     (chosen.output / "results.json").write_text(json.dumps(found), encoding="utf-8")
 
 
