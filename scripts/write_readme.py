@@ -1,4 +1,4 @@
-"""Fill in what the README takes from elsewhere: the example's answer and the table of claims.
+"""Fill in what the README takes from elsewhere: an answer, what sampling does, the claims.
 
 What stands between ``<!-- NAME -->`` and ``<!-- end of NAME -->`` is made here, from the output of
 the example and from ``docs/record``; a test compares it with what stands.
@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable
 
 from pages import RECORD, ROOT, tell
+from sampling_findings import in_short
 
 import linattn as la
 
@@ -78,7 +79,8 @@ def example_part(text: str) -> str:
 
 def parts() -> dict[str, str]:
     """Return every part of the README, made anew."""
-    return {"example": example_part(README.read_text(encoding="utf-8")), "claims": claims_part()}
+    example = example_part(README.read_text(encoding="utf-8"))
+    return {"example": example, "sampling": in_short(), "claims": claims_part()}
 
 
 if __name__ == "__main__":

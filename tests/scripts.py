@@ -3,7 +3,6 @@
 from linattn.experiments.find import find_script, load_module, load_simulation
 from linattn.experiments.store import encode, write_manifest
 from linattn.experiments.worker import compute
-from linattn.report.canvas import read_page
 
 
 def module(name, folder="simulations"):
@@ -21,13 +20,6 @@ def run(name, **fields):
     held = simulation(name)
     spec = held.spec(**fields)
     return spec, compute(held, held.task(spec))
-
-
-def check_redrawn(source, folder, monkeypatch):
-    """A page of the record, read and saved again, is its files there to the byte; images aside."""
-    monkeypatch.setattr("linattn.report.draw.images", lambda page, look: {})
-    for path in read_page(source).save(folder, None):
-        assert path.read_bytes() == source.with_name(path.name).read_bytes()
 
 
 def put(store, held, spec, dataset=None):

@@ -5,7 +5,7 @@ import pytest
 from pages import told
 
 import linattn as la
-from scripts import check_redrawn, module, simulation
+from scripts import module, simulation
 
 SCRIPT = module("methods_findings", "scripts")
 
@@ -24,10 +24,6 @@ def test_the_record_is_whole():
         assert len(seeds) >= SCRIPT.SEEDS
         assert sum(row["world"] == world for row in rows) == len(seeds) * len(methods)
     assert np.mean([float(row["interior"]) for row in rows]) >= 0.9
-
-
-def test_the_figure_is_drawn_again_from_the_record(tmp_path, monkeypatch):
-    check_redrawn(SCRIPT.FOLDER / "methods.json", tmp_path, monkeypatch)
 
 
 def test_fed_avg_ends_today_where_the_record_says():

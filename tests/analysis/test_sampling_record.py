@@ -10,6 +10,7 @@ from linattn.experiments.specs import HETEROGENEOUS
 from scripts import module
 
 SCRIPT = module("sampling_findings", "scripts")
+SAMPLED = {("0.4", "0.3"), ("0.75", "0"), ("0.75", "0.3"), ("1.5", "0.3")}
 
 
 def test_the_notes_say_what_the_record_says():
@@ -17,13 +18,13 @@ def test_the_notes_say_what_the_record_says():
 
 
 def test_the_record_is_whole():
-    """Several seeds of the base world and of digits, every budget, every exact end finite."""
+    """Ten seeds of every world and of digits, every budget, every exact end finite."""
     noise, tuned = SCRIPT.record("noise"), SCRIPT.record("participation")
-    base = {"target": "0.75", "covariate": "0.3"}
     for rows in (noise, [row for row in tuned if row["data"] == "synthetic"]):
-        ours = [row for row in rows if all(row[k] == v for k, v in base.items())]
-        assert len({row["seed"] for row in ours}) >= 8
-    assert len({row["seed"] for row in tuned if row["data"] == "digits"}) >= 4
+        worlds = SCRIPT.grouped(rows, *SCRIPT.WORLD, "local_steps")
+        assert {world[:2] for world, _ in worlds} >= SAMPLED
+        assert all(len({row["seed"] for row in part}) >= 10 for _, part in worlds)
+    assert len({row["seed"] for row in tuned if row["data"] == "digits"}) >= 10
     assert {row["budget"] for row in tuned} == set(SCRIPT.BUDGETS)
     exact = [row for row in tuned if row["end"] == "fed_frozen_exact"]
     assert np.isfinite([float(row["loss"]) for row in exact]).all()

@@ -3,7 +3,7 @@
 from pages import told
 
 from linattn.experiments.specs import WORLDS
-from scripts import check_redrawn, module
+from scripts import module
 
 SCRIPT = module("tuned_findings", "scripts")
 EVERYBODY = "equal rounds, all clients"
@@ -20,9 +20,3 @@ def test_every_regime_is_there_and_intervals_hold_their_median():
     for row in rows:
         low, middle, high = (float(row[name]) for name in ("low", "over FedAvg", "high"))
         assert low <= middle <= high
-
-
-def test_the_figure_is_drawn_again_from_the_record(tmp_path, monkeypatch):
-    pages = sorted(SCRIPT.FOLDER.glob("step_size*.json"))
-    for source in [path for path in pages if not path.stem.endswith("provenance")]:
-        check_redrawn(source, tmp_path, monkeypatch)

@@ -27,6 +27,10 @@ def test_claims_are_those_of_the_record():
     assert re.findall(r"^\| ([^|]+) \|", part("claims"), re.M)[2:] == ours
 
 
+def test_what_sampling_does_is_what_the_record_says():
+    assert part("sampling") == WRITER.in_short()
+
+
 def test_the_answer_is_the_one_of_the_example():
     assert same_output(part("example"), WRITER.example_part(README))
     assert {block.language for block in blocks("README.md")} == {
