@@ -147,13 +147,12 @@ def bias_drift(
     )
     second = SecondStage.checked(problem, params, settings, frozen_lr, frozen_participation)
     lengths = check_lengths(warmup_lengths, settings.rounds)
+    recorded = _recorded(path, params, lengths)
     found = reference_value(problem, like=params) if reference is None else reference
     target = found.value if isinstance(found, Reference) else real("reference", found)
     central = central_round(problem, settings.local_steps, second.local_lr, stragglers=stragglers)
     with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
-        reached = _recorded(path, params, lengths) or warmup_path(
-            problem, params, lengths, settings
-        )
+        reached = recorded or warmup_path(problem, params, lengths, settings)
         synchronized = synchronized_path(central, params, lengths, descent)
         rows = [
             _row(problem, warm, smooth, settings.rounds - t, second, target)
@@ -268,11 +267,14 @@ def _recorded(
     """The entries of a recorded path at each warm-up length, after checking that it fits."""
     if path is None:
         return None
-    if len(path) <= lengths[-1] or not np.array_equal(path[0].flat, start.flat):
+    if len(path) <= lengths[-1]:
         raise ValueError(
-            f"path must start at params and hold {lengths[-1] + 1} entries, rounds 0 to "
-            f"{lengths[-1]}, got {len(path)}."
+            f"path must hold {lengths[-1] + 1} entries, rounds 0 to {lengths[-1]}, got {len(path)}."
         )
+    if any(point.layout != start.layout for point in path):
+        raise ValueError("path must have the layout of params, got another one.")
+    if not np.array_equal(path[0].flat, start.flat):
+        raise ValueError("path must start at params, got another start.")
     return [path[t] for t in lengths]
 
 

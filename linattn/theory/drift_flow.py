@@ -22,6 +22,8 @@ BEND = 0.01
 HALVINGS = 5
 MAX_EVALUATIONS = 200_000
 """Of the slopes of path and tangent: an explicit integrator needs about λ_max·τ of them."""
+TRIAL = 2_000
+"""Evaluations after which a horizon is refused that four times the pace would not reach."""
 STATIONARY = 1e-12
 """Gradient norm, relative to that of the parameters (at least 1), that is no motion."""
 
@@ -63,14 +65,20 @@ def integrate(flow: DriftField, start: Array, end: float) -> Solution:
     ValueError
         If the path is not finite up to the end, or takes too many evaluations.
     """
-    size, evaluations = start.size, count(1)
+    size, evaluations, seen = start.size, count(1), 0.0
 
     def slope(time: float, state: Array) -> Array:
-        if next(evaluations) > MAX_EVALUATIONS:
-            raise ValueError(
-                f"horizon must be at most about {time:.3g}, which took {MAX_EVALUATIONS:,} "
-                f"evaluations, got {end:g}: at this size of data and parameters the flow is stiff."
-            )
+        nonlocal seen
+        number = next(evaluations)
+        if number % TRIAL == 0:
+            left, pace = MAX_EVALUATIONS - number, max(time - seen, 0.0) / TRIAL
+            if time + 4.0 * pace * left < end:
+                raise ValueError(
+                    f"horizon must be at most about {time + pace * left:.2g}, for which "
+                    f"{MAX_EVALUATIONS:,} evaluations are enough, got {end:g}: at this size of "
+                    "data and parameters the flow is stiff."
+                )
+            seen = time
         flat, tangent = state[:size], state[size:]
         gradient, drift = flow.gradient_and_drift(flat)
         return np.concatenate([-gradient, drift - flow.slope(flat, tangent)])

@@ -149,13 +149,15 @@ def test_synchronized_control_is_explicit_descent(small_problem, small_factored)
     assert found == pytest.approx([expected], rel=1e-12)
 
 
-def test_a_recorded_path_must_reach_the_last_length(small_problem, small_params):
+def test_a_recorded_path_must_fit(small_params, small_factored):
     path = [moved(small_params, small_params, 0.1 * t) for t in range(4)]
     assert _recorded(path, small_params, [0, 3]) == [path[0], path[3]]
     assert _recorded(path, small_params, [1]) == [path[1]]
-    for wrong, lengths in ((path[:3], [0, 3]), (path[1:], [0, 2])):
-        with pytest.raises(ValueError, match="path must start at params"):
-            _recorded(wrong, small_params, lengths)
+    other = [path[0], *(small_factored for _ in range(3))]
+    wrong = {"hold 4 entries": path[:3], "start at params": [*path[1:], path[0]], "layout": other}
+    for told, points in wrong.items():
+        with pytest.raises(ValueError, match=f"path must .*{told}"):
+            _recorded(points, small_params, [0, 3])
 
 
 # ------------------------------------------------------------------------ sampling, unequal work

@@ -148,5 +148,5 @@ def test_a_recorded_path_changes_nothing_and_must_fit():
     plain = la.bias_drift(problem, params, **asked)
     assert plain.identical(la.bias_drift(problem, params, **asked, path=path))
     for wrong in (path[:5], path[1:] + path[:1]):
-        with pytest.raises(ValueError, match=r"^path must start at params and hold 7 entries"):
+        with pytest.raises(ValueError, match=r"^path must (hold 7 entries|start at params)"):
             la.bias_drift(problem, params, **asked, path=wrong)

@@ -432,6 +432,9 @@ def test_limits_of_size_and_stiffness(merged, monkeypatch):
     monkeypatch.setattr(response, "MAX_NOISE_SIZE", 3)
     with pytest.raises(ValueError, match="at most 3 entries for noise=True, got 8"):
         la.drift_response(problem, params, 1.0, noise=True)
-    monkeypatch.setattr(drift_flow, "MAX_EVALUATIONS", 100)
     with pytest.raises(ValueError, match="horizon must be at most about"):
+        la.drift_response(problem, params, 1e9)  # within a second, not after all evaluations
+    monkeypatch.setattr(drift_flow, "MAX_EVALUATIONS", 100)
+    monkeypatch.setattr(drift_flow, "TRIAL", 50)
+    with pytest.raises(ValueError, match="for which 100 evaluations are enough"):
         la.drift_response(problem, params, 100.0)
