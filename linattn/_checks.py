@@ -11,6 +11,8 @@ from linattn._typing import Array
 _SLICE = 2**20
 MOST_ENTRIES = 2**31 - 1
 """Along one axis of an array."""
+LARGEST = 2**63 - 1
+"""Integer that compiled code can hold."""
 LONGEST = 80
 """Characters of a value in a sentence."""
 
@@ -67,7 +69,7 @@ def refuse_masked(name: str, value: Any) -> None:
             refuse_masked(name, part)
 
 
-def positive_int(name: str, value: Any, *, minimum: int = 1, maximum: int | None = None) -> int:
+def positive_int(name: str, value: Any, *, minimum: int = 1, maximum: int | None = LARGEST) -> int:
     """Return `value` as an int within the limits (booleans and floats are refused)."""
     integral = isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_))
     if not integral or value < minimum:
@@ -139,5 +141,6 @@ def listing(name: str, value: Any) -> list[Any]:
 
 def shown(value: Any) -> str:
     """Return a value as it stands in a sentence: on one line, and not longer than it must be."""
-    text = " ".join(repr(value).split())
+    plain = value.item() if isinstance(value, np.generic) else value
+    text = " ".join(repr(plain).split())
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."

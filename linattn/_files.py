@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+from linattn._checks import shown
+
+
+def as_path(value: Any) -> Path:
+    """Return the path of a file that a user named.
+
+    Raises
+    ------
+    TypeError
+        If it is no path.
+    ValueError
+        If it cannot name a file.
+    """
+    if not isinstance(value, str | os.PathLike) or isinstance(os.fspath(value), bytes):
+        raise TypeError(f"path must be a path, got {type(value).__name__} {shown(value)}.")
+    path = Path(value)
+    if not path.name or "\0" in path.name:
+        raise ValueError(f"path must name a file, got {shown(str(value))}.")
+    return path
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -14,8 +36,11 @@ def replace_file(path: Path, content: bytes) -> None:
     Raises
     ------
     OSError
-        If it cannot be written; a file of that name stays as it was.
+        If it cannot be written; a file of that name stays as it was. What is no file, as a device
+        or a pipe, is never replaced by one.
     """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "what is there is not a file")
     temporary = temporary_name(path)
     try:
         with open(temporary, "xb") as file:

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from linattn._checks import as_float64
+from linattn._checks import as_float64, shown
 from linattn._typing import Array, IntArray
 
 WEIGHT_SUM_TOLERANCE = 1e-9
@@ -81,10 +81,12 @@ def check_clients(clients: Sequence[int], num_clients: int) -> list[int]:
         If the list is empty, repeats a client or names one that does not exist.
     """
     chosen = list(clients)
-    valid = len(set(chosen)) == len(chosen) > 0
     whole = all(isinstance(i, int | np.integer) and not isinstance(i, bool) for i in chosen)
-    if not valid or not whole or not all(i in range(num_clients) for i in chosen):
-        raise ValueError(f"clients must be distinct numbers in 0..{num_clients - 1}, got {chosen}.")
+    known = whole and all(i in range(num_clients) for i in chosen)
+    if not known or not len(set(chosen)) == len(chosen) > 0:
+        raise ValueError(
+            f"clients must be distinct numbers in 0..{num_clients - 1}, got {shown(chosen)}."
+        )
     return [int(i) for i in chosen]
 
 

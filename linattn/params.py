@@ -8,13 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from linattn._checks import as_float64, shown
-from linattn._files import save_file
+from linattn._files import as_path, save_file
 from linattn._typing import AnyArray, Array, BoolArray
 
 KERNEL_NAMES = ("kernel", "query", "key")
@@ -259,12 +258,14 @@ class Params:
 
         Raises
         ------
+        TypeError, ValueError
+            If `path` cannot name a file.
         OSError
             If it cannot be written; a file of that name stays as it was.
         """
         buffer = io.BytesIO()
         np.savez(buffer, **{name: self[name] for name in self.layout.names})  # type: ignore[arg-type]
-        save_file(Path(path), buffer.getvalue())
+        save_file(as_path(path), buffer.getvalue())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Params:
@@ -275,12 +276,13 @@ class Params:
         ValueError
             If the file is not an npz of parameter blocks, or is damaged.
         TypeError
-            If a block is not float64 or integer.
+            If `path` is none, or a block is not float64 or integer.
         FileNotFoundError
             If there is none.
         """
+        file = as_path(path)
         try:
-            blocks = _read_blocks(Path(path).read_bytes())
+            blocks = _read_blocks(file.read_bytes())
         except FileNotFoundError as error:
             raise FileNotFoundError(f"path must be a file that is there, got {path}.") from error
         except Exception as error:  # a damaged archive raises about ten kinds

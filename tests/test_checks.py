@@ -20,6 +20,12 @@ def test_integers_are_integers(value):
         positive_int("rounds", value)
 
 
+def test_integers_beyond_compiled_code_are_refused_by_name():
+    with pytest.raises(ValueError, match=r"budget must be an integer <= 9223372036854775807, got"):
+        la.selective(budget=10**19)
+    assert positive_int("seed", 10**19, maximum=None) == 10**19
+
+
 def test_numpy_integers_are_integers():
     assert positive_int("rounds", np.int32(4)) == 4
     assert positive_int("rounds", 0, minimum=0) == 0

@@ -157,6 +157,23 @@ def test_parameters_of_other_models_are_saved_too(tmp_path):
     assert la.Params.load(tmp_path / "deep.npz").layout == LAYER
 
 
+@pytest.mark.parametrize("name", ["", ".", "a\0b", b"bytes", 3, None])
+def test_what_names_no_file_is_refused_in_a_sentence(name):
+    for call in (merged().save, la.Params.load):
+        with pytest.raises((TypeError, ValueError), match=r"^path must (be|name) a "):
+            call(name)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_what_is_no_file_is_never_replaced_by_one(tmp_path):
+    """As a pipe or a device: saving to the null device must not remove it."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(OSError, match="path must be a file that can be written"):
+            merged().save(path)
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def damaged_files(tmp_path):
     path = tmp_path / "params.npz"
     merged().save(path)

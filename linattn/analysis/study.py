@@ -348,7 +348,7 @@ def checked(
         frozen_lr,
     )
     steps = sorted({real("local_lrs", step, above=0.0) for step in local_lrs})
-    every = sorted({positive_int("seeds", seed, minimum=0) for seed in seeds})
+    every = sorted({positive_int("seeds", seed, minimum=0, maximum=None) for seed in seeds})
     tidy = sorted({positive_int("local_steps", count) for count in counts})
     for name, values in (("local_lrs", steps), ("local_steps", tidy), ("seeds", every)):
         if not values:

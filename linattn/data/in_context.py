@@ -49,7 +49,7 @@ def in_context_covariances(
     """
     spread = real("covariance_heterogeneity", covariance_heterogeneity, minimum=0.0, maximum=100.0)
     positive_int("dim", dim, maximum=MOST_ENTRIES)
-    seed = positive_int("seed", seed, minimum=0)
+    seed = positive_int("seed", seed, minimum=0, maximum=None)
     draws = [
         stream(seed, "covariance", i).normal(size=dim)
         for i in range(positive_int("num_clients", num_clients))
@@ -174,7 +174,7 @@ def in_context_clients(
     count, dim = covariances.shape[:2]
     sequences = positive_int("sequences_per_client", sequences_per_client, maximum=MOST_ENTRIES)
     lengths, levels = context_lengths(context_length, count), noise_levels(noise, count)
-    seed = positive_int("seed", seed, minimum=0)
+    seed = positive_int("seed", seed, minimum=0, maximum=None)
 
     def normal(name: str, client: int, *shape: int) -> Array:
         return stream(seed, name, client).normal(size=shape)

@@ -79,7 +79,7 @@ def partition(
     """
     classes = _one_dimensional("labels", labels)
     one_of("scheme", scheme, SCHEMES)
-    positive_int("seed", seed, minimum=0)
+    positive_int("seed", seed, minimum=0, maximum=None)
     if scheme == "natural":
         _refuse(scheme, num_clients=num_clients, alpha=alpha)
         return _natural(classes.size, groups)

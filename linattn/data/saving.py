@@ -5,13 +5,12 @@ import io
 import os
 import zipfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from linattn._checks import listing, refuse_masked
-from linattn._files import save_file
+from linattn._files import as_path, save_file
 from linattn._typing import AnyArray, Array
 from linattn.data.datasets import parse_arrays
 
@@ -65,7 +64,7 @@ def save_dataset(
     -----
     Cost: one pass over the arrays.
     """
-    path = Path(path)
+    path = as_path(path)
     if path.suffix != ".npz":
         raise ValueError(f"path must end in .npz, got {str(path)!r}.")
     refuse_masked("items, labels and groups", [items, labels, *(groups or {}).values()])

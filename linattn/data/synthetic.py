@@ -151,7 +151,7 @@ def synthetic_problem(
     b = real("kernel_heterogeneity", kernel_heterogeneity, minimum=0.0)
     v = real("value_heterogeneity", value_heterogeneity, minimum=0.0)
     noise = real("noise", noise, minimum=0.0)
-    seed = positive_int("seed", seed, minimum=0)
+    seed = positive_int("seed", seed, minimum=0, maximum=None)
 
     def client_data(i: int) -> tuple[Array, Array]:
         owner = 0 if shared_tokens else i

@@ -139,7 +139,7 @@ class DeepAttention:
             If scale is not positive or seed is negative.
         """
         scale = real("scale", scale, above=0.0)
-        seed = positive_int("seed", seed, minimum=0)
+        seed = positive_int("seed", seed, minimum=0, maximum=None)
         kernel_std = np.sqrt(scale / np.sqrt(self.inner_dim * self.dim))
         parts = []
         for k, (name, shape) in enumerate(self.layout.blocks):

@@ -81,7 +81,7 @@ def check_settings(
         check_local_steps(local_steps),
         step_schedule("local_lr", local_lr, rounds=rounds),
         None if batch_size is None else positive_int("batch_size", batch_size),
-        positive_int("seed", seed, minimum=0),
+        positive_int("seed", seed, minimum=0, maximum=None),
         start_round,
         check_sampling(participation, sampling),
         check_stragglers(stragglers),

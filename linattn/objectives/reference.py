@@ -101,7 +101,7 @@ def reference_value(
     """
     check_fits(problem, like)
     positive_int("num_starts", num_starts)
-    positive_int("seed", seed, minimum=0)
+    positive_int("seed", seed, minimum=0, maximum=None)
     if problem.kernel_ridge <= 0.0:
         raise ValueError(
             "problem must have kernel_ridge > 0 for a reference value, got 0: (aB, V/a) predicts "

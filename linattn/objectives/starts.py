@@ -73,8 +73,8 @@ def initial_params(
     linear solve for ``value="minimizer"``.
     """
     single_layer(problem)
-    positive_int("num_heads", num_heads, maximum=MOST_ENTRIES)
-    positive_int("seed", seed, minimum=0)
+    positive_int("num_heads", num_heads, maximum=MOST_ENTRIES // problem.dim**2)
+    positive_int("seed", seed, minimum=0, maximum=None)
     one_of("kernel", kernel, ("merged", "factored"))
     one_of("value", value, ("zeros", "normal", "minimizer"))
     scale = real("scale", scale, above=0.0)

@@ -151,7 +151,8 @@ def predict_run(
         Relative error of the impulse that an interval may have, ≥ 0; 0 measures every round, and
         the path is that of ``run(fed_avg(), ...)`` to rounding.
     passes : int, optional
-        k ≥ 0 passes of C23; 0 is the centralized path.
+        k ≥ 0 passes of C23; 0 is the centralized path, and after R of them the first R rounds are
+        exact, so that more are not made.
     max_impulses : int, optional
         Where the prediction stops; the rejected ones count.
     check_chaos : bool
@@ -192,7 +193,7 @@ def predict_run(
     """
     rounds = positive_int("rounds", rounds, minimum=0, maximum=MOST_ENTRIES)
     tolerance = real("tolerance", tolerance, minimum=0.0)
-    count = None if passes is None else positive_int("passes", passes, minimum=0)
+    count = None if passes is None else min(positive_int("passes", passes, minimum=0), rounds)
     cap = float("inf") if max_impulses is None else positive_int("max_impulses", max_impulses)
     maps = RoundMaps(problem, params, local_steps=local_steps, local_lr=local_lr, rounds=rounds)
     clock = Clock.of(maps, rounds)

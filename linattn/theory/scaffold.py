@@ -98,6 +98,7 @@ class ScaffoldStage:
         )
 
     @cached_property
+    @np.errstate(over="ignore", invalid="ignore")
     def _sums(self) -> Array:
         """S_i, (C, Hd, Hd), by doubling: S_2k = (I + Mᵏ)S_k and S_{k+1} = I + M S_k."""
         eye = np.eye(self.stage.hessians.shape[-1])
@@ -110,6 +111,7 @@ class ScaffoldStage:
         return np.asarray(total)
 
     @cached_property
+    @np.errstate(over="ignore", invalid="ignore")
     def matrix(self) -> Array:
         """𝓜, ((C + 1)Hd, (C + 1)Hd); the first Hd rows are those of V."""
         stage, sums, weights = self.stage, self._sums, self.stage.weights
@@ -139,7 +141,9 @@ class ScaffoldStage:
 
     @cached_property
     def rate(self) -> float:
-        """Spectral radius of 𝓜: the contraction per round in the long run."""
+        """Spectral radius of 𝓜: the contraction per round in the long run; inf after overflow."""
+        if not np.isfinite(self.matrix).all():
+            return float("inf")
         return float(np.abs(self._spectrum[0]).max())
 
     @property

@@ -120,6 +120,18 @@ def test_error_in_a_fixed_interval_has_order_three(base):
     assert abs(slope(intervals, errors) - 3.0) < 0.3
 
 
+def test_more_passes_than_rounds_change_nothing(base):
+    problem, params = base
+    settings = {"rounds": 3, "local_steps": 4, "local_lr": 0.05, "tolerance": 0.0}
+    exact = la.run(la.fed_avg(), problem, params, rounds=3, local_steps=4, local_lr=0.05).params
+    whole, more = (
+        la.predict_run(problem, params, passes=count, **settings).path[-1].flat
+        for count in (3, 10**9)
+    )
+    assert np.array_equal(whole, more)
+    assert np.abs(whole - exact.flat).max() <= 1e-12
+
+
 @pytest.mark.parametrize("passes", [0, 1, 2, 3])
 def test_passes_have_order_k_plus_one(base, passes):
     """C23 at a short horizon, every round measured; s from .001 to .004 by the step size."""
