@@ -79,7 +79,7 @@ def attempt(name: str, place: Path, arguments: Sequence[str]) -> dict[str, Any]:
     made = subprocess.run([*pip, "install", "-c", pins, "-e", f"{ROOT}[{EXTRA}]"], check=False)
     if made.returncode:
         return {"combination": name, "outcome": "cannot be installed"}
-    command = [own, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+    command = [own, "-m", "pytest", "-n", "2", "-p", "no:cacheprovider", *arguments]
     done = subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, check=False)
     frozen = subprocess.run([*pip, "freeze", "--exclude-editable"], capture_output=True, text=True)
     failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
