@@ -13,7 +13,6 @@ Exit status 1 if a verdict should not be there. Claims that take long are checke
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 import time
@@ -22,6 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from kept import write_rows
 
 import linattn as la
 from linattn.analysis.applicable import unmet_needs
@@ -124,12 +124,8 @@ def run(count: int, seed: int) -> Counts:
 
 def write(folder: Path, rows: dict[str, Counter[str]], first: str) -> None:
     """Write one table of counts."""
-    with (folder / f"by_{first}.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([first, *STATUSES])
-        writer.writerows(
-            [name, *(row[status] for status in STATUSES)] for name, row in rows.items()
-        )
+    counts = ({first: k} | {status: row[status] for status in STATUSES} for k, row in rows.items())
+    write_rows(folder / f"by_{first}.csv", counts, digits=8)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

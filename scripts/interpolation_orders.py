@@ -8,11 +8,11 @@ error of θ of every scheme at several tolerances, on the main regime.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from kept import write_rows
 from response_record import FOLDER, Rows, column
 from response_record import rows as recorded
 
@@ -118,11 +118,7 @@ def _needed(held: Rows) -> dict[tuple[float, float], float]:
 def main() -> int:
     """Write the record."""
     held = list(rows())
-    with open(FOLDER / "orders.csv", "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(held[0])
-        for row in held:
-            writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in row.values()])
+    write_rows(FOLDER / "orders.csv", held, digits=6)
     for name in ORDERS:
         for tolerance in TOLERANCES:
             some = [r for r in held if (r["scheme"], r["tolerance"]) == (name, tolerance)]

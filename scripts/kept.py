@@ -1,14 +1,33 @@
-"""Figures that the record keeps, with where the runs in them come from."""
+"""What the record keeps: tables of rows, and figures with where the runs in them come from."""
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from linattn.experiments.find import PageLook, find_script, load_figure
 from linattn.experiments.store import Result
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], digits: int) -> None:
+    """Write rows of the same columns as CSV, numbers that are not whole with so many digits."""
+    held = list(rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(held[0]), lineterminator="\n")
+        writer.writeheader()
+        for row in held:
+            writer.writerow(
+                {k: f"{v:.{digits}g}" if isinstance(v, float) else v for k, v in row.items()}
+            )
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a table, as texts."""
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
 
 
 def origin(runs: Sequence[Result]) -> dict[str, Any]:

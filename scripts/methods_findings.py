@@ -11,11 +11,10 @@ seeds are left out.
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
-from kept import keep
+from kept import keep, read_rows, write_rows
 from pages import RECORD, main
 
 from linattn._typing import Array
@@ -35,23 +34,21 @@ def write_record(results: Path) -> None:
     """Write the rows of all settings with enough seeds, their figure, and where they come from."""
     found = [world for world in groups(load_results(results, "methods")) if world.seeds >= SEEDS]
     runs = [run for world in found for run in world.results]
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    with open(FOLDER / "methods_runs.csv", "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("world", "seed", "method", *MEASURED, *SHARED))
-        for world in found:
-            for run in world.results:
-                for name in world.names("method"):
-                    held = run.dataset.sel({"method": name})
-                    numbers = [f"{float(held[k]):.8g}" for k in (*MEASURED, *SHARED)]
-                    writer.writerow((world.label, run.spec["seed"], name, *numbers))
+    rows = (
+        {"world": world.label, "seed": run.spec["seed"], "method": name}
+        | {k: float(run.dataset[k].sel({"method": name})) for k in MEASURED}
+        | {k: float(run.dataset[k]) for k in SHARED}
+        for world in found
+        for run in world.results
+        for name in world.names("method")
+    )
+    write_rows(FOLDER / "methods_runs.csv", rows, digits=8)
     keep("methods", runs, FOLDER)
 
 
 def rows() -> list[dict[str, str]]:
     """Return the rows of the record."""
-    text = (FOLDER / "methods_runs.csv").read_text(encoding="utf-8")
-    return list(csv.DictReader(text.splitlines()))
+    return read_rows(FOLDER / "methods_runs.csv")
 
 
 def column(held: list[dict[str, str]], world: str, method: str, name: str) -> Array:

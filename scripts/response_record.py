@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from kept import origin
+from kept import origin, read_rows, write_rows
 from pages import RECORD
 
 from linattn._typing import Array
@@ -150,17 +149,10 @@ def write_record(results: Path) -> None:
             continue
         runs = load_results(results, simulation)
         held = sorted(rows_of(runs), key=lambda row: tuple(row.values())[:7])
-        with open(FOLDER / f"{table}.csv", "w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(held[0])
-            writer.writerows([[_cell(value) for value in row.values()] for row in held])
+        write_rows(FOLDER / f"{table}.csv", held, digits=6)
         origins[simulation] = origin(runs)
     text = json.dumps(origins, indent=1, sort_keys=True) + "\n"
     (FOLDER / "provenance.json").write_text(text, encoding="utf-8")
-
-
-def _cell(value: Any) -> Any:
-    return f"{value:.6g}" if isinstance(value, float) else value
 
 
 def rows(table: str) -> Rows:
@@ -168,8 +160,7 @@ def rows(table: str) -> Rows:
     path = FOLDER / f"{table}.csv"
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [{name: _value(text) for name, text in row.items()} for row in csv.DictReader(lines)]
+    return [{name: _value(text) for name, text in row.items()} for row in read_rows(path)]
 
 
 def _value(text: str) -> Any:

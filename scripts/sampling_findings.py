@@ -11,7 +11,6 @@ paper_notes.md between ``<!-- sampling -->`` and ``<!-- end of sampling -->`` fr
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from kept import keep, origin
+from kept import keep, origin, read_rows, write_rows
 from pages import RECORD, main
 
 from linattn._typing import Array
@@ -97,29 +96,20 @@ RECORDS: dict[str, Callable[[Result], Iterator[dict[str, Any]]]] = {
 
 def write_record(results: Path) -> None:
     """Write the rows of all stored runs, and where they come from."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
     provenance: dict[str, Any] = {}
     for name, rows_of in RECORDS.items():
         found = load_results(results, name)
-        rows = [row for result in found for row in rows_of(result)]
-        with open(FOLDER / f"{name}.csv", "w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows({k: _short(v) for k, v in row.items()} for row in rows)
+        rows = (row for result in found for row in rows_of(result))
+        write_rows(FOLDER / f"{name}.csv", rows, DIGITS)
         provenance[name] = origin(found)
         keep(name, found, RECORD / "paper")
     text = json.dumps(provenance, indent=1, sort_keys=True) + "\n"
     (FOLDER / "provenance.json").write_text(text, encoding="utf-8")
 
 
-def _short(value: Any) -> Any:
-    return f"{value:.{DIGITS}g}" if isinstance(value, (float, np.floating)) else value
-
-
 def record(name: str) -> list[Row]:
     """Return the rows of a record."""
-    text = (FOLDER / f"{name}.csv").read_text(encoding="utf-8")
-    return list(csv.DictReader(text.splitlines()))
+    return read_rows(FOLDER / f"{name}.csv")
 
 
 # ---------------------------------------------------------------------- what it says

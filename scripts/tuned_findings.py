@@ -10,11 +10,10 @@ and ``<!-- end of tuned -->`` from that table.
 
 from __future__ import annotations
 
-import csv
 from itertools import groupby
 from pathlib import Path
 
-from kept import keep
+from kept import keep, read_rows
 from pages import RECORD, main
 
 from linattn.experiments import load_results
@@ -34,8 +33,7 @@ def write_record(results: Path) -> None:
 
 def rows() -> list[dict[str, str]]:
     """Return the rows of the table: a method in a world with a budget."""
-    text = (FOLDER / "tables" / f"{NAME}_table.csv").read_text(encoding="utf-8")
-    return list(csv.DictReader(text.splitlines()))
+    return read_rows(FOLDER / "tables" / f"{NAME}_table.csv")
 
 
 def findings() -> str:

@@ -9,11 +9,11 @@ the example and from ``docs/record``; a test compares it with what stands.
 from __future__ import annotations
 
 import contextlib
-import csv
 import io
 import re
 from collections.abc import Iterable
 
+from kept import read_rows
 from pages import RECORD, ROOT, tell
 from sampling_findings import in_short
 
@@ -27,8 +27,7 @@ def recorded() -> dict[str, dict[str, str]]:
     """Return the rows of every recorded table, by claim."""
     found: dict[str, dict[str, str]] = {}
     for path in sorted(RECORD.glob("*/claims.csv")):
-        rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
-        found.update((row["claim"], row) for row in rows)
+        found.update((row["claim"], row) for row in read_rows(path))
     return found
 
 
