@@ -309,7 +309,8 @@ def _others() -> list[str]:
             if some:
                 lines.append(
                     f"*On {world}* (D = {some[0]['parameters']:g}, R = {some[0]['rounds']:g}, s = "
-                    f"{in_words(column(some, 'drift'))}, {len(some)} runs, tolerance "
+                    f"{in_words(column(some, 'drift'))}, {len(some)} run{'s' * (len(some) > 1)}, "
+                    "tolerance "
                     f"{tolerance:g}): error of θ "
                     f"{in_words(column(some, 'path_error'), percent=True)}, of F relative to its "
                     f"fall {in_words(column(some, 'objective_error'), percent=True)}, impulses "
