@@ -82,9 +82,9 @@ def client_gradients(
     from linattn._kernels.local import Start, train
     from linattn._kernels.sequences import Wanted
 
-    size, places = points.shape[1], _plain(points)
+    size, places = points.shape[1], plain(points)
     losses, out = np.empty(len(clients)), np.empty((len(clients), size))
-    held, wanted, chosen = Ridges(*ridges), Wanted(True, kernel, value), _plain(clients)
+    held, wanted, chosen = Ridges(*ridges), Wanted(True, kernel, value), plain(clients)
     drawn, (rule, record, course) = minibatches(data, batches), _no_steps(size)
 
     def part(of: slice) -> None:
@@ -146,7 +146,7 @@ def client_products(
     from linattn._kernels.second_order import products
 
     out = np.empty((len(clients), points.shape[1]))
-    chosen, rows = _plain(clients), [_plain(points), _plain(directions)]
+    chosen, rows = plain(clients), [plain(points), plain(directions)]
 
     def part(of: slice) -> None:
         here, there = (held[of] if len(held) > 1 else held for held in rows)
@@ -157,8 +157,12 @@ def client_products(
     return out
 
 
-def _plain(array: AnyArray) -> AnyArray:
-    """The array itself, or a copy if it is read-only or not contiguous: another compiled type."""
+def plain(array: AnyArray) -> AnyArray:
+    """Return the array, or a copy if it is read-only or not contiguous in C's order.
+
+    Such arrays are other types, for which functions would be compiled once more; and numba 0.60
+    computes wrong numbers from points in Fortran's order.
+    """
     return array if array.flags.carray else np.array(array, order="C")
 
 
@@ -195,9 +199,9 @@ def client_systems(
     linears = np.zeros((points * groups, size, shape.outputs))
     group = np.arange(count) * groups // count
     slots = (np.arange(points)[:, None] * groups + group).reshape(-1)
-    chosen = np.tile(_plain(clients), points)
+    chosen = np.tile(plain(clients), points)
     factors = np.tile(np.ones(count) if weights is None else weights, points)
-    held = _plain(kernels)
+    held = plain(kernels)
 
     def part(of: slice) -> None:
         inside = slice(*np.searchsorted(slots, [of.start, of.stop]))
@@ -242,9 +246,9 @@ def solve_systems(held: NormalEquations, ridge: float) -> tuple[Array, Array, Ar
     """
     from linattn._kernels.solve import solve
 
-    hessians = np.array(held.hessian)
-    factors, solutions = np.empty_like(hessians), np.empty_like(held.linear)
-    solve(hessians, held.linear, ridge, factors, solutions)
+    hessians, linears = np.array(held.hessian, order="C"), plain(held.linear)
+    factors, solutions = np.empty_like(hessians), np.empty_like(linears)
+    solve(hessians, linears, ridge, factors, solutions)
     return hessians, factors, solutions
 
 
@@ -314,14 +318,14 @@ def value_steps(
         float(prox),
         np.zeros(starts.shape[1]) if anchor is None else np.array(anchor),
         np.ones(starts.shape),
-        nothing[:, 0] if shift is None else np.ascontiguousarray(shift),
+        nothing[:, 0] if shift is None else plain(shift),
     )
     with one_blas_thread():
         return np.asarray(
             train_values(
-                np.ascontiguousarray(hessians),
-                np.ascontiguousarray(linears),
-                np.array(starts),
+                plain(hessians),
+                plain(linears),
+                plain(starts),
                 rule,
                 local_steps,
                 Record(places, slopes, nothing),

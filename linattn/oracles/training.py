@@ -16,6 +16,7 @@ from linattn.objectives.clients import (
     minibatches,
     new_course,
     no_rounds,
+    plain,
     shape_of,
     thread_bounds,
     value_steps,
@@ -185,8 +186,8 @@ class CompiledTraining:
                 self.shape,
                 Ridges(self.problem.value_ridge, self.problem.kernel_ridge),
                 Wanted(rounds > 0, trains_kernel or task.record or rounds > 0, True),
-                np.array(task.participants, dtype=np.int64),
-                Start(np.array(task.starts), first, objectives, known),
+                plain(np.asarray(task.participants, dtype=np.int64)),
+                Start(plain(task.starts), first, objectives, known),
                 rule_of(task),
                 task.local_steps,
                 minibatches(data, task.batches),
@@ -234,8 +235,8 @@ def rule_of(task: LocalTask) -> Rule:
     """What the local steps of a task do, as compiled code reads it."""
     from linattn._kernels.local import Rule
 
-    mask, shift = task.mask.astype(np.float64), np.ascontiguousarray(task.shift)
-    return Rule(float(task.local_lr), float(task.prox), np.array(task.anchor), mask, shift)
+    mask = task.mask.astype(np.float64, order="C")
+    return Rule(float(task.local_lr), float(task.prox), plain(task.anchor), mask, plain(task.shift))
 
 
 def part_of(task: LocalTask, chosen: slice) -> LocalTask:
