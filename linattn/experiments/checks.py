@@ -29,6 +29,7 @@ def worst(
     """Judge the worst of many entries, each (measured, analytical, sum of the |terms|).
 
     Entries that are not finite are left out: they are past a divergence, which is stored as such.
+    Those of rounding decide only where there are no others, or where they violate the claim.
     """
     from linattn.claims import Claim, Measurement, judge
 
@@ -41,7 +42,10 @@ def worst(
     measured, bound, scale = measured[usable], bound[usable], scale[usable]
     sign = {"upper": measured - bound, "lower": bound - measured}
     excess = sign.get(kind, np.abs(measured - bound)) / np.where(scale > 0.0, scale, 1.0)
-    at = int(np.argmax(excess)) if len(excess) else -1
+    size = np.maximum(abs(measured), abs(bound)) if kind == "identity" else abs(measured)
+    telling = (size > budget * scale) | (excess > budget)
+    ranked = np.where(telling | ~telling.any(), excess, -np.inf)
+    at = int(np.argmax(ranked)) if len(ranked) else -1
     triple = [float(v[at]) if at >= 0 else 0.0 for v in (measured, bound, scale)]
     measurement = Measurement(triple[0], triple[1], triple[2])
     claim = Claim(name, statement, kind, SOURCE, lambda _: measurement, budget=budget)

@@ -61,7 +61,7 @@ def test_kill_loses_only_the_runs_in_flight(tmp_path, single_threaded_provenance
 
 
 def test_interrupt_ends_cleanly_and_says_what_is_stored(tmp_path):
-    process = start(tmp_path, "--workers", "2")
+    process = start(tmp_path, "--workers", "2", "--set", "delay=0.4")  # on a busy machine too
     wait_for_results(tmp_path, 2)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the whole group
     code, out, err = finish(process)
@@ -75,7 +75,7 @@ def test_interrupt_ends_cleanly_and_says_what_is_stored(tmp_path):
 
 
 def test_sigterm_ends_as_ctrl_c_does(tmp_path):
-    process = start(tmp_path, "--workers", "2")
+    process = start(tmp_path, "--workers", "2", "--set", "delay=0.4")
     wait_for_results(tmp_path, 2)
     process.terminate()
     code, out, err = finish(process)

@@ -81,6 +81,14 @@ def test_worst_finds_the_largest_excess_and_skips_divergence():
     assert worst("x", "y", "upper", [(np.inf, 1.0, 1.0)]).status == "vacuous"
 
 
+def test_entries_of_rounding_decide_only_where_there_are_no_others():
+    rounding, telling, broken = (1e-17, 9e-16, 1.0), (0.5, 0.5, 1.0), (1e-17, 1e-6, 1.0)
+    for columns, status in (
+        ([rounding, telling], "holds"), ([rounding], "vacuous"), ([broken, telling], "violated"),
+    ):  # fmt: skip
+        assert worst("x", "y", "identity", columns).status == status
+
+
 FIGURE = '''
 NAME, SIMULATION = "one", "toy"
 
