@@ -87,9 +87,17 @@ def test_output_that_is_lost_is_an_error(tmp_path):
     assert "No space left" in err
 
 
+def imports_scipy(end):
+    """Whether scipy itself can be imported like that: version 1.13 needs a standard error."""
+    command = f'"{sys.executable}" -c "import scipy.linalg" {end}'
+    return subprocess.run(["sh", "-c", command], check=False).returncode == 0
+
+
 @posix
 @pytest.mark.parametrize("end", ["2>&-", f"2> {FULL}"])
 def test_a_sweep_goes_on_though_its_progress_cannot_be_said(end, tmp_path):
+    if not imports_scipy(end):
+        pytest.skip("this scipy cannot be imported without a standard error")
     words = f'run "{SIMULATION.path}" --preset few --workers 1 --output store {end}'
     assert linattn(words, tmp_path)[0] == 0
     assert len(list((tmp_path / "store").glob("*.nc"))) == 2
