@@ -61,6 +61,7 @@ class RoundDriver:
         self.server: Any = None
         self.clients = ClientMemories()
         self.freeze_round: int | None = None
+        self.quiet = False
         self._masks: dict[frozenset[str], BoolArray] = {}
         self.round = settings.start_round
         if memory is not None:
@@ -100,7 +101,7 @@ class RoundDriver:
     def revert(self, t: int) -> None:
         """Take back what was done since `mark`, from round t on."""
         self.round = t
-        self.params, self.server, self.freeze_round = self._before
+        self.params, self.server, self.freeze_round, self.quiet = self._before
         self._begun = self.server is not None
         self.clients.revert()
         self.traffic.revert()
@@ -109,7 +110,7 @@ class RoundDriver:
         """Begin rounds that `revert` can take back."""
         self.clients.mark()
         self.traffic.mark()
-        self._before = self.params, self.server, self.freeze_round
+        self._before = self.params, self.server, self.freeze_round, self.quiet
 
     def step(self, t: int) -> Round:
         """Run round t: probe, plan, train, review until accepted, aggregate."""
@@ -319,6 +320,7 @@ class RoundDriver:
 
     def adopt(self, t: int, plan: Plan, flat: Array) -> None:
         """New server parameters, made under a plan that began with round t."""
+        self.quiet = plan.quiet
         if plan.trained & self.params.layout.kernel_blocks:
             self.freeze_round = None
         elif self.freeze_round is None:

@@ -113,6 +113,8 @@ class Plan(NamedTuple):
     rounds : int
         For how many rounds, this one included, plan and extra costs stay as they are, whatever
         happens; `FOREVER` to the end. Where no other slot acts, they may run in one call.
+    quiet : bool
+        Whether none acts in the rounds after this one, though the method fills some.
     """
 
     trained: frozenset[str]
@@ -121,6 +123,7 @@ class Plan(NamedTuple):
     kept: frozenset[str] = frozenset()
     generated: frozenset[str] = frozenset()
     rounds: int = 1
+    quiet: bool = False
 
     def trained_by(self, place: int) -> frozenset[str]:
         """What the participant number `place` of the round trains."""

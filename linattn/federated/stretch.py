@@ -69,24 +69,27 @@ class RunsRounds(Protocol):
 def may_stretch(driver: RoundDriver) -> bool:
     """Whether rounds may be plain: everybody takes E steps of one size on full batches.
 
-    What the plan of a round promises is asked later.
+    What the method does in a round, and what its plan promises, is asked later.
     """
-    settings, method = driver.settings, driver.method
+    settings = driver.settings
     return (
         settings.batch_size is None
         and settings.stragglers == 0.0
         and isinstance(settings.local_steps, int)
         and isinstance(settings.local_lr, float)
         and settings.sampling.is_everybody(driver.oracle.num_clients)
-        and all(getattr(method, name) is None for name in ACTIVE_SLOTS)
-        and not driver.record
         and isinstance(driver.oracle, RunsRounds)
     )
 
 
+def is_quiet(method: Method) -> bool:
+    """Whether nothing but plans, local steps and averages happens in the rounds of a method."""
+    return not method.records_steps and all(getattr(method, name) is None for name in ACTIVE_SLOTS)
+
+
 def advance(driver: RoundDriver, t: int, limit: int) -> Stretch:
     """Run round t, and up to `limit` rounds where they are plain and one call may run several."""
-    if limit > 1:
+    if limit > 1 and (driver.quiet or (is_quiet(driver.method) and not driver.record)):
         oracle, context = driver.oracle, driver.context(t)
         assert isinstance(oracle, RunsRounds)
         driver.mark()
@@ -94,7 +97,7 @@ def advance(driver: RoundDriver, t: int, limit: int) -> Stretch:
         context = driver.planned(context)
         limit = min(limit, _plain_rounds(driver.method, task_plan(context)))
         if limit > 1:
-            task = driver.task(context)
+            task = driver.task(context)._replace(record=False)
             limit = min(limit, oracle.together(task))
             if limit > 1:
                 found = oracle.rounds(task, context.weights, limit)

@@ -21,7 +21,7 @@ from linattn.federated.method import (
     average,
     train_everything,
 )
-from linattn.federated.stretch import promised_rounds
+from linattn.federated.stretch import is_quiet, promised_rounds
 from linattn.objectives.steps import frozen_step
 from linattn.types import single_layer
 
@@ -153,6 +153,7 @@ class TwoStages:
             asked.kept & moving,
             asked.generated & moving,
             promised_rounds(self.second, asked),
+            quiet=self.rule is not None and self.participation is None and is_quiet(self.second),
         )
 
     def sampling(self, context: RoundContext, memory: StageMemory) -> Sampling:

@@ -1,0 +1,78 @@
+"""Frozen rounds after a rule has fired run in one call, and are those that run one by one."""
+
+import numpy as np
+import pytest
+
+import linattn as la
+from linattn.federated import rounds as module
+
+SETTINGS = {"rounds": 40, "local_steps": 4, "local_lr": 0.05}
+
+
+def early(context, proposal):
+    return context.round == 7
+
+
+RULES = {
+    "profile": la.freeze_rule("profile"),
+    "observable": la.freeze_rule("observable"),
+    "own": la.FreezeRule("early", early, uploads=lambda context: 3, records_steps=True),
+}
+
+
+def both(monkeypatch, *arguments, **settings):
+    """A run as it is, and with every round on its own."""
+    together = la.run(*arguments, **settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "may_stretch", lambda driver: False)
+        return together, la.run(*arguments, **settings)
+
+
+def check_same(one, other):
+    assert (one.freeze_round, one.outcome) == (other.freeze_round, other.outcome)
+    assert np.array_equal(one.params.flat, other.params.flat)
+    assert one.columns.keys() == other.columns.keys()
+    for name, values in one.columns.items():
+        assert np.array_equal(values, other.columns[name], equal_nan=True), name
+
+
+@pytest.mark.parametrize("frozen_lr", [None, "safe"])
+@pytest.mark.parametrize("rule", RULES)
+def test_frozen_rounds_are_those_one_by_one(
+    small_problem, small_params, monkeypatch, rule, frozen_lr
+):
+    method = la.fed_frozen(warmup_rounds=RULES[rule], frozen_lr=frozen_lr)
+    one, other = both(monkeypatch, method, small_problem, small_params, **SETTINGS)
+    assert rule != "own" or one.freeze_round == 7
+    check_same(one, other)
+
+
+@pytest.mark.parametrize("second", ["scaffold", "one_shot", la.fed_prox(prox=0.3)], ids=str)
+def test_second_stages_that_act_run_round_by_round(
+    small_problem, small_params, monkeypatch, second
+):
+    method = la.fed_frozen(warmup_rounds=RULES["own"], frozen=second)
+    check_same(*both(monkeypatch, method, small_problem, small_params, **SETTINGS))
+
+
+def test_a_stage_of_few_clients_runs_round_by_round(small_problem, small_params, monkeypatch):
+    method = la.fed_frozen(warmup_rounds=RULES["own"], frozen_participation=0.5)
+    check_same(*both(monkeypatch, method, small_problem, small_params, **SETTINGS))
+
+
+def test_divergence_ends_both_in_the_same_state(small_problem, small_params, monkeypatch):
+    method = la.fed_frozen(warmup_rounds=RULES["own"], frozen_lr=50.0)
+    one, other = both(monkeypatch, method, small_problem, small_params, **SETTINGS)
+    assert one.outcome.status == "diverged"
+    check_same(one, other)
+
+
+def test_a_run_goes_on_as_it_was(small_problem, small_params):
+    method = la.fed_frozen(warmup_rounds=RULES["profile"])
+    whole = la.run(method, small_problem, small_params, **SETTINGS)
+    for stop in (3, whole.freeze_round, whole.freeze_round + 1, 30):
+        first = la.run(method, small_problem, small_params, **{**SETTINGS, "rounds": stop})
+        rest = la.run(method, small_problem, first.params, start_round=stop, memory=first.memory,
+                      **SETTINGS)  # fmt: skip
+        assert np.array_equal(rest.params.flat, whole.params.flat)
+        assert rest.freeze_round == whole.freeze_round
