@@ -20,6 +20,8 @@ def contraction(x: Array, steps: int | IntArray) -> Array:
     1 − x is below zero for x > 1, where log1p(x − 2) = log|1 − x| and the sign is that of (−1)^E.
     """
     x = np.asarray(x, dtype=np.float64)
+    if (x < 1.0).all():
+        return np.asarray(-np.expm1(steps * np.log1p(-x)))
     with np.errstate(divide="ignore", over="ignore"):
         log_size = np.where(x < 1.0, np.log1p(-np.minimum(x, 1.0)), np.log(np.abs(x - 1.0)))
         near_two = np.log1p(np.clip(x, 1.0, 2.0) - 2.0)
@@ -59,11 +61,10 @@ def power_sums(x: Array, steps: int | IntArray) -> PowerSums:
     are positive for x ≤ 1. Cost: log₂ E vector operations.
     """
     y = 1.0 - np.asarray(x, dtype=np.float64)
-    counts = np.broadcast_to(
-        np.asarray(steps, dtype=np.int64), np.broadcast_shapes(y.shape, np.shape(steps))
-    )
-    power, plain = np.ones(counts.shape), np.zeros(counts.shape)
-    weighted, twice = np.zeros(counts.shape), np.zeros(counts.shape)
+    one_count = np.ndim(steps) == 0
+    counts = np.asarray(steps, dtype=np.int64)
+    shape = np.broadcast_shapes(y.shape, counts.shape)
+    power, plain, weighted, twice = np.ones(shape), *np.zeros((3, *shape))
     with np.errstate(over="ignore", invalid="ignore"):
         for bit in reversed(range(int(counts.max()).bit_length())):
             n = (counts >> (bit + 1)).astype(np.float64)
@@ -71,9 +72,13 @@ def power_sums(x: Array, steps: int | IntArray) -> PowerSums:
             weighted = weighted + n * plain + power * weighted
             plain, power = plain + power * plain, power * power
             odd = (counts >> bit) % 2 == 1
-            twice = np.where(odd, twice + weighted, twice)
-            weighted = np.where(odd, weighted + plain, weighted)
-            plain, power = np.where(odd, plain + power, plain), np.where(odd, power * y, power)
+            if one_count and not odd:
+                continue
+            grown = twice + weighted, weighted + plain, plain + power, power * y
+            if not one_count:
+                held = twice, weighted, plain, power
+                grown = tuple(np.where(odd, a, b) for a, b in zip(grown, held, strict=True))
+            twice, weighted, plain, power = grown
     return PowerSums(power, plain, weighted, twice)
 
 
