@@ -1,6 +1,7 @@
 """Sweeps in processes of their own, to be killed, interrupted and compared."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -23,7 +24,13 @@ def start(output, *arguments, prefix=(), script=TOY, **environment):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        preexec_fn=listen if os.name == "posix" else None,
     )
+
+
+def listen():
+    """Let Ctrl-C be heard, which whoever starts the tests in the background has turned off."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def finish(process, timeout=60):
