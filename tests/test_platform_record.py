@@ -1,12 +1,15 @@
 """What was measured of schedulers and versions: whole, and as the notes say it."""
 
+import csv
 import json
 from pathlib import Path
 
 import pytest
+import try_versions
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "record" / "platform"
+VERSIONS = json.loads((FOLDER / "versions.json").read_text(encoding="utf-8"))
 SCHEDULERS = json.loads((FOLDER / "schedulers.json").read_text(encoding="utf-8"))
 
 
@@ -15,6 +18,24 @@ def test_a_scheduler_stores_the_bytes_of_the_pool(part):
     found = SCHEDULERS[part]
     assert found["equal_files"] == found["runs"] > 0
     assert len(found["pool_seconds"]) == len(found["scheduler_seconds"]) == found["repeats"]
+
+
+def test_the_oldest_and_the_newest_dependencies_pass():
+    """Every combination, all tests; the oldest has what is declared in its oldest version."""
+    held = {entry["combination"]: entry for entry in VERSIONS["combinations"]}
+    assert list(held) == list(try_versions.COMBINATIONS)
+    assert VERSIONS["tests"] == ["all"]
+    for entry in held.values():
+        assert (entry["outcome"], entry["failed"]) == ("passed", [])
+    oldest = dict(text.split("==") for text in held["oldest-3.11"]["versions"])
+    for name, bound in try_versions.lower_bounds(try_versions.declared()).items():
+        assert oldest[name].startswith(bound), name
+
+
+def test_the_full_check_passed():
+    rows = list(csv.DictReader((FOLDER / "full.csv").read_text(encoding="utf-8").splitlines()))
+    assert {"run", "extras", "flower", "versions"} <= {row["step"] for row in rows}
+    assert {row["outcome"] for row in rows} == {"passed"}
 
 
 def test_the_notes_say_what_was_measured():
