@@ -12,7 +12,15 @@ from linattn._settings import check_local_steps, step_at
 from linattn._typing import Array, BoolArray, IntArray
 from linattn.federated.accounting import Traffic
 from linattn.federated.memory import ClientMemories, Memory, check_continues, origin_of
-from linattn.federated.method import Cost, Method, Plan, Proposal, RoundContext, average
+from linattn.federated.method import (
+    Cost,
+    Method,
+    Plan,
+    Proposal,
+    RoundContext,
+    average,
+    is_quiet,
+)
 from linattn.federated.round import Round
 from linattn.federated.settings import (
     Settings,
@@ -61,7 +69,8 @@ class RoundDriver:
         self.server: Any = None
         self.clients = ClientMemories()
         self.freeze_round: int | None = None
-        self.quiet = False
+        self._always_quiet = is_quiet(self.method) and not self.record
+        self.quiet = self._always_quiet
         self._masks: dict[frozenset[str], BoolArray] = {}
         self.round = settings.start_round
         if memory is not None:
@@ -320,7 +329,7 @@ class RoundDriver:
 
     def adopt(self, t: int, plan: Plan, flat: Array) -> None:
         """New server parameters, made under a plan that began with round t."""
-        self.quiet = plan.quiet
+        self.quiet = self._always_quiet or plan.quiet
         if plan.trained & self.params.layout.kernel_blocks:
             self.freeze_round = None
         elif self.freeze_round is None:

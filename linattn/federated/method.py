@@ -347,3 +347,22 @@ def observed(method: Method, observe: Callable[[RoundContext, Proposal], None]) 
 
 def _any_filled(*slots: object) -> bool:
     return any(slot is not None for slot in slots)
+
+
+# A method that fills one of these may do something in a round that the next one depends on.
+ACTIVE_SLOTS = (
+    "sampling",
+    "client_memory",
+    "probe",
+    "start",
+    "direction",
+    "penalty_gradient",
+    "review",
+    "update_client",
+    "aggregate",
+)
+
+
+def is_quiet(method: Method) -> bool:
+    """Whether nothing but plans, local steps and averages happens in the rounds of a method."""
+    return not method.records_steps and all(getattr(method, name) is None for name in ACTIVE_SLOTS)

@@ -12,19 +12,6 @@ from linattn.federated.method import FOREVER, Method, Plan, RoundContext, train_
 from linattn.linalg import weighted_spread, weighted_sum
 from linattn.oracles.protocol import Evaluated, LocalTask, Rounds
 
-# A method that fills one of these may do something in a round that the next one depends on.
-ACTIVE_SLOTS = (
-    "sampling",
-    "client_memory",
-    "probe",
-    "start",
-    "direction",
-    "penalty_gradient",
-    "review",
-    "update_client",
-    "aggregate",
-)
-
 
 class Stretch(NamedTuple):
     """Finished rounds under one plan: what the history sees.
@@ -82,14 +69,9 @@ def may_stretch(driver: RoundDriver) -> bool:
     )
 
 
-def is_quiet(method: Method) -> bool:
-    """Whether nothing but plans, local steps and averages happens in the rounds of a method."""
-    return not method.records_steps and all(getattr(method, name) is None for name in ACTIVE_SLOTS)
-
-
 def advance(driver: RoundDriver, t: int, limit: int) -> Stretch:
     """Run round t, and up to `limit` rounds where they are plain and one call may run several."""
-    if limit > 1 and (driver.quiet or (is_quiet(driver.method) and not driver.record)):
+    if limit > 1 and driver.quiet:
         oracle, context = driver.oracle, driver.context(t)
         assert isinstance(oracle, RunsRounds)
         driver.mark()

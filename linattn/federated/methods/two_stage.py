@@ -19,9 +19,10 @@ from linattn.federated.method import (
     Proposal,
     RoundContext,
     average,
+    is_quiet,
     train_everything,
 )
-from linattn.federated.stretch import is_quiet, promised_rounds
+from linattn.federated.stretch import promised_rounds
 from linattn.objectives.steps import frozen_step
 from linattn.types import single_layer
 
