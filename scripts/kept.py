@@ -30,6 +30,11 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
 
 
+def write_json(path: Path, held: Mapping[str, Any]) -> None:
+    """Write a mapping as JSON, its keys in order."""
+    path.write_text(json.dumps(held, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
 def origin(runs: Sequence[Result]) -> dict[str, Any]:
     """Return how many runs there are, and every provenance among them once."""
     made = sorted({json.dumps(run.provenance, sort_keys=True) for run in runs})
@@ -42,5 +47,4 @@ def keep(name: str, runs: Sequence[Result], folder: Path) -> None:
     for path in load_figure(find_script(name, "figures")).draw(runs, folder, PageLook()):
         if path.suffix == ".pdf":
             path.unlink()
-    text = json.dumps({"simulation": name, **origin(runs)}, indent=1, sort_keys=True) + "\n"
-    (folder / f"{name}_provenance.json").write_text(text, encoding="utf-8")
+    write_json(folder / f"{name}_provenance.json", {"simulation": name, **origin(runs)})

@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from kept import origin, read_rows, write_rows
+from kept import origin, read_rows, write_json, write_rows
 from pages import RECORD
 
 from linattn._typing import Array
@@ -151,8 +150,7 @@ def write_record(results: Path) -> None:
         held = sorted(rows_of(runs), key=lambda row: tuple(row.values())[:7])
         write_rows(FOLDER / f"{table}.csv", held, digits=6)
         origins[simulation] = origin(runs)
-    text = json.dumps(origins, indent=1, sort_keys=True) + "\n"
-    (FOLDER / "provenance.json").write_text(text, encoding="utf-8")
+    write_json(FOLDER / "provenance.json", origins)
 
 
 def rows(table: str) -> Rows:

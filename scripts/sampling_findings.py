@@ -11,14 +11,13 @@ paper_notes.md between ``<!-- sampling -->`` and ``<!-- end of sampling -->`` fr
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from kept import keep, origin, read_rows, write_rows
+from kept import keep, origin, read_rows, write_json, write_rows
 from pages import RECORD, main
 
 from linattn._typing import Array
@@ -103,8 +102,7 @@ def write_record(results: Path) -> None:
         write_rows(FOLDER / f"{name}.csv", rows, DIGITS)
         provenance[name] = origin(found)
         keep(name, found, RECORD / "paper")
-    text = json.dumps(provenance, indent=1, sort_keys=True) + "\n"
-    (FOLDER / "provenance.json").write_text(text, encoding="utf-8")
+    write_json(FOLDER / "provenance.json", provenance)
 
 
 def record(name: str) -> list[Row]:
