@@ -143,6 +143,12 @@ def weighted_sum(weights: Array, rows: Array) -> Array:
     return np.asarray(out)
 
 
+def averaged(weights: Array, each: Array) -> Array:
+    """Return Σ_i weights[i] · each[..., i, :, :], (..., C, a, b) -> (..., a, b)."""
+    rows = each.reshape(*each.shape[:-2], -1)
+    return np.asarray((weights @ rows).reshape(*each.shape[:-3], *each.shape[-2:]))
+
+
 def contract(subscripts: str, *operands: Array) -> Array:
     """Return `np.einsum` by products of pairs, in an order that is sought once per shape.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -15,16 +15,17 @@ from linattn.analysis.centralized import CentralizedDescent
 from linattn.analysis.synchronized import (
     central_round,
     check_lengths,
-    finite_profile,
+    finite_losses,
+    finite_profiles,
     synchronized_path,
 )
 from linattn.federated.methods import fed_avg
 from linattn.federated.rounds import RoundDriver, Settings, check_settings
+from linattn.federated.stretch import advance, may_stretch
 from linattn.objectives.joint import check_fits
-from linattn.objectives.population import population
 from linattn.objectives.reference import Reference, reference_value
 from linattn.objectives.steps import check_frozen_lr
-from linattn.theory.frozen import FrozenStage, frozen_stage
+from linattn.theory.frozen import FrozenStage, frozen_stages
 from linattn.theory.moments import FrozenMoments, check_moment_rows, frozen_moments
 from linattn.theory.weights import weight_moments
 from linattn.types import Params, Problem
@@ -154,10 +155,8 @@ def bias_drift(
     with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
         reached = recorded or warmup_path(problem, params, lengths, settings)
         synchronized = synchronized_path(central, params, lengths, descent)
-        rows = [
-            _row(problem, warm, smooth, settings.rounds - t, second, target)
-            for t, warm, smooth in zip(lengths, reached, synchronized, strict=True)
-        ]
+        remaining = [settings.rounds - t for t in lengths]
+        rows = _rows(problem, reached, synchronized, remaining, second, target)
     return _table(lengths, rows, settings, target, found)
 
 
@@ -200,29 +199,27 @@ class SecondStage(NamedTuple):
 
     def at(self, problem: Problem, params: Params) -> tuple[FrozenStage, FrozenMoments | None]:
         """The (mean) stage at a kernel, and its moments where anything is random."""
-        if not self.random(problem):
-            return self._stage(problem, params), None
-        moments = frozen_moments(
-            problem,
-            params,
-            local_steps=self.local_steps,
-            local_lr=self.local_lr,
-            frozen_lr=self.frozen_lr,
-            participation=self.sampling.participation,
-            sampling=self.sampling.scheme,
-            batch_size=self.batch_size,
-            stragglers=self.stragglers,
-        )
-        return moments.stage, moments
+        return self.each(problem, [params])[0]
 
-    def _stage(self, problem: Problem, params: Params) -> FrozenStage:
-        return frozen_stage(
-            problem,
-            params,
-            local_steps=self.local_steps,
-            local_lr=self.local_lr,
-            frozen_lr=self.frozen_lr,
-        )
+    def each(
+        self, problem: Problem, points: Sequence[Params]
+    ) -> list[tuple[FrozenStage, FrozenMoments | None]]:
+        """The same at many points."""
+        steps: dict[str, Any] = {
+            "local_steps": self.local_steps,
+            "local_lr": self.local_lr,
+            "frozen_lr": self.frozen_lr,
+        }
+        if not self.random(problem):
+            return [(stage, None) for stage in frozen_stages(problem, points, **steps)]
+        drawn: dict[str, Any] = {
+            "participation": self.sampling.participation,
+            "sampling": self.sampling.scheme,
+            "batch_size": self.batch_size,
+            "stragglers": self.stragglers,
+        }
+        found = [frozen_moments(problem, params, **steps, **drawn) for params in points]
+        return [(moments.stage, moments) for moments in found]
 
 
 def _table(
@@ -283,42 +280,51 @@ def warmup_path(
 ) -> list[Params]:
     """Return the FedAvg parameters after each warm-up length, from one simulated run."""
     settings = settings._replace(rounds=lengths[-1])
-    oracle = problem.oracle(params)
-    driver = RoundDriver(fed_avg(), problem, oracle, params, settings)
-    wanted, out, current = set(lengths), [], params
-    if 0 in wanted:
-        out.append(params)
+    driver = RoundDriver(fed_avg(), problem, problem.oracle(params), params, settings)
+    plain, path = may_stretch(driver), [params.flat]
     with np.errstate(over="ignore", invalid="ignore"):
-        for t in range(lengths[-1]):
-            if np.isfinite(current.flat).all():
-                current = Params(params.layout, driver.step(t).flat)
-            if t + 1 in wanted:
-                out.append(current)
-    return out
+        while len(path) <= lengths[-1] and np.isfinite(path[-1]).all():
+            t = len(path) - 1
+            several = advance(driver, t, lengths[-1] - t).path if plain else [driver.step(t).flat]
+            for flat in several:
+                path.append(flat)
+                if not np.isfinite(flat).all():
+                    break
+    return [Params(params.layout, path[min(t, len(path) - 1)]) for t in lengths]
 
 
-def _row(
+def _rows(
     problem: Problem,
-    params: Params,
-    synchronized: Params,
-    remaining: int,
+    reached: Sequence[Params],
+    synchronized: Sequence[Params],
+    remaining: Sequence[int],
     second: SecondStage,
     reference: float,
-) -> Row:
-    profile = finite_profile(problem, params)
-    smooth = finite_profile(problem, synchronized)
-    if not np.isfinite(profile):
-        return Row(INF, INF, smooth, INF, INF, INF, INF, INF, INF, INF, False, second.local_lr)
-    stage, moments = second.at(problem, params)
-    stable = remaining == 0 or (stage.stable if moments is None else moments.stable)
-    noise = 0.0 if moments is None else moments.noise(remaining)
-    parts = (*stage.drift_parts(remaining), noise) if stable else (INF,) * 4
-    objective = loss_after(problem, params, stage, remaining) + noise
-    residual = objective - profile - sum(parts) if stable else INF
-    bias = profile - reference
-    return Row(
-        objective, profile, smooth, *parts, bias, residual, stage.rate, stable, stage.local_lr
+) -> list[Row]:
+    """One row per warm-up length; what all need is computed for all of them at once."""
+    profiles = finite_profiles(problem, reached).tolist()
+    smooth = finite_profiles(problem, synchronized).tolist()
+    held = [k for k, profile in enumerate(profiles) if np.isfinite(profile)]
+    stages = second.each(problem, [reached[k] for k in held])
+    losses = finite_losses(
+        problem,
+        [reached[k] for k in held],
+        [stage.after(remaining[k]) for k, (stage, _) in zip(held, stages, strict=True)],
     )
+    rows = [
+        Row(INF, INF, control, INF, INF, INF, INF, INF, INF, INF, False, second.local_lr)
+        for control in smooth
+    ]
+    for k, (stage, moments), loss in zip(held, stages, losses.tolist(), strict=True):
+        rounds, profile = remaining[k], profiles[k]
+        stable = rounds == 0 or (stage.stable if moments is None else moments.stable)
+        noise = 0.0 if moments is None else moments.noise(rounds)
+        parts = (*stage.drift_parts(rounds), noise) if stable else (INF,) * 4
+        objective = loss + noise
+        residual = objective - profile - sum(parts) if stable else INF
+        bias, rate, step = profile - reference, stage.rate, stage.local_lr
+        rows[k] = Row(objective, profile, smooth[k], *parts, bias, residual, rate, stable, step)
+    return rows
 
 
 def loss_after(problem: Problem, params: Params, stage: FrozenStage, rounds: int) -> float:
@@ -326,8 +332,4 @@ def loss_after(problem: Problem, params: Params, stage: FrozenStage, rounds: int
 
     The loss of the mean where the stage is random.
     """
-    value = stage.after(rounds)
-    if not np.isfinite(value).all():
-        return INF
-    objective = population(problem).value_and_gradient(params.replace(value=value))[0]
-    return objective if np.isfinite(objective) else INF
+    return float(finite_losses(problem, [params], [stage.after(rounds)])[0])

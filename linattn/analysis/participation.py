@@ -18,7 +18,7 @@ from linattn._threads import one_blas_thread
 from linattn._typing import Array, IntArray
 from linattn.analysis.bias_drift import SecondStage, loss_after, warmup_path
 from linattn.analysis.budget import KINDS, TwoStageCost, affordable
-from linattn.analysis.synchronized import finite_profile
+from linattn.analysis.synchronized import finite_profiles
 from linattn.federated.settings import Settings, check_settings
 from linattn.objectives.joint import check_fits
 from linattn.objectives.value import ValueBlock
@@ -292,7 +292,8 @@ class _Draw:
         wanted = sorted({int(t) for table in held.lengths.values() for t in table.ravel()})
         path = warmup_path(held.problem, held.params, wanted, settings)
         self.path = dict(zip(wanted, path, strict=True))
-        self.profiles = {t: finite_profile(held.problem, at) for t, at in self.path.items()}
+        profiles = finite_profiles(held.problem, path).tolist()
+        self.profiles = dict(zip(wanted, profiles, strict=True))
         self._known: dict[tuple[int, int, int], tuple[float, float, float]] = {}
 
     def ends(self) -> _Ends:

@@ -11,7 +11,7 @@ from linattn._checks import positive_int
 from linattn._threads import one_blas_thread
 from linattn._typing import Array
 from linattn.analysis.bias_drift import warmup_path
-from linattn.analysis.synchronized import finite_profile
+from linattn.analysis.synchronized import finite_profiles
 from linattn.federated.settings import Settings
 from linattn.types import Params, Problem
 
@@ -118,9 +118,9 @@ def kernel_terms(
     every = np.array([[at.flat for at in path] for path in draws])
     with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
         mean = every.mean(axis=0)
-        profiles = np.array([_profiles(problem, path) for path in draws])
-        at_mean = _profiles(problem, [Params(layout, flat) for flat in mean])
-        plain, smooth = _profiles(problem, full), _profiles(problem, central)
+        profiles = np.array([finite_profiles(problem, path) for path in draws])
+        at_mean = finite_profiles(problem, [Params(layout, flat) for flat in mean])
+        plain, smooth = finite_profiles(problem, full), finite_profiles(problem, central)
         total = profiles.mean(axis=0)
         scale = count / (count - 1) if count > 1 else 0.0
         spread = scale * (total - at_mean)
@@ -131,7 +131,3 @@ def kernel_terms(
         undone = -np.sum((mean - there) * drifted, axis=1) / np.where(size > 0.0, size, np.nan)
         shift = total - spread - plain
     return KernelTerms(smooth - reference, plain - smooth, shift, spread, error, undone)
-
-
-def _profiles(problem: Problem, path: Path) -> Array:
-    return np.array([finite_profile(problem, at) for at in path])

@@ -97,14 +97,28 @@ def check_lengths(warmup_lengths: Sequence[int], rounds: int) -> list[int]:
 
 def finite_profile(problem: Problem, params: Params) -> float:
     """P, or +inf where the parameters have diverged."""
-    held = population(problem)
-    if not np.isfinite(params.flat).all():
-        return INF
-    try:
-        value = held.profile_value(params, held.value_system(params.kernels()))
-    except FloatingPointError:
-        return INF
-    return value if np.isfinite(value) else INF
+    return float(finite_profiles(problem, [params])[0])
+
+
+def finite_profiles(problem: Problem, points: Sequence[Params]) -> Array:
+    """P at points of one layout, (N,), +inf where the parameters have diverged."""
+    out = np.full(len(points), INF)
+    finite = [k for k, at in enumerate(points) if np.isfinite(at.flat).all()]
+    if finite:
+        found = population(problem).profiles([points[k] for k in finite])
+        out[finite] = np.where(np.isfinite(found), found, INF)
+    return out
+
+
+def finite_losses(problem: Problem, points: Sequence[Params], values: Sequence[Array]) -> Array:
+    """F at points with these value blocks instead of their own, (N,), +inf where there are none."""
+    out = np.full(len(points), INF)
+    held = [k for k, value in enumerate(values) if np.isfinite(value).all()]
+    if held:
+        flat = np.stack([points[k].replace(value=values[k]).flat for k in held])
+        found = population(problem).values(points[0].layout, flat)
+        out[held] = np.where(np.isfinite(found), found, INF)
+    return out
 
 
 def synchronized_control(
@@ -148,27 +162,29 @@ def synchronized_control(
     )
     step = constant_step("local_lr", local_lr, "the synchronized control")
     central = central_round(problem, check_local_steps(local_steps, problem.num_clients), step)
-    held, out = population(problem), []
+    out = np.full(len(lengths), INF)
     with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
         path = synchronized_path(central, params, lengths, descent)
-        for t, reached in zip(lengths, path, strict=True):
-            if not np.isfinite(finite_profile(problem, reached)):
-                out.append(INF)
-                continue
-            value = _value_descent(central, reached, central.steps * (rounds - t))
-            finite = np.isfinite(value).all()
-            out.append(held.value_and_gradient(reached.replace(value=value))[0] if finite else INF)
-    return np.array(out)
+        held = np.flatnonzero(np.isfinite(finite_profiles(problem, path)))
+        if held.size:
+            reached = [path[k] for k in held]
+            steps = [central.steps * (rounds - lengths[k]) for k in held]
+            out[held] = finite_losses(problem, reached, _value_descents(central, reached, steps))
+    return out
 
 
-def _value_descent(central: CentralRound, params: Params, steps: int) -> Array:
-    """V after centralized gradient steps on the value block alone, (H, d, m)."""
-    system = population(central.problem).value_system(params.kernels())
-    value = value_steps(
-        system.hessian[None],
-        system.linear[None],
-        params.value.reshape(1, -1),
-        local_lr=central.step_size,
-        local_steps=steps,
-    )
-    return value.reshape(params.value.shape)
+def _value_descents(
+    central: CentralRound, points: Sequence[Params], steps: Sequence[int]
+) -> list[Array]:
+    """V after centralized gradient steps on the value block alone, (H, d, m), at each point."""
+    systems = population(central.problem).value_systems(np.stack([at.kernels() for at in points]))
+    return [
+        value_steps(
+            systems.hessians[k : k + 1],
+            systems.linears[k : k + 1],
+            at.value.reshape(1, -1),
+            local_lr=central.step_size,
+            local_steps=count,
+        ).reshape(at.value.shape)
+        for k, (at, count) in enumerate(zip(points, steps, strict=True))
+    ]

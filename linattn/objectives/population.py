@@ -6,6 +6,7 @@ oracles, theory and analysis all evaluate F through it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from linattn._typing import Array, IntArray
 from linattn.linalg import Factorized, row_sums, stack_heads
 from linattn.objectives.clients import client_systems, merged_shape, solve_systems
-from linattn.objectives.compiled import CompiledForm
+from linattn.objectives.compiled import MAX_NUMBERS, CompiledForm
 from linattn.objectives.forms import DataForm, NormalEquations
 from linattn.objectives.packing import client_data
 from linattn.types import Layout, Params, Problem, single_layer
@@ -87,6 +88,24 @@ class Population:
         kernel_part = self.chain(params, kernel_gradient)
         value_part = value_gradient + self.value_ridge * params.value
         return value, np.concatenate([kernel_part, value_part.reshape(-1)])
+
+    def values(self, layout: Layout, points: Array) -> Array:
+        """F, (N,), at flat parameters (N, D)."""
+        if not isinstance(self.form, CompiledForm):
+            return self.values_and_gradients(layout, points)[0]
+        ridges = self.value_ridge, self.kernel_ridge
+        found, _ = self.form.objectives(layout, points, ridges, kernel=False, value=False)
+        return found
+
+    def profiles(self, points: Sequence[Params]) -> Array:
+        """P, (N,), at points of one layout; NaN where A is not positive definite to rounding."""
+        chunk = max(1, MAX_NUMBERS // len(stack_heads(points[0].value)) ** 2)
+        saved = [
+            self.value_systems(np.stack([at.kernels() for at in points[k : k + chunk]])).saved
+            for k in range(0, len(points), chunk)
+        ]
+        penalties = np.array([self.kernel_penalty(at) for at in points])
+        return np.asarray(0.5 * self.form.energy - np.concatenate(saved) + penalties)
 
     def values_and_gradients(self, layout: Layout, points: Array) -> tuple[Array, Array]:
         """F, (N,), and ∇F, (N, D), at flat parameters (N, D)."""
@@ -165,11 +184,13 @@ def population(problem: Problem) -> Population:
 
 
 def client_normal_equations(problem: Problem, kernels: Array) -> NormalEquations:
-    """Return H_i(B), (C, Hd, Hd), and C_i(B), (C, Hd, m), of every client, without ridge.
+    """Return H_i(B), (..., C, Hd, Hd), and C_i(B), (..., C, Hd, m), of all clients without ridge.
+
+    At kernels (..., H, d, d).
 
     Notes
     -----
-    Source: Model. Cost: about 3 S H d³.
+    Source: Model. Cost: about 3 S H d³ per kernel.
     """
     return _client_equations(problem, kernels, np.arange(problem.num_clients))
 
@@ -181,7 +202,8 @@ def one_client_equations(problem: Problem, kernels: Array, client: int) -> Norma
 
 
 def _client_equations(problem: Problem, kernels: Array, clients: IntArray) -> NormalEquations:
-    heads, dim = kernels.shape[:2]
-    shape = merged_shape(heads, dim, problem.num_outputs)
-    held = client_systems(client_data(problem, heads), shape, kernels.reshape(1, -1), clients)
-    return NormalEquations(held.hessian[0], held.linear[0])
+    heads, dim = kernels.shape[-3:-1]
+    shape, lead = merged_shape(heads, dim, problem.num_outputs), kernels.shape[:-3]
+    flat = kernels.reshape(-1, heads * dim * dim)
+    held = client_systems(client_data(problem, heads), shape, flat, clients)
+    return NormalEquations(*(part.reshape(*lead, *part.shape[1:]) for part in held))
