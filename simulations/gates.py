@@ -115,8 +115,8 @@ SIMULATION = Simulation(
     GatesSpec,
     run,
     presets={
-        "paper": [Grid(GatesSpec(rounds=100, most_rounds=100, pretraining=(0, 5, 20, 60)),
-                       {TARGET: [0.0, 0.75], "seed": range(10)})],
+        "paper": [Grid(GatesSpec(rounds=100, most_rounds=100, pretraining=(0, 5, 20)),
+                       {TARGET: [0.75], "seed": range(10)})],
         "quick": [Grid(GatesSpec(rounds=8, most_rounds=8, local_steps=4, factors=(3.0, 10.0, 30.0),
                                  problem=FEW_CLIENTS, pretraining=(0, 4)), {"seed": range(2)})],
         "tiny": [Grid(GatesSpec(rounds=4, most_rounds=4, local_steps=2, factors=(10.0, 30.0),

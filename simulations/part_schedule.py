@@ -88,8 +88,8 @@ SIMULATION = Simulation(
     PartScheduleSpec,
     run,
     presets={
-        "paper": [Grid(PartScheduleSpec(rounds=200, most_rounds=200, initial_rounds=(5, 0, 60)),
-                       {TARGET: [0.0, 0.75], "groups": ["layer", "block"], "seed": range(10)})],
+        "paper": [Grid(PartScheduleSpec(rounds=100, most_rounds=100, initial_rounds=(5, 0, 30)),
+                       {TARGET: [0.75], "groups": ["layer", "block"], "seed": range(10)})],
         "quick": [Grid(PartScheduleSpec(rounds=20, most_rounds=20, local_steps=2,
                                         factors=(10.0, 30.0), problem=FEW_CLIENTS,
                                         initial_rounds=(5, 0, 10)), {"seed": range(2)})],
