@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from linattn._typing import Array
 from linattn.experiments.find import PageLook
 from linattn.experiments.store import Result
 from linattn.report.canvas import Axis, Page
-from linattn.report.groups import Group, groups
+from linattn.report.groups import Group, groups, spec_fields
 from linattn.report.looks import shaded
 from linattn.report.regimes import PAIR, drift
 from linattn.report.words import in_words
@@ -19,6 +20,8 @@ from linattn.report.words import in_words
 NAME = "freezing_map"
 SIMULATION = "response"
 S = Axis("drift number s = η(E − 1)/2 (1/curvature)", "symlog", low=0.0, threshold=0.02)
+BASE = {"initial.kernel": "merged", "initial.num_heads": 1, "weights": "sequences"}
+"""The model of all worlds where there are several."""
 CAPTION = (
     "What freezing at the best length saves of the excess that never freezing leaves, at the step "
     "size and number of local steps of the run, in worlds by heterogeneity of targets and "
@@ -36,10 +39,17 @@ def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
     found = [(_words(world), world) for world in _worlds(results, identical=False)]
     found += [("identical clients", world) for world in _worlds(results, identical=True)]
     for (_, world), shown in zip(found, shaded(name for name, _ in found), strict=True):
-        at = np.array([(drift(p), float(np.median(_saved(p)))) for p in world.split(*PAIR)])
-        order = np.argsort(at[:, 0], kind="stable")
-        panel.add("line", shown, *at[order].T, marker="o")
+        at = np.array([(s, float(np.median(saved))) for s, saved in _by_drift(world)])
+        panel.add("line", shown, *at.T, marker="o")
     return page.save(folder, look)
+
+
+def _by_drift(world: Group) -> list[tuple[float, Array]]:
+    """What is saved at every drift number, whatever η and E have it."""
+    parts = sorted(world.split(*PAIR), key=drift)
+    return [
+        (s, np.concatenate([_saved(part) for part in some])) for s, some in groupby(parts, drift)
+    ]
 
 
 def _words(world: Group) -> str:
@@ -66,8 +76,9 @@ def summary(results: Sequence[Result]) -> str:
 
 
 def _worlds(results: Sequence[Result], *, identical: bool) -> list[Group]:
-    held = groups(results, *PAIR, "routes")
-    return [world for world in held if world.fields.get("identical", False) == identical][:6]
+    plain = [result for result in results if BASE.items() <= spec_fields(result).items()]
+    held = groups(plain or results, *PAIR, "routes")
+    return [world for world in held if world.fields.get("identical", False) == identical]
 
 
 def _saved(part: Group) -> Array:

@@ -43,8 +43,10 @@ def origin(runs: Sequence[Result]) -> dict[str, Any]:
 
 def keep(name: str, runs: Sequence[Result], folder: Path) -> None:
     """Draw a figure of runs into a folder, but for PDFs, which its CSV and JSON give again."""
+    figure = load_figure(find_script(name, "figures"))
     folder.mkdir(parents=True, exist_ok=True)
-    for path in load_figure(find_script(name, "figures")).draw(runs, folder, PageLook()):
+    for path in figure.draw(runs, folder, PageLook()):
         if path.suffix == ".pdf":
             path.unlink()
-    write_json(folder / f"{name}_provenance.json", {"simulation": name, **origin(runs)})
+    told = {"figure": name, "simulation": figure.simulation, **origin(runs)}
+    write_json(folder / f"{name}_provenance.json", told)

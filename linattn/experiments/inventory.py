@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -164,6 +165,14 @@ def forecast(tasks: Sequence[Task], store: Path) -> Forecast:
     if names <= sizes.keys():
         size = sum(_median(sizes[task.name]) for task in missing)
     return Forecast(len(tasks), len(tasks) - len(missing), seconds, size)
+
+
+def wall_times(store: str | os.PathLike[str]) -> dict[str, float]:
+    """Return the seconds that the stored runs took, by name of the file; of repeated runs the last.
+
+    A time is that of one process, and longer than its work where the machine was busy.
+    """
+    return {line["file"]: float(line["seconds"]) for line in _lines(Path(store) / TIMINGS)}
 
 
 def _experience(store: Path) -> tuple[dict[str, list[float]], dict[str, list[float]]]:

@@ -6,8 +6,9 @@ import reference as ref
 from bridge import make, moved
 
 import linattn as la
-from linattn.analysis.bias_drift import PARTS, _recorded
+from linattn.analysis.bias_drift import PARTS, _recorded, warmup_path
 from linattn.analysis.synchronized import central_round
+from linattn.federated.rounds import RoundDriver, check_settings
 
 
 @pytest.mark.parametrize("kind", ["merged", "factored"])
@@ -126,6 +127,28 @@ def test_diverging_warmup_has_no_best_length(small_problem, small_params):
     assert table.attrs["warmup_star"] is None
     assert np.isinf(table["objective"]).all()
     assert not table["stable"].any()
+
+
+@pytest.mark.parametrize(("local_lr", "last"), [(0.03, 12), (50.0, 12)])
+@pytest.mark.parametrize("participation", [1.0, 0.5])
+def test_the_warm_up_is_that_of_single_rounds(
+    small_problem, small_params, local_lr, last, participation
+):
+    """Whether rounds run in one call or one by one; after divergence it stays where it is."""
+    settings = check_settings(
+        rounds=last, local_steps=4, local_lr=local_lr, participation=participation
+    )
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = warmup_path(small_problem, small_params, range(last + 1), settings)
+        driver = RoundDriver(
+            la.fed_avg(), small_problem, small_problem.oracle(small_params), small_params, settings
+        )
+        expected = [small_params.flat]
+        for t in range(last):
+            finite = np.isfinite(expected[-1]).all()
+            expected.append(driver.step(t).flat if finite else expected[-1])
+    np.testing.assert_array_equal([at.flat for at in found], expected)
+    assert np.isfinite(expected[-1]).all() == (local_lr < 1.0)
 
 
 @pytest.mark.parametrize("lengths", [[-1], [4], [0.5], []])

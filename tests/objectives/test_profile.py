@@ -182,3 +182,16 @@ def test_kernel_curvature_is_a_function_of_the_value_block(small_problem, small_
     held, value = population(small_problem), small_params.value
     tops = [kernel_curvature(held, t * value) - small_problem.kernel_ridge for t in (1.0, 2.0)]
     assert tops[1] == pytest.approx(4 * tops[0], rel=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["merged", "factored"])
+@pytest.mark.parametrize("readout", READOUTS)
+def test_many_points_at_once_are_each_of_them_to_the_bit(kind, readout):
+    *_, problem, start = make(11, kind, readout=readout)
+    held = population(problem)
+    points = [la.Params(start.layout, c * start.flat) for c in (1.0, 0.2, 3.0)]
+    values = held.values(start.layout, np.stack([at.flat for at in points]))
+    profiles = held.profiles(points)
+    for at, value, profile in zip(points, values, profiles, strict=True):
+        assert value == held.value_and_gradient(at)[0]
+        assert profile == held.profile_value(at, held.value_system(at.kernels()))

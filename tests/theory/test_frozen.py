@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import linattn as la
 from linattn.theory import FrozenStage, frozen_stage
+from linattn.theory.frozen import frozen_stages
 
 few = settings(max_examples=30, deadline=None, derandomize=True)
 seeds = st.integers(0, 10**6)
@@ -55,6 +56,28 @@ def test_against_dense_matrix_powers(seed, kind, readout, count, share):
         assert stage.bias_bound == pytest.approx(naive.bound_small_step, rel=1e-7, abs=1e-300)
     else:
         assert stage.bias_bound == stage.crude_bias_bound
+
+
+@pytest.mark.parametrize("kind", ["merged", "factored"])
+@pytest.mark.parametrize("unequal", [False, True])
+@pytest.mark.parametrize(
+    ("frozen_lr", "largest"), [(None, 2.0), ("safe", 2.0), (None, 1e60), (None, 1e200)]
+)
+def test_many_stages_at_once_are_each_of_them_to_the_bit(kind, unequal, frozen_lr, largest):
+    """The largest kernel is a usual one, one of overflowing powers, one of infinite Hessians."""
+    *_, problem, start = make(5, kind)
+    count = [3 + i for i in range(problem.num_clients)] if unequal else 7
+    points = [la.Params(start.layout, c * start.flat) for c in (1.0, 0.3, largest)]
+    options = {"local_steps": count, "local_lr": 0.05, "frozen_lr": frozen_lr}
+    with np.errstate(over="ignore", invalid="ignore"):
+        many = frozen_stages(problem, points, **options)
+        for stage, point in zip(many, points, strict=True):
+            alone = frozen_stage(problem, point, **options)
+            assert stage.local_lr == alone.local_lr
+            for name in ("hessian", "minimizer", "gradients_at_minimizer", "bias"):
+                np.testing.assert_array_equal(getattr(stage, name), getattr(alone, name), name)
+            np.testing.assert_array_equal(stage.after(9), alone.after(9))
+            assert (stage.rate, stage.drift_parts(9)) == (alone.rate, alone.drift_parts(9))
 
 
 @pytest.mark.parametrize("used", [False, True])

@@ -1,0 +1,102 @@
+"""Every figure at paper size: the record of a store of whole presets, and what the figures say.
+
+    python scripts/paper_record.py --results results
+    python scripts/paper_record.py
+
+The first keeps in ``docs/record/paper`` the figures of every simulation of which the store holds
+the whole paper preset, and what its runs cost; both fill in the part of paper_notes.md between
+``<!-- paper -->`` and ``<!-- end of paper -->`` from what is kept. What another store gave stays.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from kept import keep, read_rows, write_rows
+from pages import RECORD, main
+
+from linattn.experiments import load_results
+from linattn.experiments.find import find_scripts, load_figure, load_simulation
+from linattn.experiments.inventory import wall_times
+from linattn.experiments.store import Result, read_manifest
+from linattn.report.words import number
+
+FOLDER = RECORD / "paper"
+RUNS = FOLDER / "runs.csv"
+
+
+def write_record(results: Path) -> None:
+    """Keep figures and costs of all whole presets."""
+    times = wall_times(results)
+    rows: dict[str, dict[str, Any]] = {}
+    for origin in _origins():  # of other stores, whose times may be lost
+        name = origin["simulation"]
+        rows[name] = {"simulation": name, "runs": origin["runs"], "minutes": ""}
+    if RUNS.is_file():
+        rows |= {row["simulation"]: dict(row) for row in read_rows(RUNS)}
+    figures = [load_figure(path) for path in find_scripts("figures")]
+    for name in (path.stem for path in find_scripts("simulations")):
+        runs = _whole(results, name)
+        if not runs:
+            continue
+        spent = [times[run.path.name] for run in runs if run.path.name in times]
+        known = len(spent) == len(runs)
+        rows[name] = {
+            "simulation": name,
+            "runs": len(runs),
+            "minutes": sum(spent) / 60.0 if known else "",
+        }
+        for figure in figures:
+            if figure.simulation == name:
+                keep(figure.name, runs, FOLDER)
+    write_rows(RUNS, [rows[name] for name in sorted(rows)], 4)
+
+
+def _whole(results: Path, name: str) -> list[Result]:
+    """The runs of the paper preset as it is today, none unless all are there."""
+    if "paper" not in read_manifest(results, name):
+        return []
+    runs = load_results(results, name, preset="paper")
+    (path,) = (path for path in find_scripts("simulations") if path.stem == name)
+    wanted = {task.file for task in load_simulation(path).tasks("paper")}
+    return runs if wanted == {run.path.name for run in runs} else []
+
+
+def _origins() -> list[dict[str, Any]]:
+    """Which runs the kept figures are of."""
+    return [json.loads(path.read_text("utf-8")) for path in FOLDER.glob("*_provenance.json")]
+
+
+def pages() -> Iterator[tuple[str, list[str]]]:
+    """Yield the name of every kept page and the sentences that stand first in it."""
+    for path in sorted(FOLDER.glob("*.md")):
+        _, *told = path.read_text(encoding="utf-8").split("\n- ")
+        first = "\n- ".join(told).split("\n\n")[0] if told else ""
+        yield path.stem, first.strip().split("\n- ") if first else []
+
+
+def findings() -> str:
+    """Return what the record says, as Markdown."""
+    rows = read_rows(RUNS)
+    timed = [float(row["minutes"]) for row in rows if row["minutes"]]
+    count = sum(int(row["runs"]) for row in rows)
+    lines = [
+        f"{len(rows)} simulations, {count:,} runs; the {len(timed)} whose times are kept took "
+        f"{sum(timed):.0f} minutes of one processor.",
+        "",
+        "| simulation | runs | minutes |",
+        "|---|---|---|",
+    ]
+    for row in rows:
+        spent = number(float(row["minutes"])) if row["minutes"] else "–"
+        lines.append(f"| {row['simulation']} | {row['runs']} | {spent} |")
+    lines.append("")
+    lines += [f"- **{name}**: {'; '.join(told)}" for name, told in pages() if told]
+    return "\n".join([*lines, ""])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main("paper", findings, write_record, __doc__))
