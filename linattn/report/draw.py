@@ -277,10 +277,14 @@ def _both(one: Any, other: Any) -> Any:
 
 def _fit(figure: Figure, every: list[Axes]) -> None:
     """Arrange panels once for all formats; make texts that are too long for a panel smaller."""
+    import matplotlib as mpl
+
     engine = figure.get_layout_engine()
     if engine is not None:
         engine.execute(figure)
-        figure.set_layout_engine("none")
+        by_hand = {"figure.autolayout": False, "figure.constrained_layout.use": False}
+        with mpl.rc_context(cast("Any", by_hand)):  # otherwise saving draws twice, once to arrange
+            figure.set_layout_engine(None)
     canvas: Any = figure.canvas
     renderer = canvas.get_renderer()
     for axes in every:
