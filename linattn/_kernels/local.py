@@ -79,6 +79,7 @@ class Course(NamedTuple):
     objectives: Array  # (N,), F at the start of every round
     gradients: Array  # (N, D), ∇F there
     drifts: Array  # (N, 2), (Σ w_i ‖·_i − mean‖²)^½ of kernel and value entries before averaging
+    pushes: Array  # (N, D), added to the average of every round, or (0, D) for nothing
 
 
 @inner
@@ -123,6 +124,9 @@ def _end_round(course: Course, t: int, ends: Array, start: Start, mask: Array, s
     """Average, and note what the round began with."""
     weights = course.weights
     _average(weights, ends, mask, split, course.path[t], course.path[t + 1], course.drifts[t])
+    if course.pushes.shape[0] > 0:
+        for j in range(course.pushes.shape[1]):
+            course.path[t + 1, j] += course.pushes[t, j]
     if start.gradients.shape[0] > 0:
         _weighted_sum(weights, start.gradients, course.gradients[t])
         objective = weights[0] * start.losses[0]

@@ -115,14 +115,23 @@ def no_rounds(size: int) -> Course:
     return new_course(np.zeros(0), np.zeros(size), 0)
 
 
-def new_course(weights: Array, start: Array, count: int) -> Course:
-    """Return room for `count` whole rounds of all clients from a server point (D,)."""
+def new_course(weights: Array, start: Array, count: int, pushes: Array | None = None) -> Course:
+    """Return room for `count` whole rounds of all clients from a server point (D,).
+
+    Every average is pushed by a row of `pushes`, (count, D), if there are any.
+    """
     from linattn._kernels.local import Course
 
-    path = np.empty((count + 1, start.size))
+    size = start.size
+    path = np.empty((count + 1, size))
     path[0] = start
     return Course(
-        weights, path, np.empty(count), np.empty((count, start.size)), np.empty((count, 2))
+        weights,
+        path,
+        np.empty(count),
+        np.empty((count, size)),
+        np.empty((count, 2)),
+        np.empty((0, size)) if pushes is None else plain(pushes),
     )
 
 

@@ -106,6 +106,24 @@ class PooledDescent:
         task = LocalTask.plain(participants, starts, local_steps=count, local_lr=step_size)
         return np.asarray(self._oracle.train(task)[0].reshape(flat.shape))
 
+    def follow(self, flat: Array, count: int, step_size: float, pushes: Array) -> Array:
+        """Return θ⁺ = (`count` steps from θ) + push for one push after another, (N, D) -> (N, D).
+
+        Many of them are one compiled call where one call may run several rounds.
+        """
+        out, done, alone = np.empty_like(pushes), 0, np.zeros(1, dtype=np.int64)
+        fast = self._oracle if isinstance(self._oracle, StatisticsOracle) else None
+        while done < len(pushes):
+            task = LocalTask.plain(alone, flat[None], local_steps=count, local_lr=step_size)
+            here = pushes[done : done + (1 if fast is None else fast.together(task))]
+            if fast is not None and len(here) > 1:
+                reached = fast.rounds(task, np.ones(1), len(here), here).path
+            else:
+                reached = self._oracle.train(task)[0] + here
+            out[done : done + len(here)] = reached
+            flat, done = reached[-1], done + len(here)
+        return out
+
     def gradients(self, at: Array) -> Array:
         """Return ∇F_q at every point, (N, D)."""
         participants = np.zeros(len(at), dtype=np.int64)

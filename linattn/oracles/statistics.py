@@ -66,9 +66,14 @@ class StatisticsOracle:
         """How many whole rounds of everybody pay to run in one call."""
         return self._training.together(task)
 
-    def rounds(self, task: LocalTask, weights: Array, count: int) -> Rounds:
-        """Whole rounds of everybody, the first of which is `task`, averaged with `weights`."""
-        return self._training.rounds(task, weights, count)
+    def rounds(
+        self, task: LocalTask, weights: Array, count: int, pushes: Array | None = None
+    ) -> Rounds:
+        """Whole rounds of everybody, the first of which is `task`, averaged with `weights`.
+
+        Rows of `pushes`, (count, D), are added to the averages if given.
+        """
+        return self._training.rounds(task, weights, count, pushes)
 
     def metrics(
         self,

@@ -205,10 +205,15 @@ class CompiledTraining:
         by_work = 20 * WORK_PER_THREAD // max(work, 1)
         return max(1, min(MAX_ROUNDS, by_work, MAX_NUMBERS // self.layout.size))
 
-    def rounds(self, task: LocalTask, weights: Array, count: int) -> Rounds:
-        """Run whole rounds of everybody, the first of which is `task`, in one compiled call."""
+    def rounds(
+        self, task: LocalTask, weights: Array, count: int, pushes: Array | None = None
+    ) -> Rounds:
+        """Run whole rounds of everybody, the first of which is `task`, in one compiled call.
+
+        To what rounds of all blocks reach, rows of `pushes`, (count, D), are added if given.
+        """
         flat = task.starts[0]
-        if self._trains_value_only(task):
+        if pushes is None and self._trains_value_only(task):
             course = new_course(weights, flat[self.value], count)
             self._value_steps(task, course=course)
             path = np.tile(flat, (count, 1))
@@ -217,7 +222,7 @@ class CompiledTraining:
             course.drifts[:, 0] = weighted_spread(weights, kernels, weighted_sum(weights, kernels))
             return Rounds(path, course.drifts, None)
         data, shape = self._data(minibatch=False), (0, *task.starts.shape)
-        course = new_course(weights, flat, count)
+        course = new_course(weights, flat, count, pushes)
         nothing = np.empty(shape)
         self._run(task, data, LocalTrace(nothing, nothing, nothing), course)
         starts = Evaluated(course.objectives, course.gradients)

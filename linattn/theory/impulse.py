@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 import numpy as np
 
 from linattn._settings import (
@@ -141,6 +143,16 @@ class RoundMaps:
         """Φ, one round without clients: (D,) -> (D,) or (N, D) -> (N, D)."""
         central = self._central
         return self._descent.steps(flat, central.steps, self.step_size(t) * central.scale)
+
+    def follow(self, flat: Array, t: int, pushes: Array) -> Array:
+        """θ⁺ = Φ(θ) + push for rounds t, t + 1, …, one per push: (D,), (N, D) -> (N, D)."""
+        steps = [self.step_size(t + j) * self._central.scale for j in range(len(pushes))]
+        out, done = np.empty_like(pushes), 0
+        for step, group in groupby(steps):
+            rows = slice(done, done := done + len(list(group)))
+            out[rows] = self._descent.follow(flat, self._central.steps, step, pushes[rows])
+            flat = out[rows.stop - 1]
+        return out
 
     def impulse(self, flat: Array, t: int) -> Array:
         """I = Σ p_i Φ_i − Φ: (D,) -> (D,)."""

@@ -145,12 +145,8 @@ class Forced:
 
     def follow(self, flat: Array, t: int, impulses: Array) -> Array:
         """θ⁺ = Φ(θ) + I for rounds t, t + 1, … with impulses given per η², (n, D) -> (n, D)."""
-        out = np.empty_like(impulses)
-        pushes = impulses * self.clock.step_sizes[t : t + len(impulses), None] ** 2
-        for j, push in enumerate(pushes):
-            flat = self.maps.central(flat, t + j) + push
-            out[j] = flat
-        return out
+        sizes = self.clock.step_sizes[t : t + len(impulses), None]
+        return self.maps.follow(flat, t, impulses * sizes**2)
 
     def error(self, node: Node, predicted: Array) -> float:
         """e = ‖I_new − I_predicted‖/‖I_new‖."""

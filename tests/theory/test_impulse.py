@@ -113,3 +113,19 @@ def test_refusals_of_what_is_no_problem(small_problem, small_params):
         la.drift_impulse(3, small_params, local_steps=2, local_lr=0.1)
     with pytest.raises(ValueError, match="params must have a value block"):
         la.drift_impulse(small_problem, deep_case()[1], local_steps=2, local_lr=0.1)
+
+
+@pytest.mark.parametrize("kind", ["merged", "factored", "deep"])
+@pytest.mark.parametrize("schedule", [False, True])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_pushed_rounds_are_single_ones_to_the_bit(kind, schedule, steps):
+    """Whether they run in one compiled call, in several of one step size each, or one by one."""
+    problem, params, size = case(kind)
+    sizes = size * np.array([1.0, 1.0, 1.0, 0.5, 0.5, 0.25, 0.25, 0.25]) if schedule else size
+    maps = RoundMaps(problem, params, local_steps=steps, local_lr=sizes, rounds=8)
+    pushes = 1e-3 * np.random.default_rng(0).standard_normal((6, params.layout.size))
+    found, flat = maps.follow(params.flat, 1, pushes), params.flat
+    for t, (reached, push) in enumerate(zip(found, pushes, strict=True), start=1):
+        flat = maps.central(flat, t) + push
+        np.testing.assert_array_equal(reached, flat)
+    assert maps.follow(params.flat, 1, pushes[:0]).shape == (0, params.layout.size)
