@@ -4,8 +4,9 @@
     python scripts/response_findings.py
 
 The first writes one row per run of the simulations `response`, `impulses`, `random_predictions`,
-`sampled_response` and `predicted_worlds` into ``docs/record/response``; both fill in the part of
-paper_notes.md between ``<!-- response -->`` and ``<!-- end of response -->`` from those rows.
+`sampled_response`, `predicted_worlds` and `tuned_prediction` into ``docs/record/response``; both
+fill in the part of paper_notes.md between ``<!-- response -->`` and ``<!-- end of response -->``
+from those rows.
 """
 
 from __future__ import annotations
@@ -24,15 +25,24 @@ from linattn.report.words import in_words, number
 
 SMALL = 0.11
 """Drift numbers up to a tenth, E rounded."""
+WORTH = 0.05
+"""Share of the excess that is worth a second stage."""
+METHODS = {
+    "fed_avg": "never freezing",
+    "fed_frozen": "freezing",
+    "fed_frozen_exact": "freezing and one exact value round",
+}
 KINDS = ("merged", "factored", "two heads", "unequal weights")
 
 
 def findings() -> str:
     """Return what the record says, as Markdown."""
     goals = [*_c24(), *_lengths(), *_random_goal(), *_passes(), *_sampling(), *_spread()]
+    goals += _tuned()
     table = ["| quantity | goal | measured |", "|---|---|---|"]
     table += [f"| {' | '.join(line)} |" for line in goals]
-    return "\n".join([*_scope(), "", *table, "", *_by_kind(), "", *_law(), "", *_others(), ""])
+    parts = [_scope(), table, _by_kind(), _law(), _pays(), _others()]
+    return "\n".join(line for part in parts if part for line in (*part, ""))
 
 
 def _moving(held: Rows) -> Rows:
@@ -195,6 +205,64 @@ def _spread() -> Iterator[Sequence[str]]:
             "at most 10 %",
             f"{in_words(spread, percent=True)} in {len(spread)} worlds and seeds",
         )
+
+
+def _tuned() -> Iterator[Sequence[str]]:
+    """The tuned optimum: how far the predicted excess is off, and what its choice costs."""
+    for method, told in METHODS.items():
+        held = [row for row in rows("tuned") if row["method"] == method]
+        if not held:
+            continue
+        measured, predicted, reached = (
+            column(held, f"{name}_excess") for name in ("measured", "predicted", "reached")
+        )
+        error, regret = np.abs(predicted / measured - 1.0), reached / measured - 1.0
+        steps = column(held, "measured_local_lr") == column(held, "predicted_local_lr")
+        yield (
+            f"tuned over η and T, {told}: predicted excess",
+            "within 10 % (median)",
+            f"within {in_words(error, percent=True)} of {len(held)}; what is reached at the "
+            f"predicted η and T is {in_words(regret, percent=True)} above the best; the same η in "
+            f"{_share(steps)}",
+        )
+
+
+def _pays() -> list[str]:
+    """When freezing pays, both tuned: measured, and as predicted."""
+    held = rows("tuned")
+    if not held:
+        return []
+
+    def key(row: Row) -> tuple[Any, ...]:
+        return (row["target"], row["covariate"], row["local_steps"], row["seed"])
+
+    lines = [
+        "**When freezing pays**, every method at its best step and length for the same rounds: "
+        f"excess over that of FedAvg, and the runs where it is lower by more than {WORTH:.0%}, as "
+        "measured and, behind it, as predicted.",
+        "",
+        "| target, covariate, E | FedFrozen | | FedFrozen, one exact round | |",
+        "|---|---|---|---|---|",
+    ]
+    cases = {key(row)[:3] for row in held}
+    for case in sorted(cases):
+        some = sorted((row for row in held if key(row)[:3] == case), key=key)
+        cells = ["{:g}, {:g}, {:g}".format(*case)]
+        for method in list(METHODS)[1:]:
+            ratios = [_ratios(some, method, name) for name in ("measured", "predicted")]
+            wins = [int((ratio < 1.0 - WORTH).sum()) for ratio in ratios]
+            cells += [in_words(ratios[0], digits=2), f"{wins[0]}, {wins[1]} of {len(ratios[0])}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _ratios(held: Rows, method: str, name: str) -> Array:
+    """Excess of a method over FedAvg's, by seed."""
+    one, base = (
+        column([row for row in held if row["method"] == other], f"{name}_excess")
+        for other in (method, "fed_avg")
+    )
+    return np.asarray(one / base)
 
 
 def _by_kind() -> list[str]:

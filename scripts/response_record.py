@@ -125,6 +125,32 @@ def _worlds(runs: Iterable[Result]) -> Iterator[Row]:
             }
 
 
+def _tuned(runs: Iterable[Result]) -> Iterator[Row]:
+    """A method of a run of `tuned_prediction`: excesses over P_ref, and what was chosen."""
+    for run in runs:
+        data, spec = run.dataset, run.spec
+        for k, method in enumerate(data["method"].values.tolist()):
+            yield {
+                "method": method,
+                "target": spec["problem"]["value_heterogeneity"],
+                "covariate": spec["problem"]["covariate_heterogeneity"],
+                "local_steps": spec["local_steps"],
+                "rounds": spec["rounds"],
+                "seed": spec["seed"],
+                "tolerance": spec["tolerance"],
+                **{
+                    f"{name}_excess": (data[name].values[k] - data["reference"]).item()
+                    for name in ("measured", "predicted", "reached")
+                },
+                **{
+                    f"{name}_{what}": data[f"{name}_{what}"].values[k].item()
+                    for name in ("measured", "predicted")
+                    for what in ("local_lr", "length")
+                },
+                "interior": bool(data["interior"].values[k]),
+            }
+
+
 def _world(spec: Row) -> str:
     kind = {"relu": "of ReLU gates", "identity": "of linear attention"}
     return f"deep models {kind[spec['model']['feature_map']]}" if spec["deep"] else spec["data"]
@@ -136,6 +162,7 @@ TABLES: dict[str, tuple[str, Callable[[Iterable[Result]], Iterator[Row]]]] = {
     "random": ("random_predictions", _random),
     "sampled": ("sampled_response", _sampled),
     "worlds": ("predicted_worlds", _worlds),
+    "tuned": ("tuned_prediction", _tuned),
 }
 
 
