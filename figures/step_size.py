@@ -58,7 +58,7 @@ def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
 def summary(results: Sequence[Result]) -> str:
     """Return what the methods end with at their best steps in the last world, at equal rounds."""
     lines = _findings(groups(results, *SETTING)[-1])
-    return "\n".join([*lines[:2], lines[-1]])
+    return "\n".join(dict.fromkeys([*lines[:2], lines[-1]]))
 
 
 def _findings(world: Group) -> list[str]:

@@ -238,8 +238,8 @@ def _pays() -> list[str]:
 
     lines = [
         "**When freezing pays**, every method at its best step and length for the same rounds: "
-        f"excess over that of FedAvg, and the runs where it is lower by more than {WORTH:.0%}, as "
-        "measured and, behind it, as predicted.",
+        "excess over that of FedAvg, and the runs where it is lower by more than "
+        f"{100.0 * WORTH:g} %, as measured and, behind it, as predicted.",
         "",
         "| target, covariate, E | FedFrozen | | FedFrozen, one exact round | |",
         "|---|---|---|---|---|",

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -169,7 +170,8 @@ TABLES: dict[str, tuple[str, Callable[[Iterable[Result]], Iterator[Row]]]] = {
 def write_record(results: Path) -> None:
     """Write the rows of every simulation, and where they come from."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    origins: dict[str, Any] = {}
+    known = FOLDER / "provenance.json"  # of tables that another store gave
+    origins: dict[str, Any] = json.loads(known.read_text("utf-8")) if known.is_file() else {}
     for table, (simulation, rows_of) in TABLES.items():
         if not scan(results, simulation):
             continue

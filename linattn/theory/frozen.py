@@ -89,7 +89,7 @@ def frozen_stages(
 
     Notes
     -----
-    Source: as `frozen_stage`. Cost: the same arithmetic, but a fixed number of calls for every few
+    Source: C7, C8. Cost: the same arithmetic, but a fixed number of calls for every few
     million numbers instead of some thirty per point.
     """
     if not points:

@@ -102,3 +102,30 @@ def test_worlds_are_predicted_within_what_is_stored(deep):
     assert found.path_error[1] <= found.path_error[0]
     assert found.num_impulses[0] == predicted.num_impulses + predicted.num_rejected < 31
     assert found.objective_error[1] < 1e-3
+
+
+def test_the_tuned_optimum_beside_its_prediction():
+    """What is stored is what the studies say, and nothing reached is below the measured best."""
+    own = {"rounds": 20, "local_steps": 6, "local_lrs": (0.02, 0.05, 0.1), "tolerance": 0.3}
+    spec, found = run("tuned_prediction", problem=SMALL["problem"], num_starts=2, **own)
+    problem, params = spec.prepared()
+    tolerance = own.pop("tolerance")
+    studies = {
+        "measured": la.study(problem, params, seeds=[spec.seed], **own),
+        "predicted": la.predict_study(
+            problem, params, seeds=[spec.seed], tolerance=tolerance, **own
+        ),
+    }
+    for k, method in enumerate(found["method"].values.tolist()):
+        for name, study in studies.items():
+            best = study.best(method)
+            assert found[name][k] == best.objective[0]
+            assert found[f"{name}_local_lr"][k] == best.local_lr
+            assert found[f"{name}_length"][k] == best.warmup[0]
+        at = own["local_lrs"].index(float(found["predicted_local_lr"][k]))
+        length = list(studies["measured"].table["warmup"].values).index(
+            found["predicted_length"][k]
+        )
+        assert found["reached"][k] == studies["measured"].losses(method)[0, at, 0, length]
+    assert (found["reached"] >= found["measured"]).all()
+    assert (np.abs(found["predicted"] - found["measured"]) > 0.0).any()
