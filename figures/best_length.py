@@ -8,6 +8,7 @@ warm-up, where a step beyond it was taken.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,8 +76,9 @@ def summary(results: Sequence[Result]) -> str:
     if beyond:
         step = beyond.values("critical_step").min(axis=1, initial=np.inf, where=_known(beyond))
         lines.append(
-            f"{beyond.label}: frozen rounds are unstable from η = {in_words(step)} on at the worst "
-            f"length; η = {beyond.fields['local_lr']:g} was taken"
+            f"{beyond.label}, E = {beyond.fields['local_steps']}: frozen rounds are unstable from "
+            f"η = {in_words(step)} on at the worst length; η = {beyond.fields['local_lr']:g} was "
+            "taken"
         )
     return "\n".join(lines)
 
@@ -87,7 +89,7 @@ def _worlds(results: Sequence[Result]) -> list[Group]:
 
 def _unstable(results: Sequence[Result]) -> Group | None:
     found = worlds([r for r in results if field(r, "horizon") > HORIZON])
-    return found[0].split(*PAIR)[0] if found else None
+    return replace(found[0].split(*PAIR)[0], label=found[0].label) if found else None
 
 
 def _points(world: Group) -> Iterator[tuple[float, Array, Array]]:

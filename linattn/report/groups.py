@@ -128,8 +128,9 @@ def groups(
 ) -> list[Group]:
     """Group results by everything but the seed and the fields `within`, in words.
 
-    Groups with merged kernels come first, synthetic ones before deep models and real data, each by
-    heterogeneity.
+    Usual settings come before those that say what is special about them, merged kernels before
+    factored ones, synthetic problems before deep models and real data, each by heterogeneity. What
+    more than half of the settings of a world have in common is not said.
 
     Parameters
     ----------
@@ -159,7 +160,12 @@ def groups(
         parts = [Group(_told(split_by, f), held, f) for f, held in found.values()]
         return sorted(parts, key=lambda g: [g.fields[name] for name in split_by])
     made = [Group(_label(f, every, within), held, f) for f, held in found.values()]
-    return sorted(made, key=lambda g: (_kind(g.fields), g.factored, g.heterogeneity, g.label))
+
+    def rank(made: Group) -> tuple[Any, ...]:
+        special = made.label != _base(made.fields, within)
+        return (_kind(made.fields), special, made.factored, made.heterogeneity, made.label)
+
+    return sorted(made, key=rank)
 
 
 def spec_fields(result: Result) -> dict[str, Any]:
@@ -192,8 +198,14 @@ def _label(
     base = _base(flat, within)
     alike = [other for other in every if _base(other, within) == base]
     names = {name for row in alike for name in row} - set(SAID)
-    told = sorted(n for n in names if len({json.dumps(row.get(n)) for row in alike}) > 1)
+    told = sorted(n for n in names if not _usual(n, flat, alike))
     return ", ".join([base, *([_told(told, flat)] if told else [])])
+
+
+def _usual(name: str, flat: Mapping[str, Any], alike: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a setting has the value that more than half of those like it have."""
+    value = json.dumps(flat.get(name))
+    return 2 * sum(json.dumps(row.get(name)) == value for row in alike) > len(alike)
 
 
 def _told(names: Sequence[str], flat: Mapping[str, Any]) -> str:
