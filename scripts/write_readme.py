@@ -1,4 +1,4 @@
-"""Fill in what the README takes from elsewhere: an answer, what sampling does, the claims.
+"""Fill in what the README takes from elsewhere: an answer, what pays, what sampling does, claims.
 
 What stands between ``<!-- NAME -->`` and ``<!-- end of NAME -->`` is made here, from the output of
 the example and from ``docs/record``; a test compares it with what stands.
@@ -15,6 +15,7 @@ from collections.abc import Iterable
 
 from kept import read_rows
 from pages import RECORD, ROOT, tell
+from response_findings import in_short as when_it_pays
 from sampling_findings import in_short
 
 import linattn as la
@@ -79,7 +80,8 @@ def example_part(text: str) -> str:
 def parts() -> dict[str, str]:
     """Return every part of the README, made anew."""
     example = example_part(README.read_text(encoding="utf-8"))
-    return {"example": example, "sampling": in_short(), "claims": claims_part()}
+    parts = {"example": example, "pays": when_it_pays() + "\n", "claims": claims_part()}
+    return parts | {"sampling": in_short()}
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ def test_claims_are_those_of_the_record():
 
 def test_what_sampling_does_is_what_the_record_says():
     assert part("sampling") == WRITER.in_short()
+    assert part("pays") == WRITER.when_it_pays() + "\n"
 
 
 def test_the_answer_is_the_one_of_the_example():
