@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 from interpolation_orders import trials
-from pages import main
+from kept import read_rows
+from pages import RECORD, main
 from response_record import CONTROL, Row, Rows, column, drift, rows, write_record
 
 from linattn._typing import Array
@@ -38,7 +39,7 @@ KINDS = ("merged", "factored", "two heads", "unequal weights")
 def findings() -> str:
     """Return what the record says, as Markdown."""
     goals = [*_c24(), *_lengths(), *_random_goal(), *_passes(), *_sampling(), *_spread()]
-    goals += _tuned()
+    goals += [*_tuned(), *_orders()]
     table = ["| quantity | goal | measured |", "|---|---|---|"]
     table += [f"| {' | '.join(line)} |" for line in goals]
     parts = [_scope(), table, _by_kind(), _law(), _pays(), _others()]
@@ -225,6 +226,24 @@ def _tuned() -> Iterator[Sequence[str]]:
             f"predicted η and T is {in_words(regret, percent=True)} above the best; the same η in "
             f"{_share(steps)}",
         )
+
+
+def _orders() -> Iterator[Sequence[str]]:
+    """How far fitted orders fall short of the theory, from the record of the claims."""
+    held = [
+        row for row in read_rows(RECORD / "drift" / "claims.csv")
+        if row["kind"] == "order" and row["claim"].split()[0] in ("C17", "C18", "C23")
+    ]  # fmt: skip
+    told = [
+        f"{row['claim']} {float(row['tightness_median']):.2g}, at most "
+        f"{float(row['tightness_max']):.2g} ({int(row['resolved']):,} instances)"
+        for row in held
+    ]
+    yield (
+        "fitted orders of C17, C18, C23: how far they fall short",
+        "within .2 of theory",
+        f"in the median {'; '.join(told)}",
+    )
 
 
 def _pays() -> list[str]:
