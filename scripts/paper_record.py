@@ -18,8 +18,8 @@ from typing import Any
 from kept import keep, read_rows, write_rows
 from pages import RECORD, main
 
-from linattn.experiments import load_results
-from linattn.experiments.find import find_scripts, load_figure, load_simulation
+from linattn.experiments import Simulation, load_results
+from linattn.experiments.find import find_scripts, load_figure, load_simulations
 from linattn.experiments.inventory import wall_times
 from linattn.experiments.store import Result, read_manifest
 from linattn.report.words import number
@@ -38,8 +38,8 @@ def write_record(results: Path) -> None:
     if RUNS.is_file():
         rows |= {row["simulation"]: dict(row) for row in read_rows(RUNS)}
     figures = [load_figure(path) for path in find_scripts("figures")]
-    for name in (path.stem for path in find_scripts("simulations")):
-        runs = _whole(results, name)
+    for simulation in load_simulations():
+        name, runs = simulation.name, _whole(results, simulation)
         if not runs:
             continue
         spent = [times[run.path.name] for run in runs if run.path.name in times]
@@ -55,14 +55,13 @@ def write_record(results: Path) -> None:
     write_rows(RUNS, [rows[name] for name in sorted(rows)], 4)
 
 
-def _whole(results: Path, name: str) -> list[Result]:
+def _whole(results: Path, simulation: Simulation[Any]) -> list[Result]:
     """The runs of the paper preset as it is today, none unless all are there."""
-    if "paper" not in read_manifest(results, name):
+    wanted = {task.file for task in simulation.tasks("paper")}
+    if wanted != set(read_manifest(results, simulation.name).get("paper", ())):
         return []
-    runs = load_results(results, name, preset="paper")
-    (path,) = (path for path in find_scripts("simulations") if path.stem == name)
-    wanted = {task.file for task in load_simulation(path).tasks("paper")}
-    return runs if wanted == {run.path.name for run in runs} else []
+    runs = load_results(results, simulation.name, preset="paper")
+    return runs if len(runs) == len(wanted) else []
 
 
 def _origins() -> list[dict[str, Any]]:

@@ -80,8 +80,8 @@ def example_part(text: str) -> str:
 def parts() -> dict[str, str]:
     """Return every part of the README, made anew."""
     example = example_part(README.read_text(encoding="utf-8"))
-    parts = {"example": example, "pays": when_it_pays() + "\n", "claims": claims_part()}
-    return parts | {"sampling": in_short()}
+    pays, sampling = when_it_pays() + "\n", in_short()
+    return {"example": example, "pays": pays, "sampling": sampling, "claims": claims_part()}
 
 
 if __name__ == "__main__":

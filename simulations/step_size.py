@@ -16,6 +16,7 @@ from linattn.experiments import Grid, Simulation
 from linattn.experiments.specs import (
     COVARIATE,
     HETEROGENEOUS,
+    LOCAL_LRS,
     SMALL,
     TARGET,
     WORLDS,
@@ -85,8 +86,7 @@ def run(spec: StepSizeSpec) -> xr.Dataset:
     ).assign(interior=("method", np.array(inside), {"units": "1"}))
 
 
-PAPER = (0.001, 0.002, 0.004, 0.006, 0.01, 0.015, 0.025, 0.04, 0.06, 0.1, 0.16)
-EASY = {(0.75, 0.0): (*PAPER, 0.25, 0.4, 0.63)}
+EASY = {(0.75, 0.0): (*LOCAL_LRS, 0.25, 0.4, 0.63)}
 """Worlds that bear larger steps: without covariate heterogeneity clients share their curvature."""
 SEEDS: dict[str, Any] = {"seed": range(10)}
 BOTH: dict[str, list[Any]] = {"budget": ["rounds", "floats"], "participation": [1.0, 0.25]}
@@ -95,7 +95,7 @@ SIMULATION = Simulation(
     run,
     presets={
         "paper": [
-            Grid(StepSizeSpec(local_lrs=EASY.get(world, PAPER)),
+            Grid(StepSizeSpec(local_lrs=EASY.get(world, LOCAL_LRS)),
                  {TARGET: [world[0]], COVARIATE: [world[1]],
                   **(BOTH if world in WORLDS[1:4] else {}), **SEEDS})
             for world in WORLDS

@@ -17,6 +17,7 @@ from linattn.experiments import Grid, Simulation
 from linattn.experiments.specs import (
     COVARIATE,
     HETEROGENEOUS,
+    LOCAL_LRS,
     SMALL,
     TARGET,
     WORLDS,
@@ -35,9 +36,7 @@ class TunedPredictionSpec(SyntheticSpec):
     """A tuned comparison and its prediction: every step size and length, one budget of rounds."""
 
     problem: ProblemSpec = HETEROGENEOUS
-    local_lrs: tuple[Positive, ...] = (
-        0.001, 0.002, 0.004, 0.006, 0.01, 0.015, 0.025, 0.04, 0.06, 0.1, 0.16,
-    )  # fmt: skip
+    local_lrs: tuple[Positive, ...] = LOCAL_LRS
     local_steps: Count = 10
     rounds: Count = 100
     tolerance: NonNegative = 0.03

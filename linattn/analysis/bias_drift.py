@@ -305,12 +305,10 @@ def _rows(
     profiles = finite_profiles(problem, reached).tolist()
     smooth = finite_profiles(problem, synchronized).tolist()
     held = [k for k, profile in enumerate(profiles) if np.isfinite(profile)]
-    stages = second.each(problem, [reached[k] for k in held])
-    losses = finite_losses(
-        problem,
-        [reached[k] for k in held],
-        [stage.after(remaining[k]) for k, (stage, _) in zip(held, stages, strict=True)],
-    )
+    points = [reached[k] for k in held]
+    stages = second.each(problem, points)
+    values = [stage.after(remaining[k]) for k, (stage, _) in zip(held, stages, strict=True)]
+    losses = finite_losses(problem, points, values)
     rows = [
         Row(INF, INF, control, INF, INF, INF, INF, INF, INF, INF, False, second.local_lr)
         for control in smooth

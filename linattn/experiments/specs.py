@@ -29,6 +29,8 @@ TARGET, COVARIATE = "problem.value_heterogeneity", "problem.covariate_heterogene
 KERNEL = "problem.kernel_heterogeneity"
 WORLDS = ((0.0, 0.3), (0.4, 0.3), (0.75, 0.0), (0.75, 0.3), (1.5, 0.3))
 """Target and covariate heterogeneity of the regimes; the first has no trade-off."""
+LOCAL_LRS = (0.001, 0.002, 0.004, 0.006, 0.01, 0.015, 0.025, 0.04, 0.06, 0.1, 0.16)
+"""Step sizes among which the best is sought in these regimes."""
 HETEROGENEOUS = ProblemSpec(value_heterogeneity=0.75, covariate_heterogeneity=0.3)
 FACTORED = InitialSpec(kernel="factored", rank=3)
 FEW_CLIENTS = ProblemSpec(

@@ -104,8 +104,12 @@ class Population:
             self.value_systems(np.stack([at.kernels() for at in points[k : k + chunk]])).saved
             for k in range(0, len(points), chunk)
         ]
+        return self.profiles_of(points, np.concatenate(saved))
+
+    def profiles_of(self, points: Sequence[Params], saved: Array) -> Array:
+        """P, (N,), given what the best values take off ½c̄, as in `ValueSystems`."""
         penalties = np.array([self.kernel_penalty(at) for at in points])
-        return np.asarray(0.5 * self.form.energy - np.concatenate(saved) + penalties)
+        return np.asarray(0.5 * self.form.energy - saved + penalties)
 
     def values_and_gradients(self, layout: Layout, points: Array) -> tuple[Array, Array]:
         """F, (N,), and ∇F, (N, D), at flat parameters (N, D)."""

@@ -94,8 +94,7 @@ class StatisticsOracle:
         if {"profile", "gap"} & wanted:
             held, params = population(self.problem), [Params(self.layout, x) for x in points]
             systems = held.value_systems(np.stack([one.kernels() for one in params]))
-            penalties = np.array([held.kernel_penalty(one) for one in params])
-            out["profile"] = 0.5 * held.form.energy - systems.saved + penalties
+            out["profile"] = held.profiles_of(params, systems.saved)
             out["gap"] = systems.gaps(points[:, value].reshape(systems.minimizers.shape))
         return {name: out[name] for name in names if name in out}
 

@@ -161,9 +161,9 @@ def groups(
         return sorted(parts, key=lambda g: [g.fields[name] for name in split_by])
     made = [Group(_label(f, every, within), held, f) for f, held in found.values()]
 
-    def rank(made: Group) -> tuple[Any, ...]:
-        special = made.label != _base(made.fields, within)
-        return (_kind(made.fields), special, made.factored, made.heterogeneity, made.label)
+    def rank(group: Group) -> tuple[Any, ...]:
+        special = group.label != _base(group.fields, within)
+        return (_kind(group.fields), special, group.factored, group.heterogeneity, group.label)
 
     return sorted(made, key=rank)
 

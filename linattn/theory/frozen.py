@@ -123,6 +123,6 @@ def frozen_stages(
             )
             for params, hessian, linear in zip(here, hessians, linears, strict=True)
         ]
-        prepare(stages)
+        prepare(stages, hessians, linears)
         out += stages
     return out

@@ -354,23 +354,18 @@ class FrozenStage:
         return bias_bound(self, crude=True)
 
 
-def prepare(stages: Sequence[FrozenStage]) -> None:
+def prepare(stages: Sequence[FrozenStage], hessians: Array, linears: Array) -> None:
     """Compute for many stages at once what each computes when it is asked, to the same bits.
 
-    They share clients, weights and local work. A stage of six dimensions takes a few microseconds
-    of arithmetic in some twenty calls; here the calls are shared too. What does not exist for one
-    of them, after overflow or for a singular I − M̂, is left to be computed one by one.
+    Their A_i and C_i are those of the stacks, (N, C, Hd, Hd) and (N, C, Hd, m); they share clients,
+    weights and local work. A stage of six dimensions takes a few microseconds of arithmetic in some
+    twenty calls; here the calls are shared too. What does not exist for one of them, after overflow
+    or for a singular I − M̂, is left to be computed one by one.
     """
-    if len(stages) < 2 or not all(np.isfinite(stage.hessians).all() for stage in stages):
+    if len(stages) < 2 or not np.isfinite(hessians).all():
         return
     steps: Any = np.array([stage.local_lr for stage in stages])[:, None, None]
-    stacked = replace(
-        stages[0],
-        hessians=np.stack([stage.hessians for stage in stages]),
-        linears=np.stack([stage.linears for stage in stages]),
-        start=np.stack([stage.start for stage in stages]),
-        local_lr=steps,
-    )
+    stacked = replace(stages[0], hessians=hessians, linears=linears, local_lr=steps)
     names = ["hessian", "_star", "gradients_at_minimizer", "_spectra", "_one_minus_mean_power"]
     with suppress(np.linalg.LinAlgError):
         stacked.gradients_at_minimizer  # noqa: B018 - asked for what it leaves behind
