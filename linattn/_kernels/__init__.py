@@ -37,7 +37,7 @@ def warm(part: int | None = None) -> None:
     shape, ridges, wanted = Shape(1, 1, 1, 0), Ridges(1.0, 1.0), Wanted(True, True, True)
     start, record = Start(row, row.copy(), one.copy(), False), Record(none, none, none)
     rule, batches = Rule(0.1, 0.0, row[0], row, row[:0]), Batches(index, offsets, room)
-    course = Course(one, np.ones((2, 2)), one.copy(), row.copy(), row.copy(), row[:0])
+    course = Course(one, offsets, np.ones((2, 2)), one.copy(), row.copy(), row.copy(), row[:0])
     if part != 1:
         train(data, shape, ridges, wanted, first, start, rule, 1, batches, record, course)
     if part == 0:
@@ -46,5 +46,7 @@ def warm(part: int | None = None) -> None:
     systems(data, shape, first, one, first, square, 1, 0, cube.copy(), cube.copy())
     solve(cube.copy(), cube, 1.0, cube.copy(), cube.copy())
     rule = Rule(0.1, 0.0, one, square, square[:0])
-    course = Course(one, np.ones((2, 1)), one.copy(), square.copy(), row.copy(), square[:0])
-    train_values(cube, cube, square, rule, 1, record, course)
+    course = Course(
+        one, offsets, np.ones((2, 1)), one.copy(), square.copy(), row.copy(), square[:0]
+    )
+    train_values(cube, cube, first, square, rule, 1, record, course)

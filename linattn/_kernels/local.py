@@ -72,12 +72,16 @@ def _copy(source: Array, target: Array) -> None:
 
 
 class Course(NamedTuple):
-    """What N whole rounds of all clients leave; with N = 0 clients end, and nobody averages."""
+    """What N whole rounds leave; with N = 0 clients end, and nobody averages.
 
-    weights: Array  # (C,), of the average
+    Round t is of the clients and weights [offsets[t]:offsets[t + 1]].
+    """
+
+    weights: Array  # of the averages
+    offsets: IntArray  # (N + 1,)
     path: Array  # (N + 1, D), server parameters; entry 0 is given
-    objectives: Array  # (N,), F at the start of every round
-    gradients: Array  # (N, D), ∇F there
+    objectives: Array  # (N,), Σ w_i F_i at the start of every round
+    gradients: Array  # (N, D), Σ w_i ∇F_i there
     drifts: Array  # (N, 2), (Σ w_i ‖·_i − mean‖²)^½ of kernel and value entries before averaging
     pushes: Array  # (N, D), added to the average of every round, or (0, D) for nothing
 
@@ -122,7 +126,7 @@ def _average(
 @inner
 def _end_round(course: Course, t: int, ends: Array, start: Start, mask: Array, split: int) -> None:
     """Average, and note what the round began with."""
-    weights = course.weights
+    weights = course.weights[course.offsets[t] : course.offsets[t + 1]]
     _average(weights, ends, mask, split, course.path[t], course.path[t + 1], course.drifts[t])
     if course.pushes.shape[0] > 0:
         for j in range(course.pushes.shape[1]):
@@ -149,20 +153,24 @@ def train(
     record: Record,
     course: Course,
 ) -> Array:
-    """Return the parameters of every client after the local steps of the last round, (P, D).
+    """Return the parameters of every client after the local steps, (P, D).
 
     Without local steps the objectives and gradients at the start are all that is computed; of
     minibatches (several queries) the objectives are NaN, because nobody asks for them. In whole
-    rounds all clients start at `course.path`, on full batches.
+    rounds clients start at `course.path`, on full batches; those of all rounds stand one after the
+    other, and the mask has a row for as many as take part at once.
     """
-    room, ends = make_room(data, shape), np.empty((clients.size, start.points.shape[1]))
+    rounds = course.drifts.shape[0]
+    most = rule.mask.shape[0] if rounds > 0 else clients.size
+    room, ends = make_room(data, shape), np.empty((most, start.points.shape[1]))
     step, asked = np.empty(ends.shape[1]), start.gradients.shape[0] > 0
     recorded, minibatch = record.iterates.shape[0] > 0, batches.chosen.size > 0
-    rounds = course.drifts.shape[0]
     for t in range(max(rounds, 1)):
         known = start.known and t == 0
-        for k in range(clients.size):
-            flat, own, each = ends[k], client_of(data, clients[k]), 0
+        first = course.offsets[t] if rounds > 0 else 0
+        last = course.offsets[t + 1] if rounds > 0 else clients.size
+        for k in range(last - first):
+            flat, own, each = ends[k], client_of(data, clients[first + k]), 0
             begin = start.points[min(k, start.points.shape[0] - 1)]
             _copy(course.path[t] if rounds > 0 else begin, flat)
             if minibatch:
@@ -198,6 +206,7 @@ def train(
 def train_values(
     hessians: Array,
     linears: Array,
+    clients: IntArray,
     starts: Array,
     rule: Rule,
     local_steps: int,
@@ -208,24 +217,27 @@ def train_values(
 
     Parameters
     ----------
-    hessians : array, shape (P, Hd, Hd)
-        A_i of the participants.
-    linears : array, shape (P, Hd, m)
-        C_i of the participants.
+    hessians : array, shape (C, Hd, Hd)
+        A_i.
+    linears : array, shape (C, Hd, m)
+        C_i.
+    clients : array of int, shape (P,)
     starts : array, shape (P, Hd·m)
         Value entries only, as in `rule`, `record` and `course`.
     """
-    participants, size, outputs = linears.shape
-    ends, step = starts.copy(), np.empty((size, outputs))
+    _, size, outputs = linears.shape
+    ends, step = np.empty((rule.mask.shape[0], size * outputs)), np.empty((size, outputs))
     recorded, flat_step = record.iterates.shape[0] > 0, vector(step, 0, step.size)
     rounds, nothing = course.drifts.shape[0], ends[:0]
     for t in range(max(rounds, 1)):
-        for k in range(participants):
-            flat, linear = ends[k], vector(linears[k], 0, size * outputs)
-            if rounds > 0:
-                _copy(course.path[t], flat)
+        first = course.offsets[t] if rounds > 0 else 0
+        last = course.offsets[t + 1] if rounds > 0 else clients.size
+        for k in range(last - first):
+            i, flat = clients[first + k], ends[k]
+            linear = vector(linears[i], 0, size * outputs)
+            _copy(course.path[t] if rounds > 0 else starts[k], flat)
             for e in range(local_steps):
-                multiply(hessians[k], matrix(flat, 0, size, outputs), step)
+                multiply(hessians[i], matrix(flat, 0, size, outputs), step)
                 for j in range(flat.size):
                     flat_step[j] -= linear[j]
                 if recorded:

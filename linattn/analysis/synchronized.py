@@ -180,8 +180,9 @@ def _value_descents(
     systems = population(central.problem).value_systems(np.stack([at.kernels() for at in points]))
     return [
         value_steps(
-            systems.hessians[k : k + 1],
-            systems.linears[k : k + 1],
+            systems.hessians,
+            systems.linears,
+            np.array([k]),
             at.value.reshape(1, -1),
             local_lr=central.step_size,
             local_steps=count,

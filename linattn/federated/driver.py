@@ -30,7 +30,7 @@ from linattn.federated.settings import (
 )
 from linattn.federated.slots import checked, stacked
 from linattn.linalg import weighted_sum
-from linattn.oracles.protocol import LocalTask, LocalTrace, Oracle, explicit_steps
+from linattn.oracles.protocol import Draws, LocalTask, LocalTrace, Oracle, explicit_steps
 from linattn.oracles.unequal import train_unequal
 from linattn.streams import stream
 from linattn.types import Federation, Params
@@ -168,13 +168,14 @@ class RoundDriver:
 
     def context(self, t: int) -> RoundContext:
         """What slots see before round t, at the parameters of now."""
-        settings, sampling = self.settings, self.settings.sampling
+        settings = self.settings
         if self.method.sampling is not None:
             context = self._context(t, NOBODY, np.zeros(0))
             self.begin(context)
             sampling = self.method.sampling(context, self.server)
-        weights = self.problem.weights
-        return self._context(t, *draw_participants(weights, sampling, seed=settings.seed, t=t))
+            drawn = draw_participants(self.problem.weights, sampling, seed=settings.seed, t=t)
+            return self._context(t, *drawn)
+        return self._context(t, *self._drawn(t))
 
     def _context(self, t: int, participants: IntArray, weights: Array) -> RoundContext:
         settings = self.settings
@@ -285,10 +286,35 @@ class RoundDriver:
             return train(task)
         return train_unequal(train, task, context.local_steps)
 
+    def draws(self, context: RoundContext, count: int) -> Draws:
+        """Who takes part in `count` rounds, of which `context` is the first."""
+        if self.settings.sampling.is_everybody(self.oracle.num_clients):
+            return Draws.same(context.weights, count)
+        later = range(context.round + 1, context.round + count)
+        return Draws.of([(context.participants, context.weights), *map(self._drawn, later)])
+
+    def _drawn(self, t: int) -> tuple[IntArray, Array]:
+        """The participants of a round and their weights, where the method has no say."""
+        settings = self.settings
+        return draw_participants(self.problem.weights, settings.sampling, seed=settings.seed, t=t)
+
+    def plain_costs(self, context: RoundContext, draws: Draws) -> IntArray:
+        """The costs of plain rounds like `context`, (N, 3): what a client costs stays the same."""
+        some = np.unique(draws.clients)
+        steps = draw_local_steps(self.settings, some, context.round)
+        each = self._costs(context._replace(participants=some, local_steps=steps), None)
+        rows = each[np.searchsorted(some, draws.clients)]
+        return np.add.reduceat(rows, draws.offsets[:-1])
+
     def costs(self, context: RoundContext, task: LocalTask) -> IntArray:
         """Floats up, extra floats down and multiply-adds of all participants, extras included."""
+        bill: IntArray = self._costs(context, task.batches).sum(axis=0)
+        return bill
+
+    def _costs(self, context: RoundContext, drawn: list[IntArray] | None) -> IntArray:
+        """The costs of each participant, (P, 3)."""
         plan, extra_cost = task_plan(context), self.method.extra_cost
-        bill, counts = np.zeros(3, dtype=np.int64), context.local_steps.tolist()
+        bill, counts = [], context.local_steps.tolist()
         for k, i in enumerate(context.participants.tolist()):
             extra = Cost()
             if extra_cost is not None:
@@ -296,14 +322,14 @@ class RoundDriver:
             trained = plan.trained_by(k)
             work = extra.multiply_adds
             if trained:
-                batches = None if task.batches is None else task.batches[k]
+                batches = None if drawn is None else drawn[k]
                 per_step = self.oracle.gradient_work(trained).plus(extra.per_step)
                 tokens, sequences = self.oracle.amount(i, batches)
                 repeats = counts[k] if batches is None else 1
                 work += per_step.total(tokens * repeats, sequences * repeats, counts[k])
             uploaded = self.traffic.size(trained - plan.kept)
-            bill += (uploaded + extra.floats_up, extra.floats_down, work)
-        return bill
+            bill.append((uploaded + extra.floats_up, extra.floats_down, work))
+        return np.array(bill, dtype=np.int64).reshape(-1, 3)
 
     def _aggregate(self, context: RoundContext, proposal: Proposal) -> Array:
         participants = context.participants.tolist()

@@ -10,7 +10,7 @@ from linattn._typing import Array, IntArray
 from linattn.federated.driver import RoundDriver, task_plan
 from linattn.federated.method import FOREVER, Method, Plan, RoundContext, train_everything
 from linattn.linalg import weighted_spread, weighted_sum
-from linattn.oracles.protocol import Evaluated, LocalTask, Rounds
+from linattn.oracles.protocol import Draws, Evaluated, LocalTask, Rounds
 
 
 class Stretch(NamedTuple):
@@ -44,17 +44,17 @@ class Stretch(NamedTuple):
 
 @runtime_checkable
 class RunsRounds(Protocol):
-    """An oracle that can run several rounds of everybody at once."""
+    """An oracle that can run several rounds at once."""
 
     def together(self, task: LocalTask) -> int:
         """How many rounds like this one pay to run in one call."""
 
-    def rounds(self, task: LocalTask, weights: Array, count: int) -> Rounds:
-        """Whole rounds of everybody, the first of which is `task`, averaged with `weights`."""
+    def rounds(self, task: LocalTask, draws: Draws) -> Rounds:
+        """Whole rounds of all draws, the first of which is `task`."""
 
 
 def may_stretch(driver: RoundDriver) -> bool:
-    """Whether rounds may be plain: everybody takes E steps of one size on full batches.
+    """Whether rounds may be plain: participants take E steps of one size on full batches.
 
     What the method does in a round, and what its plan promises, is asked later.
     """
@@ -64,14 +64,13 @@ def may_stretch(driver: RoundDriver) -> bool:
         and settings.stragglers == 0.0
         and isinstance(settings.local_steps, int)
         and isinstance(settings.local_lr, float)
-        and settings.sampling.is_everybody(driver.oracle.num_clients)
         and isinstance(driver.oracle, RunsRounds)
     )
 
 
 def advance(driver: RoundDriver, t: int, limit: int) -> Stretch:
     """Run round t, and up to `limit` rounds where they are plain and one call may run several."""
-    if limit > 1 and driver.quiet:
+    if limit > 1 and driver.quiet and driver.method.sampling is None:
         oracle, context = driver.oracle, driver.context(t)
         assert isinstance(oracle, RunsRounds)
         driver.mark()
@@ -82,8 +81,8 @@ def advance(driver: RoundDriver, t: int, limit: int) -> Stretch:
             task = driver.task(context)._replace(record=False)
             limit = min(limit, oracle.together(task))
             if limit > 1:
-                found = oracle.rounds(task, context.weights, limit)
-                return _settle(driver, context, task, found)
+                draws = driver.draws(context, limit)
+                return _settle(driver, context, draws, oracle.rounds(task, draws))
     return _single(driver, t)
 
 
@@ -100,13 +99,19 @@ def _plain_rounds(method: Method, plan: Plan) -> int:
     return promised_rounds(method, plan) if plain else 1
 
 
-def _settle(driver: RoundDriver, context: RoundContext, task: LocalTask, found: Rounds) -> Stretch:
+def _settle(driver: RoundDriver, context: RoundContext, draws: Draws, found: Rounds) -> Stretch:
     """Account for plain rounds, and let the driver go on from their end."""
-    plan, everybody, count = task_plan(context), context.participants, len(found.path)
-    first = driver.traffic.download(everybody)
-    driver.traffic.publish(plan.trained)
-    downloads = [first, *driver.traffic.repeat(everybody, plan.trained, count - 1)]
-    bills = np.tile(driver.costs(context, task), (count, 1))
+    plan, traffic, count = task_plan(context), driver.traffic, len(found.path)
+    downloads = []
+    if draws.everybody:
+        downloads = [traffic.download(context.participants)]
+        traffic.publish(plan.trained)
+        downloads += traffic.repeat(context.participants, plan.trained, count - 1)
+    else:
+        for t in range(count):
+            downloads.append(traffic.download(draws.round(t)[0]))
+            traffic.publish(plan.trained)
+    bills = driver.plain_costs(context, draws)
     bills[:, 1] += downloads
     driver.adopt(context.round, plan, found.path[-1])
     driver.round = context.round + count

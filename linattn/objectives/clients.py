@@ -112,21 +112,32 @@ def _no_steps(size: int) -> tuple[Rule, Record, Course]:
 @lru_cache(maxsize=16)
 def no_rounds(size: int) -> Course:
     """Return the course of no whole round."""
-    return new_course(np.zeros(0), np.zeros(size), 0)
+    return new_course(np.zeros(0), np.zeros(1, dtype=np.int64), np.zeros(size))
 
 
-def new_course(weights: Array, start: Array, count: int, pushes: Array | None = None) -> Course:
-    """Return room for `count` whole rounds of all clients from a server point (D,).
+def new_course(
+    weights: Array, offsets: IntArray, start: Array, pushes: Array | None = None
+) -> Course:
+    """Return room for N whole rounds from a server point (D,), of as many weights as take part.
 
-    Every average is pushed by a row of `pushes`, (count, D), if there are any.
+    Every average is pushed by a row of `pushes`, (N, D), if there are any.
+
+    Parameters
+    ----------
+    weights : array, shape (Σ P_t,)
+    offsets : array of int, shape (N + 1,)
+        Where those of every round begin.
+    start : array, shape (D,)
+    pushes : array, shape (N, D), optional
     """
     from linattn._kernels.local import Course
 
-    size = start.size
+    size, count = start.size, len(offsets) - 1
     path = np.empty((count + 1, size))
     path[0] = start
     return Course(
-        weights,
+        plain(weights),
+        plain(offsets),
         path,
         np.empty(count),
         np.empty((count, size)),
@@ -286,6 +297,7 @@ def _no_batches(kind: int, outputs: int, dim: int) -> Batches:
 def value_steps(
     hessians: Array,
     linears: Array,
+    clients: IntArray,
     starts: Array,
     *,
     local_lr: float,
@@ -301,8 +313,9 @@ def value_steps(
 
     Parameters
     ----------
-    hessians : array, shape (P, Hd, Hd)
-    linears : array, shape (P, Hd, m)
+    hessians : array, shape (C, Hd, Hd)
+    linears : array, shape (C, Hd, m)
+    clients : array of int, shape (P,), or (Σ P_t,) of all rounds one after the other
     starts, shift : array, shape (P, Hd·m)
     local_lr : float
     local_steps : int
@@ -311,7 +324,8 @@ def value_steps(
     record : tuple of array, shape (E, P, Hd·m) or (0, P, Hd·m)
         Filled with the places and the gradients there, without prox and shift.
     course : Course, optional
-        Whole rounds of all from `course.path`, which is filled.
+        Whole rounds from `course.path`, which is filled; `starts` has a row for as many as take
+        part at once then.
 
     Notes
     -----
@@ -334,6 +348,7 @@ def value_steps(
             train_values(
                 plain(hessians),
                 plain(linears),
+                plain(clients),
                 plain(starts),
                 rule,
                 local_steps,

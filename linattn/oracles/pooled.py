@@ -13,7 +13,7 @@ from linattn._typing import Array, IntArray
 from linattn.objectives.compiled import CompiledForm
 from linattn.objectives.moment_form import MomentForm
 from linattn.objectives.population import Population, population
-from linattn.oracles.protocol import LocalTask, LocalTrace, Oracle, explicit_steps
+from linattn.oracles.protocol import Draws, LocalTask, LocalTrace, Oracle, explicit_steps
 from linattn.oracles.statistics import StatisticsOracle
 from linattn.types import Federation, Params, Problem, Statistics, single_layer
 
@@ -117,7 +117,7 @@ class PooledDescent:
             task = LocalTask.plain(alone, flat[None], local_steps=count, local_lr=step_size)
             here = pushes[done : done + (1 if fast is None else fast.together(task))]
             if fast is not None and len(here) > 1:
-                reached = fast.rounds(task, np.ones(1), len(here), here).path
+                reached = fast.rounds(task, Draws.same(np.ones(1), len(here)), here).path
             else:
                 reached = self._oracle.train(task)[0] + here
             out[done : done + len(here)] = reached

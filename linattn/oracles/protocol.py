@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -92,6 +92,49 @@ class LocalTrace(NamedTuple):
     full_gradients: Array
 
 
+class Draws(NamedTuple):
+    """Who takes part in each of N rounds, and the weights of the averages.
+
+    Attributes
+    ----------
+    clients : array of int, shape (Σ P_t,)
+    weights : array, shape (Σ P_t,)
+    offsets : array of int, shape (N + 1,)
+        Round t is of the entries [offsets[t]:offsets[t + 1]].
+    everybody : bool
+        Whether these are all clients with the same weights, every round.
+    """
+
+    clients: IntArray
+    weights: Array
+    offsets: IntArray
+    everybody: bool
+
+    @classmethod
+    def of(cls, rounds: Sequence[tuple[IntArray, Array]]) -> Draws:
+        """Of the participants and weights of every round."""
+        clients, weights = zip(*rounds, strict=True)
+        offsets = np.cumsum([0, *map(len, clients)])
+        return cls(np.concatenate(clients), np.concatenate(weights), offsets, everybody=False)
+
+    @classmethod
+    def same(cls, weights: Array, count: int) -> Draws:
+        """Of all clients, `count` times."""
+        size = len(weights)
+        offsets, clients = size * np.arange(count + 1), np.arange(size)
+        return cls(np.tile(clients, count), np.tile(weights, count), offsets, everybody=True)
+
+    def round(self, t: int) -> tuple[IntArray, Array]:
+        """The participants of a round, (P_t,), and their weights, (P_t,)."""
+        of = slice(self.offsets[t], self.offsets[t + 1])
+        return self.clients[of], self.weights[of]
+
+    @property
+    def most(self) -> int:
+        """Clients that take part at once."""
+        return int(np.diff(self.offsets).max())
+
+
 class Evaluated(NamedTuple):
     """F, (N,), and ∇F, (N, D), at N server points, ridges included."""
 
@@ -100,7 +143,7 @@ class Evaluated(NamedTuple):
 
 
 class Rounds(NamedTuple):
-    """Several whole rounds of everybody on full batches, averaged as given.
+    """Several whole rounds on full batches, averaged as given.
 
     Attributes
     ----------
@@ -109,7 +152,7 @@ class Rounds(NamedTuple):
     drifts : array, shape (N, 2)
         (Σ w_i ‖·_i − mean‖²)^½ of kernel and value entries, just before averaging.
     starts : Evaluated or None
-        What the first local steps tell of the point where every round starts.
+        What the first local steps tell of the point where every round of everybody starts.
     """
 
     path: Array

@@ -13,6 +13,7 @@ from linattn.objectives.population import population
 from linattn.oracles.features import StatisticsFeatures
 from linattn.oracles.protocol import (
     METRICS,
+    Draws,
     Evaluated,
     Features,
     LocalTask,
@@ -63,17 +64,15 @@ class StatisticsOracle:
         return self._training.train(task)
 
     def together(self, task: LocalTask) -> int:
-        """How many whole rounds of everybody pay to run in one call."""
+        """How many whole rounds like this one pay to run in one call."""
         return self._training.together(task)
 
-    def rounds(
-        self, task: LocalTask, weights: Array, count: int, pushes: Array | None = None
-    ) -> Rounds:
-        """Whole rounds of everybody, the first of which is `task`, averaged with `weights`.
+    def rounds(self, task: LocalTask, draws: Draws, pushes: Array | None = None) -> Rounds:
+        """Whole rounds of all draws, the first of which is `task`.
 
-        Rows of `pushes`, (count, D), are added to the averages if given.
+        Rows of `pushes`, (N, D), are added to the averages if given.
         """
-        return self._training.rounds(task, weights, count, pushes)
+        return self._training.rounds(task, draws, pushes)
 
     def metrics(
         self,

@@ -23,7 +23,7 @@ from linattn.objectives.clients import (
 )
 from linattn.objectives.packing import client_data, sequence_data
 from linattn.objectives.population import client_normal_equations
-from linattn.oracles.protocol import Evaluated, LocalTask, LocalTrace, Rounds
+from linattn.oracles.protocol import Draws, Evaluated, LocalTask, LocalTrace, Rounds
 from linattn.types import Layout, Params, Problem
 
 if TYPE_CHECKING:
@@ -122,8 +122,9 @@ class CompiledTraining:
     ) -> Array:
         hessians, linears = self._client_systems(task.starts[0])
         return value_steps(
-            hessians[task.participants],
-            linears[task.participants],
+            hessians,
+            linears,
+            task.participants,
             task.starts[:, self.value],
             local_lr=task.local_lr,
             local_steps=task.local_steps,
@@ -164,28 +165,36 @@ class CompiledTraining:
         in_threads(part, thread_bounds(data, self.shape, participants, steps=steps))
         return ends, trace if task.record else None
 
-    def _run(self, task: LocalTask, data: Data, record: LocalTrace, course: Course) -> Array:
-        """One compiled call; whole rounds leave their first gradients in `course`."""
+    def _run(
+        self,
+        task: LocalTask,
+        data: Data,
+        record: LocalTrace,
+        course: Course,
+        *,
+        asks: bool = True,
+    ) -> Array:
+        """One compiled call; whole rounds leave their first gradients in `course`, if it asks."""
         from linattn._kernels.layout import Ridges
         from linattn._kernels.local import Record, Start, train
         from linattn._kernels.sequences import Wanted
 
         rounds = len(course.drifts)
-        known = task.batches is None and self._is_known(task.starts)
+        known = asks and task.batches is None and self._is_known(task.starts)
         objectives, first = np.empty(len(task.starts)), np.empty((0, task.starts.shape[1]))
         if known:
             assert self._known is not None
-            objectives = self._known.objectives[task.participants]
-            first = self._known.gradients[task.participants]
-        elif rounds:
+            chosen = task.participants[: len(task.starts)]
+            objectives, first = self._known.objectives[chosen], self._known.gradients[chosen]
+        elif rounds and asks:
             first = np.empty(task.starts.shape)
-        trains_kernel = bool(task.mask[:, self.kernel].any())
+        trains_kernel, tells = bool(task.mask[:, self.kernel].any()), rounds > 0 and asks
         with one_blas_thread():
             ends: Array = train(
                 data,
                 self.shape,
                 Ridges(self.problem.value_ridge, self.problem.kernel_ridge),
-                Wanted(rounds > 0, trains_kernel or task.record or rounds > 0, True),
+                Wanted(tells, trains_kernel or task.record or tells, True),
                 plain(np.asarray(task.participants, dtype=np.int64)),
                 Start(plain(task.starts), first, objectives, known),
                 rule_of(task),
@@ -205,27 +214,35 @@ class CompiledTraining:
         by_work = 20 * WORK_PER_THREAD // max(work, 1)
         return max(1, min(MAX_ROUNDS, by_work, MAX_NUMBERS // self.layout.size))
 
-    def rounds(
-        self, task: LocalTask, weights: Array, count: int, pushes: Array | None = None
-    ) -> Rounds:
-        """Run whole rounds of everybody, the first of which is `task`, in one compiled call.
+    def rounds(self, task: LocalTask, draws: Draws, pushes: Array | None = None) -> Rounds:
+        """Run whole rounds like `task`, which is the first, of all draws in one compiled call.
 
-        To what rounds of all blocks reach, rows of `pushes`, (count, D), are added if given.
+        To what rounds of all blocks reach, rows of `pushes`, (N, D), are added if given.
         """
-        flat = task.starts[0]
-        if pushes is None and self._trains_value_only(task):
-            course = new_course(weights, flat[self.value], count)
+        flat, count = task.starts[0], len(draws.offsets) - 1
+        only_value = pushes is None and self._trains_value_only(task)
+        task = task._replace(
+            participants=draws.clients,
+            starts=np.tile(flat, (draws.most, 1)),
+            mask=np.tile(task.mask[0], (draws.most, 1)),
+        )
+        if only_value:
+            course = new_course(draws.weights, draws.offsets, flat[self.value])
             self._value_steps(task, course=course)
             path = np.tile(flat, (count, 1))
             path[:, self.value] = course.path[1:]
-            kernels = task.starts[:, self.kernel]
-            course.drifts[:, 0] = weighted_spread(weights, kernels, weighted_sum(weights, kernels))
+            for t in range(count if not draws.everybody else min(count, 1)):
+                # What rounding leaves, as in single rounds.
+                weights = draws.round(t)[1]
+                kernels = task.starts[: len(weights), self.kernel]
+                spread = weighted_spread(weights, kernels, weighted_sum(weights, kernels))
+                course.drifts[t:, 0] = spread
             return Rounds(path, course.drifts, None)
         data, shape = self._data(minibatch=False), (0, *task.starts.shape)
-        course = new_course(weights, flat, count, pushes)
-        nothing = np.empty(shape)
-        self._run(task, data, LocalTrace(nothing, nothing, nothing), course)
-        starts = Evaluated(course.objectives, course.gradients)
+        course = new_course(draws.weights, draws.offsets, flat, pushes)
+        nothing, everybody = np.empty(shape), draws.everybody
+        self._run(task, data, LocalTrace(nothing, nothing, nothing), course, asks=everybody)
+        starts = Evaluated(course.objectives, course.gradients) if everybody else None
         return Rounds(course.path[1:], course.drifts, starts)
 
     def _data(self, *, minibatch: bool) -> Data:

@@ -1,0 +1,120 @@
+"""Plain rounds of drawn clients run in one call, and are those that run one by one."""
+
+from importlib import import_module
+
+import numpy as np
+import pytest
+
+import linattn as la
+from linattn.federated import rounds as module
+from linattn.oracles.training import CompiledTraining
+
+SETTINGS = {"rounds": 40, "local_steps": 4, "local_lr": 0.004, "seed": 3}
+METHODS = [
+    la.fed_avg(),
+    la.fed_frozen(warmup_rounds=13),
+    la.fed_frozen(warmup_rounds=5, freeze="value"),
+]
+DRAWN = {
+    "few": {"participation": 0.5},
+    "one": {"participation": 0.1},
+    "weighted": {"participation": 0.75, "sampling": "weighted"},
+    "all_weighted": {"sampling": "weighted"},
+}
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """How many rounds each compiled call of several rounds ran."""
+    counts, rounds = [], CompiledTraining.rounds
+
+    def counted(self, task, draws, pushes=None):
+        counts.append(len(draws.offsets) - 1)
+        return rounds(self, task, draws, pushes)
+
+    monkeypatch.setattr(CompiledTraining, "rounds", counted)
+    return counts
+
+
+def both(monkeypatch, *arguments, **settings):
+    """A run as it is, and with every round on its own."""
+    together = la.run(*arguments, record_params=True, **settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "may_stretch", lambda driver: False)
+        return together, la.run(*arguments, record_params=True, **settings)
+
+
+def check_same(one, other):
+    assert (one.freeze_round, one.outcome) == (other.freeze_round, other.outcome)
+    assert np.array_equal([p.flat for p in one.path], [p.flat for p in other.path], equal_nan=True)
+    assert one.columns.keys() == other.columns.keys()
+    for name, values in one.columns.items():
+        assert np.array_equal(values, other.columns[name], equal_nan=True), name
+
+
+def unequal():
+    """Clients of unequal weight, of which a weighted draw takes a varying number."""
+    return la.synthetic_problem(
+        num_clients=6, sequences_per_client=4, num_tokens=5, dim=3, num_outputs=2,
+        covariate_heterogeneity=0.3, value_heterogeneity=1.0, value_ridge=0.05, kernel_ridge=0.01,
+        weights=[0.05, 0.35, 0.2, 0.1, 0.1, 0.2], seed=2,
+    )  # fmt: skip
+
+
+def start_of(problem, **more):
+    return la.initial_params(problem, value="normal", seed=1, **more)
+
+
+@pytest.mark.parametrize("drawn", DRAWN)
+@pytest.mark.parametrize("kernel", ["merged", "factored"])
+@pytest.mark.parametrize("method", METHODS, ids=str)
+def test_rounds_of_drawn_clients_are_those_one_by_one(monkeypatch, calls, method, kernel, drawn):
+    problem = unequal()
+    params = start_of(problem, num_heads=2, kernel=kernel)
+    one, other = both(monkeypatch, method, problem, params, **SETTINGS, **DRAWN[drawn])
+    assert one.outcome.status == "completed"
+    assert sum(calls) == SETTINGS["rounds"]
+    check_same(one, other)
+
+
+@pytest.mark.parametrize("drawn", DRAWN)
+def test_a_divergence_leaves_the_last_good_round(monkeypatch, drawn):
+    problem = unequal()
+    params = start_of(problem)
+    settings = SETTINGS | {"local_lr": 3.0}
+    one, other = both(monkeypatch, la.fed_avg(), problem, params, **settings, **DRAWN[drawn])
+    assert one.outcome.status == "diverged"
+    check_same(one, other)
+    assert np.array_equal(one.params.flat, other.params.flat)
+
+
+def test_a_run_goes_on_where_it_was_left(monkeypatch):
+    problem = unequal()
+    params = start_of(problem)
+    method, settings = la.fed_frozen(warmup_rounds=20), SETTINGS | DRAWN["few"]
+    whole = la.run(method, problem, params, **settings)
+    half = la.run(method, problem, params, **settings | {"rounds": 17})
+    rest = la.run(method, problem, half.params, **settings, start_round=17, memory=half.memory)
+    assert np.array_equal(whole.params.flat, rest.params.flat)
+    for name, values in whole.columns.items():
+        assert np.array_equal(values[18:], rest.columns[name][1:], equal_nan=True), name
+
+
+def test_methods_that_draw_themselves_run_round_by_round(monkeypatch, calls):
+    problem = unequal()
+    params = start_of(problem)
+    method = la.fed_frozen(warmup_rounds=10, frozen_participation=0.5)
+    check_same(*both(monkeypatch, method, problem, params, **SETTINGS, **DRAWN["few"]))
+    assert not calls
+
+
+def test_warm_ups_of_drawn_clients_are_one_call(monkeypatch, calls):
+    bias_drift = import_module("linattn.analysis.bias_drift")
+    problem = unequal()
+    params = start_of(problem)
+    settings = module.check_settings(**SETTINGS, **DRAWN["few"])
+    together = bias_drift.warmup_path(problem, params, [0, 3, 40], settings)
+    assert calls == [40]
+    monkeypatch.setattr(bias_drift, "may_stretch", lambda driver: False)
+    single = bias_drift.warmup_path(problem, params, [0, 3, 40], settings)
+    assert all(np.array_equal(a.flat, b.flat) for a, b in zip(together, single, strict=True))
