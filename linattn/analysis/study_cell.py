@@ -221,25 +221,35 @@ class _Cell:
         kind, left = self.setting.budget.kind, self._left(first)
         accounts = {"rounds": (), "floats": ("floats_up", "floats_down")}.get(kind, (kind,))
         measured = "objective" if method.personal is None else "personal_objective"
-        length = max(1, self.most - first)
+        at, memory, end = self.path[first], None, first
+        length = self.most - first if kind == "rounds" else max(1, self.most - first)
+        losses, spent = np.empty(0), np.zeros(1)
         while True:
             result = run(
                 method,
                 self.problem,
-                self.path[first],
-                rounds=first + length,
-                start_round=first,
+                at,
+                rounds=end + length,
+                start_round=end,
+                memory=memory,
                 metrics=(measured, *accounts),
+                every=max(1, length) if kind == "rounds" else 1,
                 **self.run | {"participation": participation},
             )
-            losses = result.columns[measured]
-            each = [result.columns[name][1:] for name in accounts] or [np.ones(len(losses) - 1)]
-            bought = affordable(np.cumsum(np.sum(each, axis=0)), left)
+            if kind == "rounds":
+                good = result.outcome.status == "completed"
+                return (float(result.columns[measured][-1]) if good else INF), result.outcome.round
+            losses = np.append(losses[:-1], result.columns[measured])
+            each = np.sum([result.columns[name][1:] for name in accounts], axis=0)
+            spent = np.append(spent, spent[-1] + np.cumsum(each))
+            bought = affordable(spent[1:], left)
             if bought == len(losses) - 1 and result.outcome.status == "diverged":
                 return INF, result.outcome.round
-            if bought < length or kind == "rounds":
+            if bought < len(losses) - 1:
                 return float(losses[bought]), first + bought
-            length *= 2
+            at, memory, end = result.params, result.memory, result.outcome.round
+            # As many rounds as the rest buys at the price of the last one, and one to see the end.
+            length = int((left - spent[-1]) / each[-1]) + 1 if each[-1] > 0.0 else length
 
 
 def _closed_form(
