@@ -73,7 +73,7 @@ def run(spec: BiasDriftSpec) -> xr.Dataset:
     import xarray as xr
 
     problem, params = spec.prepared()
-    reference = la.reference_value(problem, like=params, num_starts=spec.num_starts, seed=spec.seed)
+    reference = spec.reference(spec.num_starts)
     drawn: dict[str, Any] = {
         "participation": spec.participation, "batch_size": spec.batch_size, "seed": spec.seed,
     }  # fmt: skip

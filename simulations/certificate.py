@@ -43,7 +43,7 @@ def run(spec: CertificateSpec) -> xr.Dataset:
     ``tradeoff`` is 0); the reference value of P.
     """
     problem, params = spec.prepared()
-    reference = la.reference_value(problem, like=params, num_starts=spec.num_starts, seed=spec.seed)
+    reference = spec.reference(spec.num_starts)
     settings = {"rounds": spec.rounds, **spec.settings()}
     certificate = la.descent_certificate(problem, params, **settings)
     frozen_at = int(np.argmin(certificate["certificate"].values))

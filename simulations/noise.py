@@ -86,7 +86,7 @@ def run(spec: NoiseSpec) -> xr.Dataset:
     import xarray as xr
 
     problem, params = spec.prepared()
-    found = la.reference_value(problem, like=params, num_starts=spec.num_starts, seed=spec.seed)
+    found = spec.reference(spec.num_starts)
     held = _Warmups(spec, problem, params, found.value)
     shape = (len(spec.participation), len(spec.batch_sizes))
     cells = [

@@ -61,13 +61,14 @@ class ResponseSpec(PredictedSpec):
 def run(spec: ResponseSpec) -> xr.Dataset:
     """Return the measured and the predicted curve, and what every route advises.
 
-        Dimensions: `warmup`; `impulse`, the rounds at which drift was measured; `tolerance` of the
-        prediction; `route`. ``objective``, ``profile`` are measured, ``predicted`` and
-        ``predicted_at_impulse`` predicted at the last tolerance. By tolerance ``predicted_star`` is
-        T̂, ``regret`` its relative regret, ``worst_error`` of the curve relative to its excess,
-        ``num_impulses`` (with rejected ones; ``num_impulses_coarse`` at the tolerance `coarse`) and
-        ``trusted``, ``reason``. By route the length that it
-    XX"""
+    Dimensions: `warmup`; `impulse`, the rounds at which drift was measured; `tolerance` of the
+    prediction; `route`. ``objective``, ``profile`` are measured, ``predicted`` and
+    ``predicted_at_impulse`` predicted at the last tolerance. By tolerance ``predicted_star`` is
+    T̂, ``regret`` its relative regret, ``worst_error`` of the curve relative to its excess,
+    ``num_impulses`` (with rejected ones; ``num_impulses_coarse`` at the tolerance `coarse`) and
+    ``trusted``, ``reason``. By route the length that it advises, its relative regret and the rounds
+    of all clients that it needs.
+    """
     import xarray as xr
 
     tables = spec.tables()

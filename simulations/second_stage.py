@@ -53,7 +53,7 @@ def run(spec: SecondStageSpec) -> xr.Dataset:
     import xarray as xr
 
     problem, params = spec.prepared()
-    reference = la.reference_value(problem, like=params, num_starts=spec.num_starts, seed=spec.seed)
+    reference = spec.reference(spec.num_starts)
     path = la.run(la.fed_avg(), problem, params, rounds=spec.rounds, record_params=True,
                   metrics=(), **spec.settings()).path  # fmt: skip
     lengths = spec.forks()

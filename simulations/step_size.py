@@ -64,7 +64,7 @@ def run(spec: StepSizeSpec) -> xr.Dataset:
     best step is neither the smallest nor the largest.
     """
     problem, params = spec.prepared()
-    reference = la.reference_value(problem, like=params, num_starts=spec.num_starts, seed=spec.seed)
+    reference = spec.reference(spec.num_starts)
     clients = max(1, round(spec.participation * problem.num_clients))
     floats = 2.0 * clients * params.layout.size * spec.rounds
     budget = {"rounds": spec.rounds} if spec.budget == "rounds" else {"floats": floats}

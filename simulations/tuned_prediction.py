@@ -61,7 +61,7 @@ def run(spec: TunedPredictionSpec) -> xr.Dataset:
     import xarray as xr
 
     problem, params = spec.prepared()
-    reference = la.reference_value(problem, like=params, num_starts=spec.num_starts, seed=spec.seed)
+    reference = spec.reference(spec.num_starts)
     settings: dict[str, Any] = {
         "methods": TWO_STAGE, "local_lrs": spec.local_lrs, "local_steps": spec.local_steps,
         "rounds": spec.rounds, "seeds": [spec.seed],

@@ -44,15 +44,24 @@ class CentralizedDescent:
         Parameters are not finite from the point where descent diverged.
         """
         wanted = list(marks)
-        for mark in sorted(set(wanted) - self._known.keys()):
-            nearest = self._marks[bisect(self._marks, mark) - 1]
-            flat = self._known[nearest]
-            with np.errstate(over="ignore", invalid="ignore"):
-                if np.isfinite(flat).all():
-                    flat = self._descent.steps(flat, mark - nearest, self.step_size)
-            self._known[mark] = flat
-            insort(self._marks, mark)
+        missing = sorted(set(wanted) - self._known.keys())
+        while missing:
+            nearest = self._marks[bisect(self._marks, missing[0]) - 1]
+            count, step = _evenly(nearest, missing, self._marks)
+            self._go(nearest, step, count)
+            missing = missing[count:]
         return [Params(self.params.layout, self._known[mark]) for mark in wanted]
+
+    def _go(self, start: int, step: int, count: int) -> None:
+        """Read `count` points at distances of `step` from one that is known."""
+        flat = self._known[start]
+        path = np.tile(flat, (count, 1))
+        if np.isfinite(flat).all():
+            with np.errstate(over="ignore", invalid="ignore"):
+                path = self._descent.follow(flat, step, self.step_size, np.zeros_like(path))
+        for k, reached in enumerate(path, start=1):
+            self._known[start + k * step] = reached
+            insort(self._marks, start + k * step)
 
     def check(self, problem: Problem, params: Params, step_size: float) -> None:
         """Refuse to stand for descent on another problem, from another start, at another step."""
@@ -62,3 +71,17 @@ class CentralizedDescent:
                 "descent must be of this problem, start and local_lr, got one of "
                 f"{self.problem!r} with step size {self.step_size:g}."
             )
+
+
+def _evenly(start: int, marks: list[int], known: list[int]) -> tuple[int, int]:
+    """How many of the next marks are evenly spaced from `start` on, and how far apart.
+
+    A point that is known in between is a nearer start.
+    """
+    step = marks[0] - start
+    at = bisect(known, start)
+    limit = known[at] if at < len(known) else marks[-1] + 1
+    count = 1
+    while count < len(marks) and marks[count] == start + (count + 1) * step < limit:
+        count += 1
+    return count, step

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from linattn._checks import MOST_ENTRIES, one_of
@@ -17,6 +18,7 @@ from linattn.federated.method import Method, Proposal, RoundContext, observed
 from linattn.federated.methods import fed_avg
 from linattn.federated.result import Result
 from linattn.federated.rounds import run
+from linattn.objectives.reference import Reference, reference_value
 from linattn.objectives.steps import safe_step
 from linattn.types import Params, Problem
 
@@ -59,9 +61,25 @@ class SyntheticSpec(Spec):
         return 100
 
     def prepared(self) -> tuple[Problem, Params]:
-        """Return the problem and its initial parameters."""
-        problem = self.problem.make(self.seed)
-        return problem, self.initial.make(problem, self.seed)
+        """Return the problem and its initial parameters, which runs of one world share."""
+        return _prepared(self.problem, self.initial, self.seed)
+
+    def reference(self, num_starts: int) -> Reference:
+        """Return the reference value of P, which runs of one world share."""
+        return _reference(self.problem, self.initial, self.seed, num_starts)
+
+
+# A worker comes to the runs of a world one after the other, or nearly so.
+@lru_cache(maxsize=32)
+def _prepared(problem: ProblemSpec, initial: InitialSpec, seed: int) -> tuple[Problem, Params]:
+    made = problem.make(seed)
+    return made, initial.make(made, seed)
+
+
+@lru_cache(maxsize=32)
+def _reference(problem: ProblemSpec, initial: InitialSpec, seed: int, num_starts: int) -> Reference:
+    made, start = _prepared(problem, initial, seed)
+    return reference_value(made, like=start, num_starts=num_starts, seed=seed)
 
 
 class KernelSpec(SyntheticSpec):

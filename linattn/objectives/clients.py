@@ -42,6 +42,8 @@ def thread_bounds(data: Data, shape: Shape, clients: IntArray, *, steps: int = 1
         return [0, len(clients)]  # moments take less time than a thread takes to start
     work = full_work(data, shape, clients, steps=steps)
     count = min(available_threads(), len(clients), work // WORK_PER_THREAD)
+    if count <= 1:
+        return [0, len(clients)]
     done = np.cumsum(np.diff(data.offsets)[clients])
     cuts = np.searchsorted(done, [done[-1] * k / count for k in range(1, count)]) + 1
     return sorted({0, *cuts.tolist(), len(clients)})
@@ -217,14 +219,13 @@ def client_systems(
     groups = count if weights is None else min(count, MAX_GROUPS)
     hessians = np.zeros((points * groups, size, size))
     linears = np.zeros((points * groups, size, shape.outputs))
-    group = np.arange(count) * groups // count
-    slots = (np.arange(points)[:, None] * groups + group).reshape(-1)
-    chosen = np.tile(plain(clients), points)
-    factors = np.tile(np.ones(count) if weights is None else weights, points)
-    held = plain(kernels)
+    slots, chosen, held = _slots(points, count, groups), plain(clients), plain(kernels)
+    factors = np.ones(count) if weights is None else plain(weights)
+    if points > 1:
+        chosen, factors = np.tile(chosen, points), np.tile(factors, points)
 
     def part(of: slice) -> None:
-        inside = slice(*np.searchsorted(slots, [of.start, of.stop]))
+        inside = slice(*slots.searchsorted((of.start, of.stop)))
         first = of.start // groups
         begin = of.start - first * groups
         systems(
@@ -248,10 +249,19 @@ def client_systems(
     )
 
 
+@lru_cache(maxsize=64)
+def _slots(points: int, count: int, groups: int) -> IntArray:
+    """To which system every client of every point is added."""
+    group = np.arange(count) * groups // count
+    return (np.arange(points)[:, None] * groups + group).reshape(-1)
+
+
 def _group_bounds(data: Data, shape: Shape, clients: IntArray, slots: IntArray) -> list[int]:
     """Where to cut groups of clients into parts for threads."""
     each = shape.heads * (shape.heads + 5) // 2 * shape.dim / (5 * shape.heads + 1) / shape.outputs
     bounds = thread_bounds(data, shape, clients, steps=max(1, round(each)))
+    if len(bounds) == 2:
+        return [0, int(slots[-1]) + 1]
     return sorted({*(slots[bounds[:-1]].tolist()), int(slots[-1]) + 1})
 
 
