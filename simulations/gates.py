@@ -15,7 +15,7 @@ from linattn._typing import Array
 from linattn.analysis.outputs import output_mismatch
 from linattn.data.worlds import ModelSpec, World
 from linattn.experiments import Grid, Simulation
-from linattn.experiments.specs import FEW_CLIENTS, SMALL, TARGET, WorldSpec, increasing
+from linattn.experiments.specs import FEW_CLIENTS, FEW_SEQUENCES, SMALL, WorldSpec, increasing
 from linattn.experiments.tables import padded, single
 from linattn.experiments.tuning import near
 from linattn.federated.method import Proposal
@@ -115,8 +115,9 @@ SIMULATION = Simulation(
     GatesSpec,
     run,
     presets={
-        "paper": [Grid(GatesSpec(rounds=100, most_rounds=100, pretraining=(0, 5, 20)),
-                       {TARGET: [0.75], "seed": range(10)})],
+        "paper": [Grid(GatesSpec(rounds=100, most_rounds=100, problem=FEW_SEQUENCES,
+                                 pretraining=(0, 5, 20)),
+                       {"seed": range(10)})],
         "quick": [Grid(GatesSpec(rounds=8, most_rounds=8, local_steps=4, factors=(3.0, 10.0, 30.0),
                                  problem=FEW_CLIENTS, pretraining=(0, 4)), {"seed": range(2)})],
         "tiny": [Grid(GatesSpec(rounds=4, most_rounds=4, local_steps=2, factors=(10.0, 30.0),

@@ -13,7 +13,7 @@ import linattn as la
 from linattn._fields import Count, Index
 from linattn.data.worlds import ModelSpec
 from linattn.experiments import Grid, Simulation
-from linattn.experiments.specs import FEW_CLIENTS, SMALL, TARGET, WorldSpec, distinct
+from linattn.experiments.specs import FEW_CLIENTS, FEW_SEQUENCES, SMALL, WorldSpec, distinct
 from linattn.experiments.tables import along, padded
 
 if TYPE_CHECKING:
@@ -88,8 +88,9 @@ SIMULATION = Simulation(
     PartScheduleSpec,
     run,
     presets={
-        "paper": [Grid(PartScheduleSpec(rounds=100, most_rounds=100, initial_rounds=(5, 0, 30)),
-                       {TARGET: [0.75], "groups": ["layer", "block"], "seed": range(10)})],
+        "paper": [Grid(PartScheduleSpec(rounds=100, most_rounds=100, problem=FEW_SEQUENCES,
+                                        initial_rounds=(5, 0, 30)),
+                       {"groups": ["layer", "block"], "seed": range(10)})],
         "quick": [Grid(PartScheduleSpec(rounds=20, most_rounds=20, local_steps=2,
                                         factors=(10.0, 30.0), problem=FEW_CLIENTS,
                                         initial_rounds=(5, 0, 10)), {"seed": range(2)})],

@@ -8,14 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from msgspec.structs import replace
 
 import linattn as la
 from linattn._fields import Count, NonNegative
 from linattn._typing import Array
 from linattn.data.worlds import ModelSpec, World
 from linattn.experiments import Grid, Simulation
-from linattn.experiments.specs import FEW_CLIENTS, HETEROGENEOUS, SMALL, WorldSpec, increasing
+from linattn.experiments.specs import FEW_CLIENTS, FEW_SEQUENCES, SMALL, WorldSpec, increasing
 from linattn.experiments.tables import along, padded, single
 from linattn.experiments.tuning import Tuned, near
 from linattn.federated.method import Proposal
@@ -97,9 +96,6 @@ def _one(
     spec.train(method, world, observe=observe, local_lr=step, metrics=())
     return np.mean(shares, axis=0), best
 
-
-FEW_SEQUENCES = replace(HETEROGENEOUS, sequences_per_client=16)
-"""All clients of the base problem, so that they have something to agree on, of a deep model."""
 
 SIMULATION = Simulation(
     SelectionSpec,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +16,8 @@ from linattn.analysis.step_errors import ErrorSplit, StepErrors
 from linattn.federated.method import Method
 from linattn.federated.rounds import Round, check_settings
 from linattn.linalg import largest_eigenvalue
-from linattn.objectives.population import Population, population
+from linattn.objectives.compiled import MAX_NUMBERS
+from linattn.objectives.population import Population, ValueSystem, population
 from linattn.objectives.profile import KernelCurvatureBound, cheap_curvature_bound
 from linattn.types import Params, Problem
 
@@ -202,19 +203,35 @@ class Ledger:
         places = np.concatenate([places, done.flat[None]])
         split = ErrorSplit(self.problem, self.population, self.kernel, done)
         violations, eta_curvature = 0, 0.0
-        for e in range(len(places) - 1):
-            here, there = (Params(self.layout, places[k]) for k in (e, e + 1))
-            update, errors, slope = split.at(e, here, self.system.minimizer)
-            try:
-                result = self._step(here, there, update, errors, slope, step_size)
-            except FloatingPointError:
-                return False
-            if result is None:
-                return False
-            violations += result[0]
-            eta_curvature = max(eta_curvature, result[1])
+        chunk = max(1, MAX_NUMBERS // self.system.hessian.size)
+        for first in range(0, len(places) - 1, chunk):
+            for result in self._steps(split, first, places[first : first + chunk + 1], step_size):
+                if result is None:
+                    return False
+                violations += result[0]
+                eta_curvature = max(eta_curvature, result[1])
         self._row(violations, eta_curvature)
         return True
+
+    def _steps(
+        self, split: ErrorSplit, first: int, places: Array, eta: float
+    ) -> Iterator[tuple[bool, float] | None]:
+        """What `_step` says of all steps between places (n + 1, D); None for what is not finite."""
+        points = [Params(self.layout, flat) for flat in places]
+        ahead = self.population.value_systems(np.stack([at.kernels() for at in points[1:]]))
+        profiles = self.population.profiles_of(points[1:], ahead.saved).tolist()
+        minimizers = np.concatenate([self.system.minimizer[None], ahead.minimizers[:-1]])
+        found = split.steps(first, places[:-1], minimizers)
+        for k, (update, errors, slope) in enumerate(found):
+            if not np.isfinite(profiles[k]):
+                yield None
+                return
+            following = ahead.one(k, self.system.dim)
+            try:
+                yield self._step(points[k], following, profiles[k], update, errors, slope, eta)
+            except FloatingPointError:
+                yield None
+                return
 
     def _check_trains_kernel(self, done: Round) -> None:
         """Refuse rounds in which not everybody trains the whole kernel."""
@@ -228,18 +245,14 @@ class Ledger:
     def _step(
         self,
         here: Params,
-        there: Params,
+        following: ValueSystem,
+        profile: float,
         update: Array,
         errors: StepErrors,
         slope: Array,
         eta: float,
-    ) -> tuple[bool, float] | None:
-        """Add the terms of one step; return whether it violates C4, and η·L_K."""
-        held = self.population
-        following = held.value_system(there.kernels())
-        profile = held.profile_value(there, following)
-        if not np.isfinite(profile):
-            return None
+    ) -> tuple[bool, float]:
+        """Add the terms of one step to P = `profile`; return whether it violates C4, and η·L_K."""
         change = following.minimizer - self.system.minimizer
         resolve = 0.5 * float(np.vdot(change, following.hessian @ change))
         size = float(update @ update)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -45,18 +46,31 @@ class ErrorSplit:
         self.problem, self.held, self.kernel, self.done = problem, held, kernel, done
         self._shares: dict[bytes, _Share | None] = {}
 
-    def at(self, e: int, here: Params, minimizer: Array) -> tuple[Array, StepErrors, Array]:
-        """g, the parts of ε, and ∇P at the virtual iterate of local step e."""
+    def steps(
+        self, first: int, places: Array, minimizers: Array
+    ) -> Iterator[tuple[Array, StepErrors, Array]]:
+        """g, the parts of ε, and ∇P at the virtual iterates of local steps from the first on.
+
+        Parameters
+        ----------
+        first : int
+        places : array, shape (n, D)
+            B̄ and V̄.
+        minimizers : array, shape (n, Hd, m)
+            V*(B̄).
+        """
         trace, context, kernel = self.done.trace, self.done.context, self.kernel
         assert trace is not None
-        update = context.weights @ trace.gradients[e][:, kernel]
-        local = context.weights @ trace.full_gradients[e][:, kernel]
-        joint = self.held.value_and_gradient(here)[1][kernel]
-        slope = self.held.profile_kernel_gradient(here, minimizer)
-        share = self._share(context.local_steps > e)
-        centre = joint if share is None else share.gradient(here)[kernel]
-        errors = StepErrors(joint - slope, local - centre, update - local, centre - joint)
-        return update, errors, slope
+        layout = context.params.layout
+        joints = self.held.values_and_gradients(layout, places)[1][:, kernel]
+        slopes = self.held.profile_kernel_gradients(layout, places, minimizers)
+        for e, (flat, joint, slope) in enumerate(zip(places, joints, slopes, strict=True), first):
+            update = context.weights @ trace.gradients[e][:, kernel]
+            local = context.weights @ trace.full_gradients[e][:, kernel]
+            share = self._share(context.local_steps > e)
+            centre = joint if share is None else share.gradient(Params(layout, flat))[kernel]
+            errors = StepErrors(joint - slope, local - centre, update - local, centre - joint)
+            yield update, errors, slope
 
     def _share(self, working: BoolArray) -> _Share | None:
         key = working.tobytes()

@@ -35,6 +35,10 @@ LOCAL_LRS = (0.001, 0.002, 0.004, 0.006, 0.01, 0.015, 0.025, 0.04, 0.06, 0.1, 0.
 """Step sizes among which the best is sought in these regimes."""
 HETEROGENEOUS = ProblemSpec(value_heterogeneity=0.75, covariate_heterogeneity=0.3)
 FACTORED = InitialSpec(kernel="factored", rank=3)
+FEW_SEQUENCES = ProblemSpec(
+    sequences_per_client=16, value_heterogeneity=0.75, covariate_heterogeneity=0.3
+)
+"""All clients, for deep models, whose gradients take long."""
 FEW_CLIENTS = ProblemSpec(
     num_clients=4, sequences_per_client=16, value_heterogeneity=0.75, covariate_heterogeneity=0.3
 )

@@ -46,6 +46,11 @@ class ValueSystems(NamedTuple):
     factors: Array
     minimizers: Array
 
+    def one(self, k: int, dim: int) -> ValueSystem:
+        """One of them."""
+        factor = Factorized(self.factors[k])
+        return ValueSystem(self.hessians[k], self.linears[k], factor, self.minimizers[k], dim)
+
     @property
     def saved(self) -> Array:
         """½⟨C, V*⟩, (N,): what the best values take off ½c̄."""
@@ -154,11 +159,10 @@ class Population:
             If A is not positive definite to rounding, nor finite: only after an iterate has
             diverged, or where a ridge is negligible against the data.
         """
-        hessians, linears, factors, minimizers = self.value_systems(kernels[None])
-        if np.isnan(minimizers[0, 0, 0]):
+        system = self.value_systems(kernels[None]).one(0, kernels.shape[-1])
+        if np.isnan(system.minimizer[0, 0]):
             raise FloatingPointError("the value-block Hessian is not positive definite, nor finite")
-        factor, dim = Factorized(factors[0]), kernels.shape[-1]
-        return ValueSystem(hessians[0], linears[0], factor, minimizers[0], dim)
+        return system
 
     def profile_value(self, params: Params, system: ValueSystem) -> float:
         """P = ½c̄ − ½⟨C, V*⟩ + (μ/2)‖·‖²."""
@@ -172,14 +176,20 @@ class Population:
 
     def profile_kernel_gradient(self, params: Params, minimizer: Array) -> Array:
         """Flat ∇P in the kernel parameters, given V* as (Hd, m) (C2)."""
+        slopes = self.profile_kernel_gradients(params.layout, params.flat[None], minimizer[None])
+        return np.asarray(slopes[0])
+
+    def profile_kernel_gradients(self, layout: Layout, points: Array, minimizers: Array) -> Array:
+        """The same at the kernels of flat parameters (N, D), with V* (N, Hd, m)."""
+        kernel, best = layout.kernel_part, minimizers.reshape(len(points), -1)
+        at = np.concatenate([points[:, kernel], best], axis=1)
         if isinstance(self.form, CompiledForm):
-            kernel = params.layout.kernel_part
-            point = np.concatenate([params.flat[kernel], minimizer.reshape(-1)])
             ridges = self.value_ridge, self.kernel_ridge
-            slopes = self.form.objectives(params.layout, point[None], ridges, value=False)[1]
-            return slopes[0, kernel]
-        data = self.form.gradient(params.kernels(), minimizer.reshape(params.value.shape)).kernel
-        return self.chain(params, data)
+            return self.form.objectives(layout, at, ridges, value=False)[1][:, kernel]
+        held = [Params(layout, flat) for flat in at]
+        return np.stack(
+            [self.chain(p, self.form.gradient(p.kernels(), p.value).kernel) for p in held]
+        )
 
 
 def population(problem: Problem) -> Population:
