@@ -12,7 +12,6 @@ from linattn._typing import Array, IntArray
 from linattn.analysis.recorded import recorded_driver
 from linattn.federated.method import Method
 from linattn.federated.rounds import RunSettings, check_settings
-from linattn.oracles.protocol import LocalTask
 from linattn.types import Params, Problem
 
 
@@ -117,9 +116,5 @@ def client_gradients(problem: Problem, layout_of: Params, clients: IntArray, at:
     count, size = len(clients), layout_of.layout.size
     places = at if at.ndim == 3 else np.repeat(at[:, None], count, axis=1)
     starts = np.ascontiguousarray(places.reshape(-1, size))
-    task = LocalTask.plain(
-        np.tile(clients, len(places)), starts, local_steps=1, local_lr=0.0, record=True
-    )
-    _, trace = problem.oracle(layout_of).train(task)
-    assert trace is not None
-    return np.asarray(trace.gradients[0].reshape(places.shape))
+    found = problem.oracle(layout_of).gradients(np.tile(clients, len(places)), starts)[1]
+    return found.reshape(places.shape)

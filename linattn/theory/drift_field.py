@@ -9,7 +9,7 @@ import numpy as np
 from linattn._checks import as_float64
 from linattn._typing import Array, IntArray
 from linattn.oracles.pooled import PooledDescent
-from linattn.oracles.protocol import LocalTask, oracle_of
+from linattn.oracles.protocol import oracle_of
 from linattn.theory.curvature import hessian, second_slopes, slopes
 from linattn.types import Params, Problem, single_layer
 
@@ -58,10 +58,7 @@ class DriftField:
     def client_gradients(self, at: Array) -> Array:
         """∇F_i of clients 0, 1, …, C − 1, 0, 1, … at one point each, (N, D)."""
         clients: IntArray = np.arange(len(at)) % len(self.work)
-        task = LocalTask.plain(clients, at, local_steps=1, local_lr=0.0, record=True)
-        trace = self._oracle.train(task)[1]
-        assert trace is not None
-        return np.asarray(trace.gradients[0])
+        return self._oracle.gradients(clients, at)[1]
 
     def all_gradients(self, flat: Array) -> Array:
         """g_i = ∇F_i of every client, (C, D)."""

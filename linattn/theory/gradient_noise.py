@@ -7,7 +7,6 @@ import numpy as np
 from linattn._settings import steps_per_client
 from linattn._typing import Array, IntArray
 from linattn.oracles.pooled import PooledDescent
-from linattn.oracles.protocol import LocalTask
 from linattn.theory.curvature import hessian
 from linattn.theory.polynomials import power_sums
 from linattn.theory.weights import WeightMoments
@@ -49,13 +48,7 @@ class GradientNoise:
 
     def gradients(self, flat: Array) -> Array:
         """∇ℓ_s plus ridges of every sequence, (S, D)."""
-        count = self._problem.num_sequences
-        task = LocalTask.plain(
-            np.arange(count), np.tile(flat, (count, 1)), local_steps=1, local_lr=0.0, record=True
-        )
-        trace = self._oracle.train(task)[1]
-        assert trace is not None
-        return np.asarray(trace.gradients[0])
+        return self._oracle.gradients(np.arange(self._problem.num_sequences), flat[None])[1]
 
     def covariances(self, flat: Array) -> Array:
         """γ_i Cov_s(g_{i,s}) of every client, (C, D, D)."""
