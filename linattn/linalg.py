@@ -13,6 +13,8 @@ from linattn._typing import Array
 from linattn.streams import stream
 
 EXACT_EIGENVALUE_SIZE = 1024
+FEW_NUMBERS = 2**16
+"""Up to so many numbers are weighed all at once."""
 # Above the error of a symmetric eigenvalue solver (about n·eps), far below any use of the value.
 EIGENVALUE_SLACK = 1e-10
 LANCZOS_STEPS = 60
@@ -137,6 +139,10 @@ def weighted_sum(weights: Array, rows: Array) -> Array:
 
     A matrix product may add in another order for another number of threads or rows.
     """
+    if rows[0].size > 1 and rows.size <= FEW_NUMBERS:
+        # numpy adds whole rows one after the other where the summed axis is not the innermost.
+        column = weights.reshape(-1, *[1] * (rows.ndim - 1))
+        return np.asarray(np.add.reduce(np.multiply(column, rows, order="C"), axis=0))
     out = weights[0] * rows[0]
     for weight, row in zip(weights[1:].tolist(), rows[1:], strict=True):
         out += weight * row

@@ -12,7 +12,9 @@ from linattn.linalg import (
     lowest_point,
     spectral_norms,
     stack_heads,
+    weighted_sum,
 )
+from linattn.streams import stream
 
 LARGE = EXACT_EIGENVALUE_SIZE + 6
 
@@ -114,3 +116,16 @@ def test_contracted_tensors_are_those_of_numpy_to_the_bit():
         ):
             expected = np.einsum(subscripts, *held, optimize=True)
             assert np.array_equal(contract(subscripts, *held), expected)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 9, 33, 200])
+@pytest.mark.parametrize("shape", [(), (1,), (2,), (7,), (60,), (513,), (3, 1), (1, 2), (4, 5)])
+@pytest.mark.parametrize("order", "CF")
+def test_a_weighted_sum_adds_row_after_row(count, shape, order):
+    generator = stream(0, "rows", count, *shape)
+    weights = generator.dirichlet(np.ones(count))
+    rows = np.asarray(generator.normal(size=(count, *shape)), order=order)
+    expected = weights[0] * rows[0]
+    for k in range(1, count):
+        expected = expected + weights[k] * rows[k]
+    assert np.array_equal(weighted_sum(weights, rows), expected)

@@ -281,6 +281,7 @@ def warmup_path(
     """Return the FedAvg parameters after each warm-up length, from one simulated run."""
     settings = settings._replace(rounds=lengths[-1])
     driver = RoundDriver(fed_avg(), problem, problem.oracle(params), params, settings)
+    driver.counts_costs = False
     plain, path = may_stretch(driver), [params.flat]
     with np.errstate(over="ignore", invalid="ignore"):
         while len(path) <= lengths[-1] and np.isfinite(path[-1]).all():

@@ -32,6 +32,7 @@ from linattn.federated.slots import checked, stacked
 from linattn.linalg import weighted_sum
 from linattn.oracles.protocol import Draws, LocalTask, LocalTrace, Oracle, explicit_steps
 from linattn.oracles.unequal import train_unequal
+from linattn.oracles.work import Work
 from linattn.streams import stream
 from linattn.types import Federation, Params
 
@@ -72,6 +73,8 @@ class RoundDriver:
         self._always_quiet = is_quiet(self.method) and not self.record
         self.quiet = self._always_quiet
         self._masks: dict[frozenset[str], BoolArray] = {}
+        self._work: dict[Any, int] = {}
+        self.counts_costs = True  # whether anybody reads floats and multiply-adds
         self.round = settings.start_round
         if memory is not None:
             held = check_continues(memory, self.traffic, self._origin)
@@ -139,8 +142,10 @@ class RoundDriver:
             task = self.task(context)
             ends, trace = self._train(context, task)
             plan = task_plan(context)
-            bill += self.costs(context, task)
-            bill[1] += self.traffic.download(context.participants, plan.generated)
+            fetched = self.traffic.download(context.participants, plan.generated)
+            if self.counts_costs:
+                bill += self.costs(context, task)
+                bill[1] += fetched
             proposal = Proposal(plan, ends, weighted_sum(context.weights, ends), trace)
             verdict = None
             if self.method.review is not None:
@@ -323,13 +328,25 @@ class RoundDriver:
             work = extra.multiply_adds
             if trained:
                 batches = None if drawn is None else drawn[k]
-                per_step = self.oracle.gradient_work(trained).plus(extra.per_step)
-                tokens, sequences = self.oracle.amount(i, batches)
-                repeats = counts[k] if batches is None else 1
-                work += per_step.total(tokens * repeats, sequences * repeats, counts[k])
+                work += self._local_work(i, trained, extra.per_step, counts[k], batches)
             uploaded = self.traffic.size(trained - plan.kept)
             bill.append((uploaded + extra.floats_up, extra.floats_down, work))
         return np.array(bill, dtype=np.int64).reshape(-1, 3)
+
+    def _local_work(
+        self, client: int, trained: frozenset[str], more: Work, steps: int, batches: IntArray | None
+    ) -> int:
+        """Multiply-adds of the local steps of a client; on full batches they are remembered."""
+        key = client, trained, more, steps
+        if batches is None and key in self._work:
+            return self._work[key]
+        per_step = self.oracle.gradient_work(trained).plus(more)
+        tokens, sequences = self.oracle.amount(client, batches)
+        repeats = steps if batches is None else 1
+        work = per_step.total(tokens * repeats, sequences * repeats, steps)
+        if batches is None:
+            self._work[key] = work
+        return work
 
     def _aggregate(self, context: RoundContext, proposal: Proposal) -> Array:
         participants = context.participants.tolist()

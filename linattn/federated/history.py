@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -15,15 +15,9 @@ from linattn.federated.stretch import Stretch
 from linattn.oracles.protocol import METRICS, Evaluated
 from linattn.types import Params
 
-DRIVER_METRICS = (
-    "kernel_drift",
-    "value_drift",
-    "kernel_trained",
-    "local_lr",
-    "floats_up",
-    "floats_down",
-    "multiply_adds",
-)
+DRIFT_METRICS = ("kernel_drift", "value_drift")
+COST_METRICS = ("floats_up", "floats_down", "multiply_adds")
+DRIVER_METRICS = (*DRIFT_METRICS, "kernel_trained", "local_lr", *COST_METRICS)
 # Of the models that clients use, computed by default where a method makes them personal.
 PERSONAL_METRICS = ("personal_objective",)
 # One gradient of every client per round, so only on demand.
@@ -81,6 +75,10 @@ class History:
         self.rounds: list[int] = []
         self._parts: list[Columns] = []
         self._bill = np.zeros(3, dtype=np.int64)
+
+    def reads(self, names: Collection[str]) -> bool:
+        """Whether any of these metrics was asked for."""
+        return not set(names).isdisjoint(self.names)
 
     @property
     def needs_single_rounds(self) -> bool:

@@ -11,7 +11,14 @@ from linattn._checks import positive_int
 from linattn._settings import LocalSteps, StepSize
 from linattn._threads import one_blas_thread
 from linattn.federated.driver import RoundDriver
-from linattn.federated.history import ALL_METRICS, EvaluateClients, History, check_metrics
+from linattn.federated.history import (
+    ALL_METRICS,
+    COST_METRICS,
+    DRIFT_METRICS,
+    EvaluateClients,
+    History,
+    check_metrics,
+)
 from linattn.federated.memory import Memory
 from linattn.federated.method import Method
 from linattn.federated.result import Result
@@ -163,6 +170,7 @@ def _observe(
     record_params: bool,
 ) -> Result:
     """Drive to the end or to divergence, filling the history."""
+    driver.counts_costs = history.reads(COST_METRICS)
     history.start(params)
     path = [params]
     outcome = Outcome("completed", settings.rounds, "")
@@ -170,7 +178,8 @@ def _observe(
     t = settings.start_round
     while t < settings.rounds:
         try:
-            done = advance(driver, t, settings.rounds - t if plain else 1)
+            limit = settings.rounds - t if plain else 1
+            done = advance(driver, t, limit, drifts=history.reads(DRIFT_METRICS))
         except FloatingPointError as error:
             count, trouble = 0, str(error)
         else:

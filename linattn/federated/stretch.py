@@ -26,7 +26,8 @@ class Stretch(NamedTuple):
     bills : array of int, shape (N, 3)
         Floats up, floats down and multiply-adds of every round.
     drifts : array, shape (N, 2)
-        (Σ w_i ‖·_i − mean‖²)^½ of kernel and value entries, just before averaging.
+        (Σ w_i ‖·_i − mean‖²)^½ of kernel and value entries, just before averaging; NaN where a
+        single round was not asked for them.
     starts : Evaluated or None
         F and ∇F where every round starts, if its first local steps told.
     context : RoundContext or None
@@ -68,7 +69,7 @@ def may_stretch(driver: RoundDriver) -> bool:
     )
 
 
-def advance(driver: RoundDriver, t: int, limit: int) -> Stretch:
+def advance(driver: RoundDriver, t: int, limit: int, *, drifts: bool = True) -> Stretch:
     """Run round t, and up to `limit` rounds where they are plain and one call may run several."""
     if limit > 1 and driver.quiet and driver.method.sampling is None:
         oracle, context = driver.oracle, driver.context(t)
@@ -83,7 +84,7 @@ def advance(driver: RoundDriver, t: int, limit: int) -> Stretch:
             if limit > 1:
                 draws = driver.draws(context, limit)
                 return _settle(driver, context, draws, oracle.rounds(task, draws))
-    return _single(driver, t)
+    return _single(driver, t, drifts=drifts)
 
 
 def promised_rounds(method: Method, plan: Plan) -> int:
@@ -111,18 +112,22 @@ def _settle(driver: RoundDriver, context: RoundContext, draws: Draws, found: Rou
         for t in range(count):
             downloads.append(traffic.download(draws.round(t)[0]))
             traffic.publish(plan.trained)
-    bills = driver.plain_costs(context, draws)
-    bills[:, 1] += downloads
+    bills = np.zeros((count, 3), dtype=np.int64)
+    if driver.counts_costs:
+        bills += driver.plain_costs(context, draws)
+        bills[:, 1] += downloads
     driver.adopt(context.round, plan, found.path[-1])
     driver.round = context.round + count
     return Stretch(context.round, plan, found.path, bills, found.drifts, found.starts)
 
 
-def _single(driver: RoundDriver, t: int) -> Stretch:
+def _single(driver: RoundDriver, t: int, *, drifts: bool) -> Stretch:
     """One round of any method."""
     done = driver.step(t)
     bill = np.array([[done.floats_up, done.floats_down, done.multiply_adds]])
-    weights, ends = done.context.weights, done.ends
-    mean, kernel = weighted_sum(weights, ends), driver.mask(driver.params.layout.kernel_blocks)
-    drifts = [weighted_spread(weights, ends[:, part], mean[part]) for part in (kernel, ~kernel)]
-    return Stretch(t, done.plan, done.flat[None], bill, np.array([drifts]), context=done.context)
+    apart = np.full((1, 2), np.nan)
+    if drifts:
+        weights, ends = done.context.weights, done.ends
+        mean, kernel = weighted_sum(weights, ends), driver.mask(driver.params.layout.kernel_blocks)
+        apart[0] = [weighted_spread(weights, ends[:, p], mean[p]) for p in (kernel, ~kernel)]
+    return Stretch(t, done.plan, done.flat[None], bill, apart, context=done.context)
