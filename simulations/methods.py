@@ -173,6 +173,10 @@ def _row(world: World, setting: float, tuned: Tuned[la.Result], target: float) -
 
 REAL = InitialSpec(scale=1.0)
 SOME = ("fed_avg", "fed_frozen", "frozen_one_shot", "scaffold", "fed_prox", "local_attention")
+FEW_SETTINGS: dict[str, Any] = {
+    "warmup_shares": (0.25, 0.5), "prox": (0.1,), "server_momentum": (0.9,), "contrast": (0.1,),
+    "initial_rounds": (0, 5), "server_lr": (1.0,),
+}  # fmt: skip
 SIMULATION = Simulation(
     MethodsSpec,
     run,
@@ -188,7 +192,8 @@ SIMULATION = Simulation(
                  {"data": ["digits", "watch"], "seed": range(10)}),
         ],
         "quick": [
-            Grid(MethodsSpec(problem=FEW_CLIENTS, factors=(0.1, 0.3, 1.0)), {"seed": range(2)}),
+            Grid(MethodsSpec(problem=FEW_CLIENTS, factors=(0.1, 0.3, 1.0), **FEW_SETTINGS),
+                 {"seed": range(2)}),
             Grid(MethodsSpec(deep=True, rounds=6, most_rounds=6, local_steps=3,
                              problem=FEW_CLIENTS, factors=(10.0, 30.0), methods=SOME[:2]),
                  {"seed": range(2)}),

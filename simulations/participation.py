@@ -152,7 +152,7 @@ SIMULATION = Simulation(
             Grid(ParticipationSpec(), {**MAIN, "local_steps": [1, 50], **SEEDS}),
         ],
         "quick": [
-            Grid(ParticipationSpec(rounds=40, num_draws=3, num_lengths=5, num_starts=4,
+            Grid(ParticipationSpec(rounds=40, num_draws=2, num_lengths=5, num_starts=4,
                                    participation=(1.0, 0.25)), MAIN),
             Grid(replace(DIGITS, rounds=10, num_draws=2, num_lengths=5, participation=(1.0, 0.15))),
         ],

@@ -148,7 +148,7 @@ SIMULATION = Simulation(
     run,
     presets={
         "paper": [Grid(RandomSpec(), {"seed": range(200)})],
-        "quick": [Grid(RandomSpec(horizon=20.0), {"seed": range(6)})],
+        "quick": [Grid(RandomSpec(horizon=20.0), {"seed": range(4)})],
         "tiny": [Grid(RandomSpec(horizon=5.0), {"seed": range(2)})],
     },
 )

@@ -191,7 +191,7 @@ OTHERS = (
     ResponseSpec(initial=InitialSpec(num_heads=2)),
     ResponseSpec(weights="rising"),
 )
-QUICK: dict[str, Any] = {"num_lengths": 80, "num_starts": 4}
+QUICK: dict[str, Any] = {"num_lengths": 50, "num_starts": 4}
 SHOWN = (0.02, 0.05, 0.2, 0.5)
 
 SIMULATION = Simulation(
@@ -210,7 +210,7 @@ SIMULATION = Simulation(
         ],
         "quick": [
             *regimes(ResponseSpec(routes=ROUTES, **QUICK), pairs(SHOWN, 0.02), worlds=MAIN),
-            *regimes(ResponseSpec(**QUICK), pairs(SHOWN, 0.01), worlds=MAIN),
+            *regimes(ResponseSpec(**QUICK), pairs((0.05, 0.2), 0.01), worlds=MAIN),
             *regimes(ResponseSpec(**QUICK), [(0.02, 1), (0.02, 11)], worlds=WORLDS[1:3]),
             *regimes(ResponseSpec(identical=True, **QUICK), [(0.02, 11)], worlds=MAIN),
         ],

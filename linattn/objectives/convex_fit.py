@@ -102,6 +102,19 @@ class _Point(NamedTuple):
     weighed: Array
 
 
+POWERS = np.arange(1, 5)
+_COMPANION = np.diag(np.ones(2), -1)
+
+
+def _cubic_roots(coefficients: Array) -> Array:
+    """`numpy.roots` of four numbers, without what it does for polynomials of any degree."""
+    if not coefficients.all():
+        return np.asarray(np.roots(coefficients))
+    companion = _COMPANION.copy()
+    companion[0] = -coefficients[1:] / coefficients[0]
+    return np.linalg.eigvals(companion)
+
+
 class _Line(NamedTuple):
     """From a point along a way: Z = Z₀ + tZ₁ + t²Z₂, and the loss c₁t + c₂t² + c₃t³ + c₄t⁴."""
 
@@ -112,8 +125,8 @@ class _Line(NamedTuple):
 
     def minimum(self) -> float:
         """The t > 0 where the loss is smallest, or 0."""
-        powers = np.arange(1, 5)
-        roots = np.roots((powers * self.coefficients)[::-1])
+        powers = POWERS
+        roots = _cubic_roots((powers * self.coefficients)[::-1])
         real = roots[np.abs(roots.imag) <= 1e-9 * np.abs(roots)].real
         losses = [float(self.coefficients @ t**powers) for t in real]
         falls = [(loss, t) for loss, t in zip(losses, real.tolist(), strict=True) if t > 0.0]

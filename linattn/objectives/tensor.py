@@ -35,8 +35,8 @@ class TensorData(NamedTuple):
         dim, outputs = self.dim, self.cross.shape[-1]
         by_pair = tensor.reshape(dim, dim, dim, outputs).transpose(1, 2, 0, 3)
         rows = np.ascontiguousarray(by_pair).reshape(dim, dim, -1)
-        folded = rows[self.low, self.high]
-        folded[self.low != self.high] += rows[self.high, self.low][self.low != self.high]
+        folded, twice = rows[self.low, self.high], self.low != self.high
+        folded[twice] += rows[self.high[twice], self.low[twice]]
         if self.gram is not None:
             return (self.gram @ folded).reshape(-1, dim, outputs)
         return folded.reshape(-1, dim, outputs).transpose(1, 0, 2).reshape(-1, outputs)

@@ -8,12 +8,13 @@ from bridge import make
 import linattn as la
 from linattn._threads import available_threads, each_in_threads
 from linattn.objectives import convex_fit, descent, wide
-from linattn.objectives.convex_fit import LastSteps, _Objective
+from linattn.objectives.convex_fit import LastSteps, _cubic_roots, _Objective
 from linattn.objectives.descent import Descents, kernel_part
 from linattn.objectives.forms import SequenceForm
 from linattn.objectives.moment_form import MomentForm
 from linattn.objectives.population import Population, population
 from linattn.objectives.wide import lower_bound, wide_form
+from linattn.streams import stream
 
 FORMS = pytest.mark.parametrize("form", [SequenceForm, MomentForm])
 
@@ -143,3 +144,11 @@ def test_every_item_once_in_order_and_no_threads_within_threads(monkeypatch, thr
     with pytest.raises(ZeroDivisionError):
         each_in_threads(lambda k: 1 // k, [2, 1, 0, 1])
     assert available_threads() == int(threads)
+
+
+@pytest.mark.parametrize("zero", [None, 0, 3])
+def test_roots_of_a_cubic_are_those_of_numpy(zero):
+    for coefficients in stream(0, "cubics").normal(size=(50, 4)) * 10.0 ** np.arange(-3, 5, 2):
+        if zero is not None:
+            coefficients[zero] = 0.0
+        assert np.array_equal(_cubic_roots(coefficients), np.roots(coefficients))
