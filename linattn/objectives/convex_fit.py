@@ -7,7 +7,7 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
-from linattn._typing import Array
+from linattn._typing import AnyArray, Array
 from linattn.objectives.population import Population
 from linattn.objectives.tensor import TensorData
 from linattn.objectives.wide import lower_bound, wide_form
@@ -106,7 +106,7 @@ POWERS = np.arange(1, 5)
 _COMPANION = np.diag(np.ones(2), -1)
 
 
-def _cubic_roots(coefficients: Array) -> Array:
+def _cubic_roots(coefficients: Array) -> AnyArray:
     """`numpy.roots` of four numbers, without what it does for polynomials of any degree."""
     if not coefficients.all():
         return np.asarray(np.roots(coefficients))
