@@ -174,7 +174,9 @@ SIMULATION = Simulation(
     run,
     presets={
         "paper": _apart(InContextSpec(), (1, 9, 21, 41), 10),
-        "quick": _apart(InContextSpec(horizon=30.0, num_starts=4), (1, 21), 2),
+        "quick": _apart(
+            InContextSpec(horizon=30.0, sequences_per_client=256, num_starts=2), (1, 21), 2
+        ),
         "tiny": _apart(
             InContextSpec(num_clients=3, sequences_per_client=16, dim=2, horizon=3.0, num_starts=2),
             (21,), 1,

@@ -254,7 +254,7 @@ SIMULATION = Simulation(
             *regimes(MAP, [(0.02, 6), (0.02, 11), (0.02, 21)], seeds=10, worlds=OTHERS),
         ],
         "quick": regimes(
-            NoiseSpec(participation=(1.0, 0.5, 0.125), num_draws=3, num_lengths=12, num_starts=4),
+            NoiseSpec(participation=(1.0, 0.5, 0.125), num_draws=3, num_lengths=8, num_starts=4),
             [(0.04, 11)], worlds=MAIN,
         ),
         "tiny": regimes(

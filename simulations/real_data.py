@@ -329,9 +329,9 @@ SIMULATION = Simulation(
             grid(SKEWED, 10, rounds=300, participation=0.3, batch_size=16),
         ],
         "quick": [
-            *(grid(SKEWED, 2, rounds=50, factors=(1.0, 3.0), warmup_shares=(0.5,), participation=p,
+            *(grid(SKEWED, 2, rounds=30, factors=(1.0, 3.0), warmup_shares=(0.5,), participation=p,
                    central_iterations=50) for p in (1.0, 0.3)),
-            grid(SPLITS[4], 2, rounds=40, factors=(1.0, 3.0), warmup_shares=(0.5,),
+            grid(SPLITS[4], 2, rounds=30, factors=(1.0, 3.0), warmup_shares=(0.5,),
                  central_iterations=50),
         ],
         "tiny": [

@@ -13,7 +13,7 @@ from linattn._settings import LocalSteps, check_local_steps, constant_step
 from linattn._threads import one_blas_thread
 from linattn._typing import Array, IntArray
 from linattn.analysis.centralized import CentralizedDescent
-from linattn.objectives.clients import value_steps
+from linattn.linalg import stack_heads
 from linattn.objectives.joint import check_fits
 from linattn.objectives.population import population
 from linattn.oracles.pooled import central_work
@@ -176,16 +176,14 @@ def synchronized_control(
 def _value_descents(
     central: CentralRound, points: Sequence[Params], steps: Sequence[int]
 ) -> list[Array]:
-    """V after centralized gradient steps on the value block alone, (H, d, m), at each point."""
+    """V after centralized gradient steps on the value block alone, (H, d, m), at each point.
+
+    k steps of size η from V are V* + (I − ηA)^k (V − V*).
+    """
     systems = population(central.problem).value_systems(np.stack([at.kernels() for at in points]))
-    return [
-        value_steps(
-            systems.hessians,
-            systems.linears,
-            np.array([k]),
-            at.value.reshape(1, -1),
-            local_lr=central.step_size,
-            local_steps=count,
-        ).reshape(at.value.shape)
-        for k, (at, count) in enumerate(zip(points, steps, strict=True))
-    ]
+    held = np.stack([stack_heads(at.value) for at in points])
+    curvatures, ways = np.linalg.eigh(systems.hessians)
+    factors = (1.0 - central.step_size * curvatures) ** np.array(steps)[:, None]
+    lags = ways.transpose(0, 2, 1) @ (held - systems.minimizers)
+    ended = systems.minimizers + ways @ (factors[..., None] * lags)
+    return list(ended.reshape(-1, *points[0].value.shape))
