@@ -72,8 +72,9 @@ class Noise(Steps):
         return scale * state[1], scale * state[2]
 
 
-def _statistic(found, expected, **constants):
-    error = np.std(found, ddof=1) / np.sqrt(len(found))
+def _statistic(found, expected, variance, **constants):
+    """The variance of a normal θ is the least that is allowed for."""
+    error = np.sqrt(max(np.var(found, ddof=1), variance) / len(found))
     return Numbers([(np.mean(found), expected, error)], constants)
 
 
@@ -86,7 +87,8 @@ def spread(case):
     covariance, shift = held.predicted()
     still, size = held.ended(), np.trace(covariance) + shift @ shift
     found = [float(np.sum((end - still) ** 2)) for end in _ends(held, case)]
-    return _statistic(found, size, **{"‖m‖²": shift @ shift / size})
+    variance = 2 * np.sum(np.linalg.eigh(covariance)[0] ** 2) + 4 * shift @ covariance @ shift
+    return _statistic(found, size, variance, **{"‖m‖²": shift @ shift / size})
 
 
 def profile(case):
@@ -96,14 +98,16 @@ def profile(case):
     theta = held.parts(still)[0]
     slope = np.concatenate([part.ravel() for part in ref.profile_gradient(inst, theta)])
     kernel = held.predicted()[0][:-count, :-count]
-    bent = 0.0
-    for size, v in zip(np.linalg.eigh(kernel)[0], np.linalg.eigh(kernel)[1].T, strict=True):
-        direction = held.parts(np.concatenate([v, np.zeros(count)]))[0]
+    hessian = []
+    for unit in np.eye(len(kernel)):
+        direction = held.parts(np.concatenate([unit, np.zeros(count)]))[0]
         curved = ref.profile_hvp(inst, theta, direction)
-        bent += 0.5 * size * float(v @ np.concatenate([part.ravel() for part in curved]))
+        hessian.append(np.concatenate([part.ravel() for part in curved]))
+    product = np.array(hessian) @ kernel
+    bent, variance = 0.5 * np.trace(product), 0.5 * np.trace(product @ product)
     found = [
         ref.profile(inst, held.parts(end)[0]) - ref.profile(inst, theta)
         - float((end - still)[:-count] @ slope)
         for end in _ends(held, case)
     ]  # fmt: skip
-    return _statistic(found, bent)
+    return _statistic(found, bent, variance)

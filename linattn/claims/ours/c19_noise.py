@@ -85,19 +85,27 @@ def _ends(instance: Instance) -> _Ends:
     )
 
 
-def _against(found: Array, expected: float, *constants: Constant) -> Measurement:
-    """A mean over runs beside its expectation, in standard errors."""
-    error = float(found.std(ddof=1)) / float(np.sqrt(len(found)))
+def _against(found: Array, expected: float, variance: float, *constants: Constant) -> Measurement:
+    """A mean over runs beside its expectation, in standard errors.
+
+    Squares are skewed: runs among which the rare large ones are missing have both too small a mean
+    and too small a spread. So the variance is at least that of a normal θ.
+    """
+    spread = max(float(found.var(ddof=1)), variance)
+    error = float(np.sqrt(spread / len(found)))
     return Measurement(float(found.mean()), expected, error, constants=constants)
 
 
 def _spread(instance: Instance) -> Measurement:
     """E‖θ − θ_still‖² = tr Σ + ‖m‖²."""
-    predicted, ends = _predicted(instance), _ends(instance)
-    size = float(np.trace(predicted.covariance))
-    away = float(predicted.shift @ predicted.shift)
+    (shift, covariance), ends = _predicted(instance), _ends(instance)
+    size, away = float(np.trace(covariance)), float(shift @ shift)
     found = np.sum((ends.sampled - ends.still) ** 2, axis=1)
-    return _against(found, size + away, Constant("‖m‖²", away / (size + away), "share of it"))
+    variance = 2.0 * float(np.vdot(covariance, covariance)) + 4.0 * float(
+        shift @ covariance @ shift
+    )
+    share = Constant("‖m‖²", away / (size + away), "share of it")
+    return _against(found, size + away, variance, share)
 
 
 def _profile(instance: Instance) -> Measurement:
@@ -108,20 +116,20 @@ def _profile(instance: Instance) -> Measurement:
     linear = (ends.sampled - ends.still) @ profile.gradient(still).flat
     kernel = layout.mask(layout.kernel_blocks)
     sizes, vectors = np.linalg.eigh(spread * np.outer(kernel, kernel))
-    bent = 0.5 * sum(
-        size * _second(profile, still, vector)
-        for size, vector in zip(sizes, vectors.T, strict=True)
-        if size > NEGLIGIBLE * sizes[-1]
-    )
-    return _against(values - profile.value(still) - linear, bent)
+    kept = sizes > NEGLIGIBLE * sizes[-1]
+    ways = vectors[:, kept] * np.sqrt(sizes[kept])  # Σ = ways·waysᵀ
+    bends = ways.T @ np.stack([_curved(profile, still, way) for way in ways.T], axis=1)
+    variance = 0.5 * float(np.vdot(bends, bends.T))
+    found = values - profile.value(still) - linear
+    return _against(found, 0.5 * float(np.trace(bends)), variance)
 
 
-def _second(profile: KernelProfile, at: Params, direction: Array) -> float:
-    """⟨v, ∇²P v⟩ by a central difference of ∇P."""
-    size = DIFFERENCE * float(np.linalg.norm(at.flat))
+def _curved(profile: KernelProfile, at: Params, direction: Array) -> Array:
+    """∇²P v by a central difference of ∇P."""
+    size = DIFFERENCE * float(np.linalg.norm(at.flat) / np.linalg.norm(direction))
     ends = (Params(at.layout, at.flat + sign * size * direction) for sign in (1.0, -1.0))
-    up, down = (profile.gradient(end).flat @ direction for end in ends)
-    return float(up - down) / (2.0 * size)
+    up, down = (profile.gradient(end).flat for end in ends)
+    return np.asarray((up - down) / (2.0 * size))
 
 
 def _variance(instance: Instance) -> float:
