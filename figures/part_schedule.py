@@ -39,8 +39,12 @@ def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
         lines = [line for world in found for line in _lines(world)]
         page = Page(page_name(NAME, place), CAPTION, summary(results).splitlines(), lines)
         for count, world in enumerate(found):
+            kind = world.fields["groups"]
+            before = sum(other.fields["groups"] == kind for other in found[:count])
             for price, label in PRICES.items():
-                title = world.label if price == "round" else f"by {label}{' again' * count}"
+                title = f"{kind} by {kind}: {label}{' again' * before}"
+                if price == "round":
+                    title = world.label
                 panel = page.panel(title, Axis(label, low=0.0), log("F / last F of FedAvg (1)"))
                 last = _of(world, "objective", "fed_avg")[:, -1:]
                 for name in world.names("schedule"):
