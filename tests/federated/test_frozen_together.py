@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from singly import both, check_same
 
 import linattn as la
-from linattn.federated import rounds as module
 
 SETTINGS = {"rounds": 40, "local_steps": 4, "local_lr": 0.05}
 
@@ -18,22 +18,6 @@ RULES = {
     "observable": la.freeze_rule("observable"),
     "own": la.FreezeRule("early", early, uploads=lambda context: 3, records_steps=True),
 }
-
-
-def both(monkeypatch, *arguments, **settings):
-    """A run as it is, and with every round on its own."""
-    together = la.run(*arguments, **settings)
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "may_stretch", lambda driver: False)
-        return together, la.run(*arguments, **settings)
-
-
-def check_same(one, other):
-    assert (one.freeze_round, one.outcome) == (other.freeze_round, other.outcome)
-    assert np.array_equal(one.params.flat, other.params.flat)
-    assert one.columns.keys() == other.columns.keys()
-    for name, values in one.columns.items():
-        assert np.array_equal(values, other.columns[name], equal_nan=True), name
 
 
 @pytest.mark.parametrize("frozen_lr", [None, "safe"])
