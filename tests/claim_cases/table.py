@@ -70,6 +70,7 @@ KHALED = "η ≤ min{1/(4L), 1/(8L(E − 1))}"
 FLAT_A = "cond(A) ≤ 10000"
 AGREE_ETA, AGREE_S = (f"orders at halved {name} agree within 0.1" for name in "ηs")
 TAME = "moves of the start grow at most 10000 times"
+FLOW = "without draws within 0.25 of the flow's motion of its end"
 DRAWN = "at most 512 parameters; a start that is not stationary; something is drawn"
 FEW = {"rounds": 1, "local_steps": 2}
 SHORT = {"local_steps": 2}
@@ -125,8 +126,10 @@ CASES: dict[str, ClaimCase] = {
     "C18": Case(((impulses.tangent, LITTLE | SHORT),), AGREE_S),
     "C18 settled": Case(((impulses.settled_bias, LITTLE | SHORT),),
                        f"λ_min(H)/λ_max(H) ≥ 1e-6 at a minimizer; {AGREE_S}"),
-    "C19": Case(((noise.spread, LITTLE | SHORT | {"participation": 0.5}),), DRAWN),
-    "C19 profile": New(((noise.profile, LITTLE | SHORT | {"participation": 0.5}),), DRAWN),
+    "C19": Case(((noise.spread, LITTLE | SHORT | {"participation": 0.5}),), f"{DRAWN}; {FLOW}"),
+    "C19 profile": Case(
+        ((noise.profile, LITTLE | SHORT | {"participation": 0.5}),), f"{DRAWN}; kernel {FLOW}"
+    ),
     "C20": Case(((sampled.listed, NOISY | FEW), (sampled.listed, FACTORED | SAMPLED | FEW)),
                f"H·d + m ≤ 104; at most 20,000 draws to list; {FLAT_A}"),
     "C20 ensemble": Case(((sampled.ensemble, SAMPLED | {"frozen": 0.8}),),

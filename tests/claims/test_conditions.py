@@ -9,7 +9,7 @@ import pytest
 import reference as ref
 from claim_cases import build as twin
 from claim_cases.build import CLIENTS
-from claim_cases.table import CASES
+from claim_cases.table import CASES, FLOW
 from reference import stack
 
 import linattn as la
@@ -128,7 +128,7 @@ OTHERS = {"finite trajectory", "moments of the data that fit in memory", "V_0 ap
           "a second moment that contracts", "moves of the start grow at most 10000 times",
           "λ_min(H)/λ_max(H) ≥ 1e-6 at a minimizer", "at most 512 parameters",
           "a start that is not stationary", "a relative error above 1e-08",
-          "a stake of at least 1e-3"}  # fmt: skip
+          "a stake of at least 1e-3", FLOW, f"kernel {FLOW}"}  # fmt: skip
 
 
 @pytest.mark.parametrize(("claim", "name", "slack", "options"), SLACKS, ids=named(SLACKS))

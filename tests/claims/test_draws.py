@@ -5,6 +5,7 @@ import pytest
 from claim_cases.build import build
 from claim_cases.pairs import drawn, factored, small, with_step
 from claim_cases.sampled import _draws
+from claim_cases.table import FLOW
 from enumeration import round_maps
 
 import linattn as la
@@ -125,3 +126,16 @@ def test_unequal_work_of_fed_nova_itself_is_what_is_checked():
     plain = at._replace(method=la.fed_avg())
     assert "fed_avg averages moves as they are" in check_instance(claim, plain).reason
     assert check_instance(claim, plain, force=True).status == "violated"
+
+
+def test_a_kernel_that_drift_alone_moves_is_not_spoken_of():
+    """From V = 0 the kernel moves by a millionth, thrice of it drift: twice the noise predicted."""
+    claim = get_claim("C19 profile")
+    at = suited(random_instance(0, 213), claim)
+    found = check_instance(claim, at)
+    assert [c.name for c in found.unmet] == [f"kernel {FLOW}"]
+    assert check_instance(claim, at, force=True).tightness > 5.0
+    plain = check_instance(claim, at._replace(local_steps=1))
+    assert (plain.status, plain.tightness < 4.0) == ("reported", True)
+    every = get_claim("C19").conditions[-1]
+    assert (every.name, every.judged(at).met) == (FLOW, True)

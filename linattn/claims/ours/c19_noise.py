@@ -1,7 +1,7 @@
 """C19: covariance and mean profile of sampled runs, along the centralized path."""
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,6 +26,9 @@ MOST_STEPS = 3
 DIFFERENCE, NEGLIGIBLE = 1e-4, 1e-6
 TINY = 1e-16
 """Variance relative to ‖θ‖² that is rounding."""
+NEAR = 0.25
+"""Share of the motion of the flow by which a run of finite steps may miss its end: the moments are
+those of first order in the step, and a kernel that hardly moves is moved by drift alone."""
 
 
 def _step(instance: Instance) -> float:
@@ -63,8 +66,23 @@ def _predicted(instance: Instance) -> _Spread:
     )
 
 
+def _end(instance: Instance, **changes: Any) -> Array:
+    """Where a run like that of an instance ends, at the step of the instance."""
+    changed = instance._replace(**changes)
+    return np.asarray(server_path(changed, rounds=ROUNDS, local_lr=_step(instance))[-1])
+
+
+@shared
+def _still(instance: Instance) -> Array:
+    """Where the run of the mean weights and full batches ends, (D,)."""
+    drawn = check_sampling(instance.participation, "uniform")
+    weights = weight_moments(instance.problem.weights, drawn).mean
+    everybody = replace(instance.problem, weights=weights)
+    return _end(instance, problem=everybody, participation=1.0, batch_size=None)
+
+
 class _Ends(NamedTuple):
-    """Where sampled runs end, (N, D), and the run of the mean weights and full batches, (D,)."""
+    """Where sampled runs end, (N, D), and the run without draws, (D,)."""
 
     sampled: Array
     still: Array
@@ -72,17 +90,8 @@ class _Ends(NamedTuple):
 
 @shared
 def _ends(instance: Instance) -> _Ends:
-    how = {"rounds": ROUNDS, "local_lr": _step(instance)}
-    runs = (instance._replace(seed=instance.seed + k) for k in range(RUNS))
-    drawn = check_sampling(instance.participation, "uniform")
-    weights = weight_moments(instance.problem.weights, drawn).mean
-    everybody = instance._replace(
-        problem=replace(instance.problem, weights=weights), participation=1.0, batch_size=None
-    )
-    return _Ends(
-        np.stack([server_path(one, **how)[-1] for one in runs]),
-        server_path(everybody, **how)[-1],
-    )
+    runs = [_end(instance, seed=instance.seed + k) for k in range(RUNS)]
+    return _Ends(np.stack(runs), _still(instance))
 
 
 def _against(found: Array, expected: float, variance: float, *constants: Constant) -> Measurement:
@@ -145,6 +154,14 @@ def _moves(instance: Instance) -> float:
     return float(np.linalg.norm(slope)) - 2.0 * STATIONARY * size
 
 
+def _follows(instance: Instance, *, kernel: bool) -> float:
+    """Slack of the run without draws ending where the flow does, in all blocks or the kernel's."""
+    layout, path = instance.params.layout, _response(instance).path
+    part = layout.mask(layout.kernel_blocks if kernel else frozenset(layout.names))
+    moved = float(np.linalg.norm((path[-1] - path[0])[part]))
+    return NEAR * moved - float(np.linalg.norm((_still(instance) - path[-1])[part]))
+
+
 def small_and_sampled(instance: Instance) -> Instance:
     """Up to three local steps, and something to draw."""
     return sampled(instance)._replace(local_steps=min(MOST_STEPS, instance.local_steps))
@@ -159,6 +176,7 @@ CONDITIONS = (
     Requirement("a start that is not stationary", _moves, essential=True),
     yes_or_no("something is drawn", lambda at: _variance(at) > TINY, "no draw matters"),
 )
+NEARLY_THE_FLOW = f"without draws within {NEAR:g} of the flow's motion of its end"
 CLAIMS = (
     Claim(
         "C19",
@@ -167,7 +185,10 @@ CLAIMS = (
         "Drift as impulses",
         _spread,
         needs=FED_AVG,
-        conditions=CONDITIONS,
+        conditions=(
+            *CONDITIONS,
+            Requirement(NEARLY_THE_FLOW, lambda at: _follows(at, kernel=False)),
+        ),
         share=0.02,
         record=200,
         suit=small_and_sampled,
@@ -179,7 +200,10 @@ CLAIMS = (
         "Drift as impulses",
         _profile,
         needs=FED_AVG,
-        conditions=CONDITIONS,
+        conditions=(
+            *CONDITIONS,
+            Requirement(f"kernel {NEARLY_THE_FLOW}", lambda at: _follows(at, kernel=True)),
+        ),
         share=0.02,
         record=200,
         suit=small_and_sampled,
