@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from linattn._settings import check_local_steps, step_at
+from linattn._settings import Sampling, check_local_steps, step_at
 from linattn._typing import Array, BoolArray, IntArray
 from linattn.federated.accounting import Traffic
 from linattn.federated.memory import ClientMemories, Memory, check_continues, origin_of
@@ -173,14 +173,12 @@ class RoundDriver:
 
     def context(self, t: int) -> RoundContext:
         """What slots see before round t, at the parameters of now."""
-        settings = self.settings
+        sampling = self.settings.sampling
         if self.method.sampling is not None:
             context = self._context(t, NOBODY, np.zeros(0))
             self.begin(context)
             sampling = self.method.sampling(context, self.server)
-            drawn = draw_participants(self.problem.weights, sampling, seed=settings.seed, t=t)
-            return self._context(t, *drawn)
-        return self._context(t, *self._drawn(t))
+        return self._context(t, *self._drawn(t, sampling))
 
     def _context(self, t: int, participants: IntArray, weights: Array) -> RoundContext:
         settings = self.settings
@@ -292,16 +290,16 @@ class RoundDriver:
         return train_unequal(train, task, context.local_steps)
 
     def draws(self, context: RoundContext, count: int) -> Draws:
-        """Who takes part in `count` rounds, of which `context` is the first."""
-        if self.settings.sampling.is_everybody(self.oracle.num_clients):
+        """Who takes part in `count` rounds, of which `context` is the first, as the run asks."""
+        sampling, first = self.settings.sampling, context.round
+        if sampling.is_everybody(self.oracle.num_clients):
             return Draws.same(context.weights, count)
-        later = range(context.round + 1, context.round + count)
-        return Draws.of([(context.participants, context.weights), *map(self._drawn, later)])
+        return Draws.of([self._drawn(t, sampling) for t in range(first, first + count)])
 
-    def _drawn(self, t: int) -> tuple[IntArray, Array]:
-        """The participants of a round and their weights, where the method has no say."""
-        settings = self.settings
-        return draw_participants(self.problem.weights, settings.sampling, seed=settings.seed, t=t)
+    def _drawn(self, t: int, sampling: Sampling) -> tuple[IntArray, Array]:
+        """The participants of a round and their weights."""
+        seed = self.settings.seed
+        return draw_participants(self.problem.weights, sampling, seed=seed, t=t)
 
     def plain_costs(self, context: RoundContext, draws: Draws) -> IntArray:
         """The costs of plain rounds like `context`, (N, 3): what a client costs stays the same."""
