@@ -145,9 +145,14 @@ class _Cell:
         most = int(amount / first * 4) + 1 if setting.batch_size or first else 1
         self.most = affordable(self.cost.warmup(most)[1:], amount)
         self.spent = self.cost.warmup(self.most)
-        self.path = warmup(problem, params, rounds=self.most, **self.run)
         asked = setting.lengths or default_grid(self.most)
         self.lengths = tuple(t for t in asked if t <= self.most)
+        if not self.lengths:
+            raise ValueError(
+                f"warmup_lengths must have one of at most {self.most} rounds, which are all that "
+                f"the budget buys, got {', '.join(map(str, asked))}."
+            )
+        self.path = warmup(problem, params, rounds=self.most, **self.run)
         self.second = _closed_form(problem, params, setting, local_steps, local_lr)
 
     def cell(self) -> Cell:
@@ -177,11 +182,11 @@ class _Cell:
             guess *= 4
 
     def _two_stage(self, name: str, t: int) -> tuple[float, int]:
+        if name == "fed_avg":
+            return self._end() if t == self.lengths[-1] else (INF, t)
         if t >= len(self.path):
             return INF, t
         here = self.path[t]
-        if name == "fed_avg":
-            return (self._loss(here), t) if t == self.most else (INF, t)
         if name == "fed_frozen_exact":
             affordable_here = self.cost.exact <= self._left(t) * (1.0 + 1e-12)
             return (finite_profile(self.problem, here), t + 1) if affordable_here else (INF, t)
@@ -189,6 +194,11 @@ class _Cell:
             return self._second_stage("fed_avg", t)
         rounds = self._frozen_rounds(t)
         return self._averaged(here, rounds, self.second), t + rounds
+
+    def _end(self) -> tuple[float, int]:
+        """FedAvg, which has no length, as far as the budget reaches."""
+        whole = len(self.path) > self.most
+        return self._loss(self.path[-1]) if whole else INF, self.most
 
     def _averaged(self, here: Params, rounds: int, second: SecondStage) -> float:
         """E F after frozen rounds of averaging, in closed form."""
@@ -247,6 +257,8 @@ class _Cell:
                 return INF, result.outcome.round
             if bought < len(losses) - 1:
                 return float(losses[bought]), first + bought
+            if not each.any():  # it has stopped: no round is bought any more
+                return float(losses[-1]), first + int(spent.searchsorted(spent[-1]))
             at, memory, end = result.params, result.memory, result.outcome.round
             # As many rounds as the rest buys at the price of the last one, and one to see the end.
             length = int((left - spent[-1]) / each[-1]) + 1 if each[-1] > 0.0 else length

@@ -203,6 +203,7 @@ def test_time_cuts_what_matters_least(small_problem):
         ({"methods": [la.fed_avg]}, "must be called"),
         ({"participation": 0.0}, "participation must be"),
         ({"warmup_lengths": [-1]}, "warmup_lengths must be"),
+        ({"warmup_lengths": [20, 30]}, "one of at most 8 rounds, .* got 20, 30"),
         ({"frozen_lr": "fast"}, "frozen_lr must be"),
     ],
 )
@@ -210,6 +211,32 @@ def test_bad_arguments_are_one_sentence(small_problem, wrong, sentence):
     fields = {"seeds": range(1)} | SETTINGS | wrong
     with pytest.raises((ValueError, TypeError), match=sentence):
         la.study(small_problem, start(small_problem), **fields)
+
+
+def test_averaging_needs_no_length_at_its_end(small_problem):
+    """FedAvg goes as far as the budget, whatever the lengths of the others."""
+    settings = SETTINGS | {"rounds": None, "floats": 700.0, "methods": ("fed_avg", "fed_frozen")}
+    params = start(small_problem)(0)
+    every = la.study(small_problem, params, **settings | {"warmup_lengths": None})
+    some = la.study(small_problem, params, **settings | {"warmup_lengths": (0, 2)})
+    assert every.table.sizes["warmup"] > 3
+    assert np.array_equal(every.best("fed_avg").objective, some.best("fed_avg").objective)
+
+
+@pytest.mark.parametrize("budget", ["floats", "multiply_adds"])
+def test_a_method_that_has_stopped_ends_where_it_stopped(small_problem, budget):
+    """One exact round at the middle of few, then nothing is sent, computed or changed any more."""
+    method = la.fed_frozen(warmup_rounds=2, frozen="one_shot")
+    params = start(small_problem)(0)
+    amount = float(TwoStageCost(small_problem, params, budget, local_steps=4).warmup(20)[-1])
+    settings = SETTINGS | {"rounds": None, budget: amount, "methods": (method,), "seeds": (0,)}
+    settings["warmup_lengths"] = (0,)
+    table = la.study(small_problem, params, **settings).table.isel(seed=0, local_steps=0)
+    assert (table["rounds"].values.ravel() == 3.0).all()
+    for step in STEPS:
+        losses = run(small_problem, method, 0, step).columns["objective"]
+        ended = float(table["objective"].sel({"local_lr": step}).values.ravel()[-1])
+        assert ended == pytest.approx(losses[3], rel=1e-12)
 
 
 def test_plateaus_and_grids():
