@@ -26,6 +26,8 @@ METHODS = {
     "frozen_scaffold": LOOKS["frozen_scaffold"],
     "fed_frozen_exact": LOOKS["frozen_one_shot"]._replace(label="FedFrozen, one exact round"),
 }
+BEYOND = 1.5
+"""Room above and below what is shown."""
 CAPTION = (
     "Loss above the best known profile value at the end of one budget against the step size, "
     "every method at its best warm-up length; stars mark the best step. Left: all clients in "
@@ -42,9 +44,8 @@ def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
         page = Page(page_name(NAME, place), CAPTION.format(*told), [*lines[:2], lines[-1]],
                     lines[2:-1], columns=2)  # fmt: skip
         for part in _parts(world):
-            panel = page.panel(
-                _title(part), log("local step η (1/curvature)"), log("F − P_ref (loss)")
-            )
+            excess = log("F − P_ref (loss)", *_shown(part))
+            panel = page.panel(_title(part), log("local step η (1/curvature)"), excess)
             steps = part.coordinate("local_lr")
             for name, shown in METHODS.items():
                 panel.curve(shown, steps, _at_best(part, name))
@@ -94,6 +95,14 @@ def _at_best(part: Group, name: str) -> Array:
     """Excess at the best warm-up length by step size, (S, η)."""
     losses = np.nan_to_num(part.values("objective", method=name), nan=np.inf, posinf=np.inf)
     return np.asarray(losses.min(axis=2) - part.values("reference")[:, None])
+
+
+def _shown(part: Group) -> tuple[float, float]:
+    """From below all runs to above all medians: higher are single runs that nearly diverge."""
+    every = np.stack([_at_best(part, name) for name in METHODS])
+    medians = np.median(every, axis=1)
+    lowest, highest = every[every > 0.0].min(), medians[np.isfinite(medians)].max()
+    return float(lowest) / BEYOND, BEYOND * float(highest)
 
 
 def _best(part: Group, name: str) -> tuple[Array, int]:
