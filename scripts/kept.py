@@ -10,6 +10,7 @@ from typing import Any
 
 from linattn.experiments.find import PageLook, find_script, load_figure
 from linattn.experiments.store import Result
+from linattn.report.page import smaller
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], digits: int) -> None:
@@ -42,11 +43,16 @@ def origin(runs: Sequence[Result]) -> dict[str, Any]:
 
 
 def keep(name: str, runs: Sequence[Result], folder: Path) -> None:
-    """Draw a figure of runs into a folder, but for PDFs, which its CSV and JSON give again."""
+    """Draw a figure of runs into a folder, but for PDFs, which its CSV and JSON give again.
+
+    Its image has a palette, as in the report.
+    """
     figure = load_figure(find_script(name, "figures"))
     folder.mkdir(parents=True, exist_ok=True)
     for path in figure.draw(runs, folder, PageLook()):
         if path.suffix == ".pdf":
             path.unlink()
+        if path.suffix == ".png":
+            path.write_bytes(smaller(path.read_bytes()))
     told = {"figure": name, "simulation": figure.simulation, **origin(runs)}
     write_json(folder / f"{name}_provenance.json", told)

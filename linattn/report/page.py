@@ -159,7 +159,7 @@ def _image(drawing: Drawing, room: int) -> tuple[str, int]:
     """The figure as drawn, inside the page while there is room, and the bytes it took."""
     if drawing.image is None:
         return "", 0
-    content = _smaller(drawing.image.read_bytes())
+    content = smaller(drawing.image.read_bytes())
     source, size = f"figures/{drawing.image.name}", 0
     if len(content) <= room:
         encoded = base64.b64encode(content).decode()
@@ -172,7 +172,7 @@ def _image(drawing: Drawing, room: int) -> tuple[str, int]:
     )
 
 
-def _smaller(content: bytes) -> bytes:
+def smaller(content: bytes) -> bytes:
     """The PNG with a palette of its own, a third of its size; lines and letters stay sharp."""
     from PIL import Image
 
