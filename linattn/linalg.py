@@ -137,8 +137,16 @@ def spectral_norms(matrices: Array) -> Array:
 def weighted_sum(weights: Array, rows: Array) -> Array:
     """Return Σ_k weights[k] · rows[k] added up in this order, so that compiled code can repeat it.
 
-    A matrix product may add in another order for another number of threads or rows.
+    A matrix product may add in another order for another number of threads or rows. A sum of zeros
+    may have the other sign.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many weights as rows.
     """
+    if len(weights) != len(rows):
+        raise ValueError(f"weights must have {len(rows)} entries, got {len(weights)}.")
     if rows[0].size > 1 and rows.size <= FEW_NUMBERS:
         # numpy adds whole rows one after the other where the summed axis is not the innermost.
         column = weights.reshape(-1, *[1] * (rows.ndim - 1))

@@ -19,6 +19,10 @@ def check_same(one, other):
     assert (one.freeze_round, one.outcome) == (other.freeze_round, other.outcome)
     assert np.array_equal([p.flat for p in one.path], [p.flat for p in other.path], equal_nan=True)
     assert np.array_equal(one.params.flat, other.params.flat)
+    assert all(
+        np.array_equal(a.flat, b.flat)
+        for a, b in zip(one.client_params, other.client_params, strict=True)
+    )
     assert one.columns.keys() == other.columns.keys()
     for name, values in one.columns.items():
         assert np.array_equal(values, other.columns[name], equal_nan=True), name

@@ -118,6 +118,11 @@ def test_contracted_tensors_are_those_of_numpy_to_the_bit():
             assert np.array_equal(contract(subscripts, *held), expected)
 
 
+def test_a_weighted_sum_needs_a_weight_for_every_row():
+    with pytest.raises(ValueError, match="weights must have 3 entries, got 1"):
+        weighted_sum(np.ones(1), np.ones((3, 2)))
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 8, 9, 33, 200])
 @pytest.mark.parametrize("shape", [(), (1,), (2,), (7,), (60,), (513,), (3, 1), (1, 2), (4, 5)])
 @pytest.mark.parametrize("order", "CF")

@@ -80,7 +80,7 @@ class Course(NamedTuple):
     weights: Array  # of the averages
     offsets: IntArray  # (N + 1,)
     path: Array  # (N + 1, D), server parameters; entry 0 is given
-    objectives: Array  # (N,), Σ w_i F_i at the start of every round
+    objectives: Array  # (N,), Σ w_i F_i at the start of every round, if `Start` asks for it
     gradients: Array  # (N, D), Σ w_i ∇F_i there
     drifts: Array  # (N, 2), (Σ w_i ‖·_i − mean‖²)^½ of kernel and value entries before averaging
     pushes: Array  # (N, D), added to the average of every round, or (0, D) for nothing
@@ -153,7 +153,7 @@ def train(
     record: Record,
     course: Course,
 ) -> Array:
-    """Return the parameters of every client after the local steps, (P, D).
+    """Return the parameters of every client after the local steps of the last round, (P, D).
 
     Without local steps the objectives and gradients at the start are all that is computed; of
     minibatches (several queries) the objectives are NaN, because nobody asks for them. In whole
@@ -221,7 +221,7 @@ def train_values(
         A_i.
     linears : array, shape (C, Hd, m)
         C_i.
-    clients : array of int, shape (P,)
+    clients : array of int, shape (P,), or (Σ P_t,) of all rounds one after the other
     starts : array, shape (P, Hd·m)
         Value entries only, as in `rule`, `record` and `course`.
     """

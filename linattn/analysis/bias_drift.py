@@ -21,7 +21,7 @@ from linattn.analysis.synchronized import (
 )
 from linattn.federated.methods import fed_avg
 from linattn.federated.rounds import RoundDriver, Settings, check_settings
-from linattn.federated.stretch import advance, may_stretch
+from linattn.federated.stretch import stretches
 from linattn.objectives.joint import check_fits
 from linattn.objectives.reference import Reference, reference_value
 from linattn.objectives.steps import check_frozen_lr
@@ -281,16 +281,12 @@ def warmup_path(
     """Return the FedAvg parameters after each warm-up length, from one simulated run."""
     settings = settings._replace(rounds=lengths[-1])
     driver = RoundDriver(fed_avg(), problem, problem.oracle(params), params, settings)
-    driver.counts_costs = False
-    plain, path = may_stretch(driver), [params.flat]
+    driver.counts_costs, path = False, [params.flat]
     with np.errstate(over="ignore", invalid="ignore"):
-        while len(path) <= lengths[-1] and np.isfinite(path[-1]).all():
-            t = len(path) - 1
-            several = advance(driver, t, lengths[-1] - t).path if plain else [driver.step(t).flat]
-            for flat in several:
-                path.append(flat)
-                if not np.isfinite(flat).all():
-                    break
+        for done in stretches(driver):
+            path += list(done.path)
+            if not np.isfinite(done.path[-1]).all():
+                break
     return [Params(params.layout, path[min(t, len(path) - 1)]) for t in lengths]
 
 

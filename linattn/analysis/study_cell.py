@@ -257,11 +257,17 @@ class _Cell:
                 return INF, result.outcome.round
             if bought < len(losses) - 1:
                 return float(losses[bought]), first + bought
-            if not each.any():  # it has stopped: no round is bought any more
-                return float(losses[-1]), first + int(spent.searchsorted(spent[-1]))
             at, memory, end = result.params, result.memory, result.outcome.round
+            if not each.any():  # it has stopped: no round is bought any more
+                if np.ptp(losses[-len(each) - 1 :]) > 0.0:
+                    raise ValueError(
+                        f"{method.name} goes on training without any {kind}: no budget of them "
+                        "ends it."
+                    )
+                return float(losses[-1]), first + int(spent.searchsorted(spent[-1]))
             # As many rounds as the rest buys at the price of the last one, and one to see the end.
-            length = int((left - spent[-1]) / each[-1]) + 1 if each[-1] > 0.0 else length
+            if each[-1] > 0.0:
+                length = min(int((left - spent[-1]) / each[-1]) + 1, max(1, end - first))
 
 
 def _closed_form(

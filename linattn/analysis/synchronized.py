@@ -133,8 +133,8 @@ def synchronized_control(
 ) -> Array:
     """Return the objective of the control without clients, for each warm-up length.
 
-    E·T centralized gradient steps on everything, then E·(R − T) on the value block, all explicit;
-    with unequal work `central_round` takes the place of E steps on F.
+    E·T explicit centralized gradient steps on everything, then E·(R − T) on the value block, which
+    are a power of a matrix; with unequal work `central_round` takes the place of E steps on F.
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ def synchronized_control(
 
     Notes
     -----
-    Source: Trade-off. Cost: E·R centralized steps once, and E·(R − T) steps of (Hd)² m per
+    Source: Trade-off. Cost: E·R centralized steps once, and an eigendecomposition of (Hd)³ per
     length.
     """
     check_fits(problem, params)

@@ -74,7 +74,8 @@ class RoundDriver:
         self.quiet = self._always_quiet
         self._masks: dict[frozenset[str], BoolArray] = {}
         self._work: dict[Any, int] = {}
-        self.counts_costs = True  # whether anybody reads floats and multiply-adds
+        # Whether anybody reads floats and multiply-adds of rounds, and the drifts of stretches.
+        self.counts_costs, self.measures_drift = True, False
         self.round = settings.start_round
         if memory is not None:
             held = check_continues(memory, self.traffic, self._origin)
@@ -302,19 +303,24 @@ class RoundDriver:
         return draw_participants(self.problem.weights, sampling, seed=seed, t=t)
 
     def plain_costs(self, context: RoundContext, draws: Draws) -> IntArray:
-        """The costs of plain rounds like `context`, (N, 3): what a client costs stays the same."""
-        some = np.unique(draws.clients)
-        steps = draw_local_steps(self.settings, some, context.round)
-        each = self._costs(context._replace(participants=some, local_steps=steps), None)
-        rows = each[np.searchsorted(some, draws.clients)]
-        return np.add.reduceat(rows, draws.offsets[:-1])
+        """The costs of plain rounds of all draws, the first of which is `context`, (N, 3)."""
+        count = len(draws.offsets) - 1
+        if draws.everybody:
+            return np.tile(self._costs(context, None).sum(axis=0), (count, 1))
+        bills = []
+        for t in range(count):
+            clients, weights = draws.round(t)
+            steps = draw_local_steps(self.settings, clients, context.round + t)
+            held = context._replace(participants=clients, weights=weights, local_steps=steps)
+            bills.append(self._costs(held._replace(round=context.round + t), None).sum(axis=0))
+        return np.stack(bills)
 
     def costs(self, context: RoundContext, task: LocalTask) -> IntArray:
         """Floats up, extra floats down and multiply-adds of all participants, extras included."""
         bill: IntArray = self._costs(context, task.batches).sum(axis=0)
         return bill
 
-    def _costs(self, context: RoundContext, drawn: list[IntArray] | None) -> IntArray:
+    def _costs(self, context: RoundContext, batches: list[IntArray] | None) -> IntArray:
         """The costs of each participant, (P, 3)."""
         plan, extra_cost = task_plan(context), self.method.extra_cost
         bill, counts = [], context.local_steps.tolist()
@@ -325,8 +331,8 @@ class RoundDriver:
             trained = plan.trained_by(k)
             work = extra.multiply_adds
             if trained:
-                batches = None if drawn is None else drawn[k]
-                work += self._local_work(i, trained, extra.per_step, counts[k], batches)
+                own = None if batches is None else batches[k]
+                work += self._local_work(i, trained, extra.per_step, counts[k], own)
             uploaded = self.traffic.size(trained - plan.kept)
             bill.append((uploaded + extra.floats_up, extra.floats_down, work))
         return np.array(bill, dtype=np.int64).reshape(-1, 3)

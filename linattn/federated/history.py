@@ -83,8 +83,8 @@ class History:
     @property
     def needs_single_rounds(self) -> bool:
         """Whether entries are made of what only the end of their own round shows."""
-        wanted = {*PERSONAL_METRICS, *SELECTION_METRICS} & set(self.names)
-        return self.evaluate_clients is not None or bool(wanted)
+        wanted = self.reads((*PERSONAL_METRICS, *SELECTION_METRICS))
+        return self.evaluate_clients is not None or wanted
 
     def start(self, params: Params) -> None:
         """Entry 0: the start, before any training."""
@@ -179,7 +179,7 @@ class History:
             "floats_down": bills[:, 1],
             "multiply_adds": bills[:, 2],
         }
-        if set(SELECTION_METRICS) & set(self.names):
+        if self.reads(SELECTION_METRICS):
             assert done.context is not None
             found = zip(SELECTION_METRICS, selection_errors(done.context), strict=True)
             columns.update({name: np.array([x]) for name, x in found})

@@ -112,7 +112,8 @@ class Plan(NamedTuple):
         Blocks that the server makes for each client: fetched anew every round.
     rounds : int
         For how many rounds, this one included, plan and extra costs stay as they are, whatever
-        happens; `FOREVER` to the end. Where no other slot acts, they may run in one call.
+        happens and whoever takes part; `FOREVER` to the end. Where no other slot acts, they may run
+        in one call.
     quiet : bool
         Whether none acts in the rounds after this one, though the method fills some.
     """

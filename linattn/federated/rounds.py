@@ -171,6 +171,7 @@ def _observe(
 ) -> Result:
     """Drive to the end or to divergence, filling the history."""
     driver.counts_costs = history.reads(COST_METRICS)
+    driver.measures_drift = history.reads(DRIFT_METRICS)
     history.start(params)
     path = [params]
     outcome = Outcome("completed", settings.rounds, "")
@@ -178,8 +179,7 @@ def _observe(
     t = settings.start_round
     while t < settings.rounds:
         try:
-            limit = settings.rounds - t if plain else 1
-            done = advance(driver, t, limit, drifts=history.reads(DRIFT_METRICS))
+            done = advance(driver, t, settings.rounds - t if plain else 1)
         except FloatingPointError as error:
             count, trouble = 0, str(error)
         else:

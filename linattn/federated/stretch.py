@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -24,10 +25,10 @@ class Stretch(NamedTuple):
     path : array, shape (N, D)
         Server parameters after every round.
     bills : array of int, shape (N, 3)
-        Floats up, floats down and multiply-adds of every round.
+        Floats up, floats down and multiply-adds of every round; zeros where nobody counts them.
     drifts : array, shape (N, 2)
-        (Σ w_i ‖·_i − mean‖²)^½ of kernel and value entries, just before averaging; NaN where a
-        single round was not asked for them.
+        (Σ w_i ‖·_i − mean‖²)^½ of kernel and value entries, just before averaging; NaN in single
+        rounds where nobody measures them.
     starts : Evaluated or None
         F and ∇F where every round starts, if its first local steps told.
     context : RoundContext or None
@@ -69,7 +70,16 @@ def may_stretch(driver: RoundDriver) -> bool:
     )
 
 
-def advance(driver: RoundDriver, t: int, limit: int, *, drifts: bool = True) -> Stretch:
+def stretches(driver: RoundDriver) -> Iterator[Stretch]:
+    """Run all rounds of a driver, several at once where they are plain."""
+    t, last, plain = driver.settings.start_round, driver.settings.rounds, may_stretch(driver)
+    while t < last:
+        done = advance(driver, t, last - t if plain else 1)
+        yield done
+        t += len(done.path)
+
+
+def advance(driver: RoundDriver, t: int, limit: int) -> Stretch:
     """Run round t, and up to `limit` rounds where they are plain and one call may run several."""
     if limit > 1 and driver.quiet and driver.method.sampling is None:
         oracle, context = driver.oracle, driver.context(t)
@@ -84,7 +94,7 @@ def advance(driver: RoundDriver, t: int, limit: int, *, drifts: bool = True) -> 
             if limit > 1:
                 draws = driver.draws(context, limit)
                 return _settle(driver, context, draws, oracle.rounds(task, draws))
-    return _single(driver, t, drifts=drifts)
+    return _single(driver, t)
 
 
 def promised_rounds(method: Method, plan: Plan) -> int:
@@ -121,12 +131,12 @@ def _settle(driver: RoundDriver, context: RoundContext, draws: Draws, found: Rou
     return Stretch(context.round, plan, found.path, bills, found.drifts, found.starts)
 
 
-def _single(driver: RoundDriver, t: int, *, drifts: bool) -> Stretch:
+def _single(driver: RoundDriver, t: int) -> Stretch:
     """One round of any method."""
     done = driver.step(t)
     bill = np.array([[done.floats_up, done.floats_down, done.multiply_adds]])
     apart = np.full((1, 2), np.nan)
-    if drifts:
+    if driver.measures_drift:
         weights, ends = done.context.weights, done.ends
         mean, kernel = weighted_sum(weights, ends), driver.mask(driver.params.layout.kernel_blocks)
         apart[0] = [weighted_spread(weights, ends[:, p], mean[p]) for p in (kernel, ~kernel)]

@@ -344,6 +344,8 @@ def value_steps(
     """
     from linattn._kernels.local import Record, Rule, train_values
 
+    if clients.size and not 0 <= clients.min() <= clients.max() < len(hessians):
+        raise IndexError(f"clients must be below {len(hessians)}, got {clients.tolist()}.")
     nothing = np.zeros((0, *starts.shape))
     places, slopes = (nothing, nothing) if record is None else record
     rule = Rule(

@@ -125,10 +125,9 @@ class _Line(NamedTuple):
 
     def minimum(self) -> float:
         """The t > 0 where the loss is smallest, or 0."""
-        powers = POWERS
-        roots = _cubic_roots((powers * self.coefficients)[::-1])
+        roots = _cubic_roots((POWERS * self.coefficients)[::-1])
         real = roots[np.abs(roots.imag) <= 1e-9 * np.abs(roots)].real
-        losses = [float(self.coefficients @ t**powers) for t in real]
+        losses = [float(self.coefficients @ t**POWERS) for t in real]
         falls = [(loss, t) for loss, t in zip(losses, real.tolist(), strict=True) if t > 0.0]
         return min(falls, default=(0.0, 0.0))[1]
 

@@ -124,7 +124,7 @@ class CompiledTraining:
         return value_steps(
             hessians,
             linears,
-            task.participants,
+            np.asarray(task.participants, dtype=np.int64),
             task.starts[:, self.value],
             local_lr=task.local_lr,
             local_steps=task.local_steps,
@@ -231,7 +231,7 @@ class CompiledTraining:
             self._value_steps(task, course=course)
             path = np.tile(flat, (count, 1))
             path[:, self.value] = course.path[1:]
-            for t in range(count if not draws.everybody else min(count, 1)):
+            for t in range(1 if draws.everybody else count):
                 # What rounding leaves, as in single rounds.
                 weights = draws.round(t)[1]
                 kernels = task.starts[: len(weights), self.kernel]

@@ -376,3 +376,16 @@ def test_moments_that_would_be_refused_are_refused_before_the_warm_up():
     with pytest.raises(ValueError, match=r"at most 20,000 subsets .* sampling='weighted'"):
         la.bias_drift(problem, params, warmup_lengths=[0], rounds=10**6, local_steps=1,
                       local_lr=0.1, participation=0.5, reference=0.0)  # fmt: skip
+
+
+def test_an_unstable_value_block_of_the_control_is_explicit_descent(small_problem, small_params):
+    """At five times the boundary of the value block: large, but the same."""
+    options = {"rounds": 3, "local_steps": 4, "local_lr": 0.35}
+    (found,) = la.synchronized_control(small_problem, small_params, warmup_lengths=[0], **options)
+    joint, flat = la.Joint(small_problem), small_params.flat
+    kernel = small_params.layout.mask(small_params.layout.kernel_blocks)
+    for _ in range(12):
+        slope = joint.gradient(la.Params(small_params.layout, flat)).flat
+        flat = flat - 0.35 * np.where(kernel, 0.0, slope)
+    assert found == pytest.approx(joint.value(la.Params(small_params.layout, flat)), rel=1e-10)
+    assert found > 1e3 * joint.value(small_params)

@@ -1,5 +1,7 @@
 """The descent certificate against the token-level twin (C4, C4f, additive identity)."""
 
+import sys
+
 import numpy as np
 import pytest
 import reference as ref
@@ -270,3 +272,11 @@ def test_warm_ups_with_memory_or_participants_of_their_own_are_covered(small_pro
     ):
         with pytest.raises(ValueError, match="rounds must train the kernel at every participant"):
             la.descent_certificate(small_problem, small_params, method=method, **options)
+
+
+@pytest.mark.parametrize("most", [1, 100])
+def test_a_round_in_parts_is_the_whole_round(small_problem, small_factored, monkeypatch, most):
+    options = {"rounds": 4, "local_steps": 5, "local_lr": 0.02}
+    whole = la.descent_certificate(small_problem, small_factored, **options)
+    monkeypatch.setattr(sys.modules["linattn.analysis.certificate"], "MAX_NUMBERS", most)
+    assert whole.identical(la.descent_certificate(small_problem, small_factored, **options))

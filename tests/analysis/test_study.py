@@ -7,6 +7,7 @@ import linattn as la
 from linattn.analysis.budget import Budget, TwoStageCost, affordable, one_budget
 from linattn.analysis.study import bootstrapped, cells_in_order, plateau
 from linattn.analysis.study_cell import default_grid
+from linattn.federated.method import Plan
 
 STEPS = (0.01, 0.03, 0.06)
 SETTINGS = {"local_lrs": STEPS, "local_steps": 4, "rounds": 8}
@@ -240,6 +241,47 @@ def test_a_method_that_has_stopped_ends_where_it_stopped(small_problem, budget, 
         losses = run(small_problem, method, 0, step).columns["objective"]
         ended = float(table["objective"].sel({"local_lr": step}).values.ravel()[-1])
         assert ended == pytest.approx(losses[3], rel=1e-12)
+
+
+def test_a_method_that_is_free_but_goes_on_has_no_budget(small_problem):
+    """Clients that keep all blocks fetch them once, and then train for nothing."""
+    method = la.Method(
+        "alone",
+        plan=lambda context, memory: Plan(
+            frozenset(context.params.layout.names),
+            context.local_lr,
+            kept=frozenset(context.params.layout.names),
+        ),
+        client_memory=lambda context, client: context.params.flat,
+        start=lambda context, client, server, own: own,
+        update_client=lambda context, client, server, own, end: end,
+        personal=lambda context, client, server, own: own,
+    )
+    settings = SETTINGS | {"rounds": None, "floats": 700.0, "methods": (method,)}
+    with pytest.raises(ValueError, match="alone goes on training without any floats"):
+        la.study(small_problem, start(small_problem), **settings)
+    assert np.isfinite(
+        la.study(small_problem, start(small_problem), **SETTINGS | {"methods": (method,)})
+        .best("alone")
+        .objective
+    ).all()
+
+
+def test_a_budget_that_goes_on_is_one_long_run(small_problem):
+    """Memory and all: SCAFFOLD's variates, and clients that are drawn."""
+    params, step = start(small_problem)(2), 0.03
+    method = la.fed_frozen(warmup_rounds=3, frozen="scaffold")
+    settings = SETTINGS | {"local_lrs": (step,), "participation": 0.5, "seeds": (2,)}
+    settings |= {"rounds": None, "floats": 1500.0, "methods": (method,)}
+    table = la.study(small_problem, params, **settings).table.isel(seed=0, local_steps=0)
+    more = {"rounds": 60, "participation": 0.5}
+    costs = ("objective", "floats_up", "floats_down")
+    columns = la.run(method, small_problem, params, local_steps=4, local_lr=step, seed=2,
+                     metrics=costs, **more).columns  # fmt: skip
+    bought = affordable(np.cumsum(columns["floats_up"] + columns["floats_down"])[1:], 1500.0)
+    assert 12 < bought < 60
+    assert float(table["rounds"].values.ravel()[-1]) == bought
+    assert float(table["objective"].values.ravel()[-1]) == columns["objective"][bought]
 
 
 def test_plateaus_and_grids():

@@ -1,12 +1,14 @@
 """Plain rounds of drawn clients run in one call, and are those that run one by one."""
 
-from importlib import import_module
-
 import numpy as np
 import pytest
 from singly import both, check_same
 
 import linattn as la
+from linattn.analysis.bias_drift import warmup_path
+from linattn.analysis.outcomes import frozen_ensemble
+from linattn.federated import stretch
+from linattn.federated.method import FOREVER, train_everything
 from linattn.federated.rounds import check_settings
 from linattn.oracles.training import CompiledTraining
 
@@ -66,9 +68,10 @@ def test_rounds_of_drawn_clients_are_those_one_by_one(monkeypatch, calls, method
 def test_a_divergence_leaves_the_last_good_round(monkeypatch, drawn):
     problem = unequal()
     params = start_of(problem)
-    settings = SETTINGS | {"local_lr": 3.0}
+    settings = SETTINGS | {"local_lr": 0.045}
     one, other = both(monkeypatch, la.fed_avg(), problem, params, **settings, **DRAWN[drawn])
     assert one.outcome.status == "diverged"
+    assert one.outcome.round > 2
     check_same(one, other)
 
 
@@ -92,13 +95,52 @@ def test_methods_that_draw_themselves_run_round_by_round(monkeypatch, calls):
     assert not calls
 
 
+def costly(context, client, server, own):
+    """More for whom few others take part with, by the weight in the average."""
+    place = int(np.searchsorted(context.participants, client))
+    assert len(context.weights) == len(context.participants)
+    return la.Cost(len(context.participants), int(1000 * context.weights[place]), context.round)
+
+
+@pytest.mark.parametrize("drawn", DRAWN)
+def test_what_a_client_costs_is_asked_in_its_own_round(monkeypatch, calls, drawn):
+    problem = unequal()
+    method = la.Method(
+        "costly",
+        plan=lambda context, memory: train_everything(context, memory)._replace(rounds=FOREVER),
+        extra_cost=costly,
+    )
+    settings = SETTINGS | DRAWN[drawn]
+    check_same(*both(monkeypatch, method, problem, start_of(problem), **settings))
+    assert sum(calls) == SETTINGS["rounds"]
+
+
+def test_rounds_that_nobody_counts_leave_the_same_memory():
+    """A run without costs goes on with those of a run that counted all the way."""
+    problem = unequal()
+    method, settings = la.fed_frozen(warmup_rounds=10), SETTINGS | DRAWN["few"]
+    whole = la.run(method, problem, start_of(problem), **settings)
+    half = la.run(method, problem, start_of(problem), metrics=(), **settings | {"rounds": 23})
+    rest = la.run(method, problem, half.params, start_round=23, memory=half.memory, **settings)
+    assert np.array_equal(whole.columns["floats_down"][24:], rest.columns["floats_down"][1:])
+
+
+def test_ensembles_of_drawn_frozen_rounds_are_one_call_each(monkeypatch, calls):
+    problem = unequal()
+    settings = SETTINGS | DRAWN["few"]
+    together = frozen_ensemble(problem, start_of(problem), num_runs=3, **settings)
+    assert calls == [40] * 3
+    monkeypatch.setattr(stretch, "may_stretch", lambda driver: False)
+    single = frozen_ensemble(problem, start_of(problem), num_runs=3, **settings)
+    assert np.array_equal(together.gaps, single.gaps)
+
+
 def test_warm_ups_of_drawn_clients_are_one_call(monkeypatch, calls):
-    bias_drift = import_module("linattn.analysis.bias_drift")
     problem = unequal()
     params = start_of(problem)
     settings = check_settings(**SETTINGS, **DRAWN["few"])
-    together = bias_drift.warmup_path(problem, params, [0, 3, 40], settings)
+    together = warmup_path(problem, params, [0, 3, 40], settings)
     assert calls == [40]
-    monkeypatch.setattr(bias_drift, "may_stretch", lambda driver: False)
-    single = bias_drift.warmup_path(problem, params, [0, 3, 40], settings)
+    monkeypatch.setattr(stretch, "may_stretch", lambda driver: False)
+    single = warmup_path(problem, params, [0, 3, 40], settings)
     assert all(np.array_equal(a.flat, b.flat) for a, b in zip(together, single, strict=True))

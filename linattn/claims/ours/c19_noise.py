@@ -127,7 +127,8 @@ def _profile(instance: Instance) -> Measurement:
     sizes, vectors = np.linalg.eigh(spread * np.outer(kernel, kernel))
     kept = sizes > NEGLIGIBLE * sizes[-1]
     ways = vectors[:, kept] * np.sqrt(sizes[kept])  # Σ = ways·waysᵀ
-    bends = ways.T @ np.stack([_curved(profile, still, way) for way in ways.T], axis=1)
+    curved = [_curved(profile, still, way) for way in ways.T]
+    bends = ways.T @ np.reshape(curved, (-1, still.flat.size)).T
     variance = 0.5 * float(np.vdot(bends, bends.T))
     found = values - profile.value(still) - linear
     return _against(found, 0.5 * float(np.trace(bends)), variance)
