@@ -34,12 +34,14 @@ CAPTION = (
     "Test accuracy beside that of the same model trained centrally and of plain classifiers; "
     "training objective over the central one; floats sent over those of FedAvg. {0}"
 )
+UNSAID = ("classifiers", "factors")
+"""No settings: what is trained beside one, and where its search for steps begins."""
 ALONG = "The settings along rounds are those in which FedAvg is least accurate."
 
 
 def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
     """Draw the figures of stored results into `folder`; return their files and the table's."""
-    found, made = groups(results), []
+    found, made = groups(results, *UNSAID), []
     for place, part in enumerate(pages(found, ROWS)):
         page = Page(page_name(NAME, place), CAPTION.format(""), summary(results).splitlines(),
                     height=0.6 + 0.32 * len(part))  # fmt: skip
@@ -67,7 +69,7 @@ def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
 
 def summary(results: Sequence[Result]) -> str:
     """Return what the second stages change over all settings, and whether best steps are inside."""
-    found = groups(results)
+    found = groups(results, *UNSAID)
     inside = np.concatenate([w.values("interior").ravel() for w in found])
     lines = []
     for name in ("fed_frozen", "frozen_one_shot"):
