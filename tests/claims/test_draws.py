@@ -129,7 +129,7 @@ def test_unequal_work_of_fed_nova_itself_is_what_is_checked():
 
 
 def test_a_kernel_that_drift_alone_moves_is_not_spoken_of():
-    """From V = 0 the kernel moves by a millionth, thrice of it drift: twice the noise predicted."""
+    """From V = 0 the flow moves the kernel by 5e-6, drift by nearly twice as much again."""
     claim = get_claim("C19 profile")
     at = suited(random_instance(0, 213), claim)
     found = check_instance(claim, at)
