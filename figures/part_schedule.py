@@ -42,9 +42,8 @@ def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
             kind = world.fields["groups"]
             before = sum(other.fields["groups"] == kind for other in found[:count])
             for price, label in PRICES.items():
-                title = f"{kind} by {kind}: {label}{' again' * before}"
-                if price == "round":
-                    title = world.label
+                bought = f"{kind} by {kind}: {label}{' again' * before}"
+                title = world.label if price == "round" else bought
                 panel = page.panel(title, Axis(label, low=0.0), log("F / last F of FedAvg (1)"))
                 last = _of(world, "objective", "fed_avg")[:, -1:]
                 for name in world.names("schedule"):

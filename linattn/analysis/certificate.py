@@ -204,19 +204,27 @@ class Ledger:
         split = ErrorSplit(self.problem, self.population, self.kernel, done)
         violations, eta_curvature = 0, 0.0
         chunk = max(1, MAX_NUMBERS // self.system.hessian.size)
-        for first in range(0, len(places) - 1, chunk):
-            for result in self._steps(split, first, places[first : first + chunk + 1], step_size):
-                if result is None:
-                    return False
-                violations += result[0]
-                eta_curvature = max(eta_curvature, result[1])
+        try:
+            for first in range(0, len(places) - 1, chunk):
+                part = places[first : first + chunk + 1]
+                for violated, bend in self._steps(split, first, part, step_size):
+                    violations += violated
+                    eta_curvature = max(eta_curvature, bend)
+        except FloatingPointError:
+            return False
         self._row(violations, eta_curvature)
         return True
 
     def _steps(
         self, split: ErrorSplit, first: int, places: Array, eta: float
-    ) -> Iterator[tuple[bool, float] | None]:
-        """What `_step` says of all steps between places (n + 1, D); None for what is not finite."""
+    ) -> Iterator[tuple[bool, float]]:
+        """What `_step` says of all steps between places (n + 1, D).
+
+        Raises
+        ------
+        FloatingPointError
+            At the first that is not finite.
+        """
         points = [Params(self.layout, flat) for flat in places]
         ahead = self.population.value_systems(np.stack([at.kernels() for at in points[1:]]))
         profiles = self.population.profiles_of(points[1:], ahead.saved).tolist()
@@ -224,14 +232,9 @@ class Ledger:
         found = split.steps(first, places[:-1], minimizers)
         for k, (update, errors, slope) in enumerate(found):
             if not np.isfinite(profiles[k]):
-                yield None
-                return
+                raise FloatingPointError("the profile is not finite")
             following = ahead.one(k, self.system.dim)
-            try:
-                yield self._step(points[k], following, profiles[k], update, errors, slope, eta)
-            except FloatingPointError:
-                yield None
-                return
+            yield self._step(points[k], following, profiles[k], update, errors, slope, eta)
 
     def _check_trains_kernel(self, done: Round) -> None:
         """Refuse rounds in which not everybody trains the whole kernel."""

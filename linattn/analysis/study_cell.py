@@ -229,26 +229,19 @@ class _Cell:
         accounts.
         """
         kind, left = self.setting.budget.kind, self._left(first)
-        accounts = {"rounds": (), "floats": ("floats_up", "floats_down")}.get(kind, (kind,))
         measured = "objective" if method.personal is None else "personal_objective"
-        at, memory, end = self.path[first], None, first
-        length = self.most - first if kind == "rounds" else max(1, self.most - first)
-        losses, spent = np.empty(0), np.zeros(1)
+        settings = self.run | {"participation": participation}
+        at, memory, end, length = self.path[first], None, first, self.most - first
+        if kind == "rounds":
+            result = run(method, self.problem, at, rounds=self.most, start_round=first,
+                         metrics=(measured,), every=max(1, length), **settings)  # fmt: skip
+            good = result.outcome.status == "completed"
+            return (float(result.columns[measured][-1]) if good else INF), result.outcome.round
+        accounts = ("floats_up", "floats_down") if kind == "floats" else (kind,)
+        losses, spent, length = np.empty(0), np.zeros(1), max(1, length)
         while True:
-            result = run(
-                method,
-                self.problem,
-                at,
-                rounds=end + length,
-                start_round=end,
-                memory=memory,
-                metrics=(measured, *accounts),
-                every=max(1, length) if kind == "rounds" else 1,
-                **self.run | {"participation": participation},
-            )
-            if kind == "rounds":
-                good = result.outcome.status == "completed"
-                return (float(result.columns[measured][-1]) if good else INF), result.outcome.round
+            result = run(method, self.problem, at, rounds=end + length, start_round=end,
+                         memory=memory, metrics=(measured, *accounts), **settings)  # fmt: skip
             losses = np.append(losses[:-1], result.columns[measured])
             each = np.sum([result.columns[name][1:] for name in accounts], axis=0)
             spent = np.append(spent, spent[-1] + np.cumsum(each))

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
 
+from msgspec.structs import replace
+
 from linattn._checks import MOST_ENTRIES, one_of
 from linattn._fields import Count, Positive
 from linattn.analysis.study_cell import default_grid
@@ -35,13 +37,9 @@ LOCAL_LRS = (0.001, 0.002, 0.004, 0.006, 0.01, 0.015, 0.025, 0.04, 0.06, 0.1, 0.
 """Step sizes among which the best is sought in these regimes."""
 HETEROGENEOUS = ProblemSpec(value_heterogeneity=0.75, covariate_heterogeneity=0.3)
 FACTORED = InitialSpec(kernel="factored", rank=3)
-FEW_SEQUENCES = ProblemSpec(
-    sequences_per_client=16, value_heterogeneity=0.75, covariate_heterogeneity=0.3
-)
+FEW_SEQUENCES = replace(HETEROGENEOUS, sequences_per_client=16)
 """All clients, for deep models, whose gradients take long."""
-FEW_CLIENTS = ProblemSpec(
-    num_clients=4, sequences_per_client=16, value_heterogeneity=0.75, covariate_heterogeneity=0.3
-)
+FEW_CLIENTS = replace(FEW_SEQUENCES, num_clients=4)
 SMALL = ProblemSpec(
     num_clients=3, sequences_per_client=6, num_tokens=5, dim=3, value_heterogeneity=0.75
 )

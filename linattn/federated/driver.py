@@ -145,7 +145,7 @@ class RoundDriver:
             plan = task_plan(context)
             fetched = self.traffic.download(context.participants, plan.generated)
             if self.counts_costs:
-                bill += self.costs(context, task)
+                bill += self.costs(context, task.batches)
                 bill[1] += fetched
             proposal = Proposal(plan, ends, weighted_sum(context.weights, ends), trace)
             verdict = None
@@ -306,24 +306,21 @@ class RoundDriver:
         """The costs of plain rounds of all draws, the first of which is `context`, (N, 3)."""
         count = len(draws.offsets) - 1
         if draws.everybody:
-            return np.tile(self._costs(context, None).sum(axis=0), (count, 1))
+            return np.tile(self.costs(context, None), (count, 1))
         bills = []
-        for t in range(count):
-            clients, weights = draws.round(t)
-            steps = draw_local_steps(self.settings, clients, context.round + t)
-            held = context._replace(participants=clients, weights=weights, local_steps=steps)
-            bills.append(self._costs(held._replace(round=context.round + t), None).sum(axis=0))
+        for k in range(count):
+            (clients, weights), t = draws.round(k), context.round + k
+            steps = draw_local_steps(self.settings, clients, t)
+            held = context._replace(
+                round=t, participants=clients, weights=weights, local_steps=steps
+            )
+            bills.append(self.costs(held, None))
         return np.stack(bills)
 
-    def costs(self, context: RoundContext, task: LocalTask) -> IntArray:
+    def costs(self, context: RoundContext, batches: list[IntArray] | None) -> IntArray:
         """Floats up, extra floats down and multiply-adds of all participants, extras included."""
-        bill: IntArray = self._costs(context, task.batches).sum(axis=0)
-        return bill
-
-    def _costs(self, context: RoundContext, batches: list[IntArray] | None) -> IntArray:
-        """The costs of each participant, (P, 3)."""
         plan, extra_cost = task_plan(context), self.method.extra_cost
-        bill, counts = [], context.local_steps.tolist()
+        bill, counts = np.zeros(3, dtype=np.int64), context.local_steps.tolist()
         for k, i in enumerate(context.participants.tolist()):
             extra = Cost()
             if extra_cost is not None:
@@ -334,8 +331,8 @@ class RoundDriver:
                 own = None if batches is None else batches[k]
                 work += self._local_work(i, trained, extra.per_step, counts[k], own)
             uploaded = self.traffic.size(trained - plan.kept)
-            bill.append((uploaded + extra.floats_up, extra.floats_down, work))
-        return np.array(bill, dtype=np.int64).reshape(-1, 3)
+            bill += (uploaded + extra.floats_up, extra.floats_down, work)
+        return bill
 
     def _local_work(
         self, client: int, trained: frozenset[str], more: Work, steps: int, batches: IntArray | None

@@ -260,8 +260,6 @@ def _group_bounds(data: Data, shape: Shape, clients: IntArray, slots: IntArray) 
     """Where to cut groups of clients into parts for threads."""
     each = shape.heads * (shape.heads + 5) // 2 * shape.dim / (5 * shape.heads + 1) / shape.outputs
     bounds = thread_bounds(data, shape, clients, steps=max(1, round(each)))
-    if len(bounds) == 2:
-        return [0, int(slots[-1]) + 1]
     return sorted({*(slots[bounds[:-1]].tolist()), int(slots[-1]) + 1})
 
 

@@ -179,16 +179,16 @@ class CompiledTraining:
         from linattn._kernels.local import Record, Start, train
         from linattn._kernels.sequences import Wanted
 
-        rounds = len(course.drifts)
+        tells = asks and len(course.drifts) > 0
         known = asks and task.batches is None and self._is_known(task.starts)
         objectives, first = np.empty(len(task.starts)), np.empty((0, task.starts.shape[1]))
         if known:
             assert self._known is not None
             chosen = task.participants[: len(task.starts)]
             objectives, first = self._known.objectives[chosen], self._known.gradients[chosen]
-        elif rounds and asks:
+        elif tells:
             first = np.empty(task.starts.shape)
-        trains_kernel, tells = bool(task.mask[:, self.kernel].any()), rounds > 0 and asks
+        trains_kernel = bool(task.mask[:, self.kernel].any())
         with one_blas_thread():
             ends: Array = train(
                 data,
