@@ -48,9 +48,11 @@ class StatisticsFeatures:
         features = queries[:, None] @ (kernels @ gram[:, None])  # (S, H, q', d)
 
         def pull_back(cotangent: Array) -> Array:
-            through = cotangent.reshape(features.shape)
-            pulled = queries.transpose(0, 2, 1)[:, None] @ (through @ gram[:, None])
-            return _to_flat(params, pulled.sum(axis=0))
+            through = cotangent.reshape(features.shape) @ gram[:, None]
+            # Heads first, so that one product of each sums over sequences and queries.
+            stacked = queries.reshape(-1, queries.shape[-1])
+            sides = through.transpose(1, 0, 2, 3).reshape(len(kernels), *stacked.shape)
+            return _to_flat(params, stacked.T @ sides)
 
         return features.reshape(len(gram), -1), pull_back
 

@@ -7,7 +7,7 @@ from method_cases import deep_case
 
 import linattn as la
 from linattn.federated.method import RoundContext
-from linattn.federated.methods.moon import contrastive
+from linattn.federated.methods.moon import contrastive, directions
 from linattn.oracles.deep import DeepOracle
 from linattn.oracles.statistics import StatisticsOracle
 
@@ -41,6 +41,12 @@ def features(params, tokens, readout):
     return np.concatenate([(rows @ B @ gram).reshape(-1) for B in params.kernels()])
 
 
+def term(context, client, own, flat, batch=None):
+    """Value and gradient at `flat` beside the previous model `own`."""
+    toward = directions(context, client, own, batch)
+    return contrastive(context, client, flat, toward, batch=batch, temperature=TEMPERATURE)
+
+
 def by_definition(z, z_glob, z_own):
     def cos(a, b):
         return a @ b / np.sqrt((a @ a) * (b @ b))
@@ -58,7 +64,7 @@ def test_value_from_tokens(kind, readout):
         expected = np.mean(
             [by_definition(*(features(m, x, readout) for m in models)) for x in sequences]
         )
-        value, _ = contrastive(context, client, own, flat, temperature=TEMPERATURE)
+        value, _ = term(context, client, own, flat)
         assert value == pytest.approx(expected, rel=1e-10)
 
 
@@ -73,7 +79,7 @@ def test_value_of_the_deep_model():
     ]  # fmt: skip
     expected = np.mean([by_definition(*(z.reshape(-1) for z in zs)) for zs in zip(*lists,
                         strict=True)])  # fmt: skip
-    value, _ = contrastive(context, 1, own, flat, batch=batch, temperature=TEMPERATURE)
+    value, _ = term(context, 1, own, flat, batch)
     assert value == pytest.approx(expected, rel=1e-10)
 
 
@@ -85,9 +91,9 @@ def test_gradient_against_differences_of_the_value(kind, readout):
     for batch in (None, np.array([1])):
 
         def value(w, batch=batch):
-            return contrastive(context, 1, own, w, batch=batch, temperature=TEMPERATURE)[0]
+            return term(context, 1, own, w, batch)[0]
 
-        _, gradient = contrastive(context, 1, own, flat, batch=batch, temperature=TEMPERATURE)
+        _, gradient = term(context, 1, own, flat, batch)
         assert np.linalg.norm(gradient) > 1e-6
         for _ in range(3):
             direction = rng.standard_normal(flat.size)
@@ -102,16 +108,16 @@ def test_gradient_against_differences_of_the_value(kind, readout):
 def test_the_first_participation_has_no_term_and_a_zero_representation_no_gradient():
     context, _, _, _ = instance("merged", "token", 4)
     start = context.params.flat
-    value, gradient = contrastive(context, 0, start, start + 0.1, temperature=TEMPERATURE)
+    value, gradient = term(context, 0, start, start + 0.1)
     assert value == pytest.approx(np.log(2.0))
     assert np.max(np.abs(gradient)) < 1e-15
     zero = np.where(context.params.layout.mask(["kernel"]), 0.0, start)
-    assert (contrastive(context, 0, start, zero, temperature=TEMPERATURE)[1] == 0).all()
+    assert (term(context, 0, start, zero)[1] == 0).all()
 
 
 def test_the_value_block_of_one_layer_does_not_feel_it():
     context, _, own, flat = instance("factored", "mean", 5)
-    _, gradient = contrastive(context, 0, own, flat, temperature=TEMPERATURE)
+    _, gradient = term(context, 0, own, flat)
     assert (gradient[context.params.layout.mask(["value"])] == 0).all()
     assert (gradient[context.params.layout.mask(["query"])] != 0).any()
 
@@ -123,7 +129,7 @@ def test_against_automatic_differentiation(feature_map):
     rng = np.random.default_rng(1)
     own, flat = (params.flat + 0.2 * rng.standard_normal(params.layout.size) for _ in range(2))
     context = context_of(problem, params, DeepOracle(problem))
-    _, gradient = contrastive(context, 2, own, flat, temperature=TEMPERATURE)
+    _, gradient = term(context, 2, own, flat)
     phi = torch.relu if feature_map == "relu" else (lambda z: z)
 
     def represent(w, x):

@@ -10,7 +10,7 @@ from method_cases import case
 import linattn as la
 from linattn.federated.method import RoundContext
 from linattn.federated.methods.hypernetwork import make_hypernetwork
-from linattn.federated.methods.moon import contrastive
+from linattn.federated.methods.moon import contrastive, directions
 from linattn.federated.rounds import choose_participants
 from linattn.oracles.statistics import StatisticsOracle
 
@@ -93,7 +93,8 @@ def test_moon_remembers_the_model_with_which_a_client_ended(participation):
             previous = before.get(i, x)
 
             def pull(flat, i=i, previous=previous, context=context):
-                return 3.0 * contrastive(context, i, previous, flat, temperature=0.5)[1]
+                toward = directions(context, i, previous)
+                return 3.0 * contrastive(context, i, flat, toward, temperature=0.5)[1]
 
             ends.append(loop.descend(i, x, pull))
             before[i] = ends[-1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from linattn._checks import real
@@ -40,19 +42,23 @@ def moon(*, weight: float, temperature: float = 0.5) -> Method:
     -----
     Source: MOON (arXiv 2103.16257). A zero representation has cosine 0 and gradient 0. The cosine
     does not see the scale of z, which for linear attention is half of what a kernel does. Cost per
-    local step: two forward passes and one gradient of the features more than FedAvg; local steps
-    run in Python.
+    local step, as it is billed: two forward passes and one gradient of the features more than
+    FedAvg; on full batches the passes of the fixed models are made once a round. Local steps run in
+    Python.
     """
     weight = real("weight", weight, minimum=0.0)
     temperature = real("temperature", temperature, above=0.0)
+    held = _Directions()
 
     def penalty(
         context: RoundContext, client: int, own: Array, flat: Array, batch: IntArray | None
     ) -> Array:
-        return (
-            weight
-            * contrastive(context, client, own, flat, batch=batch, temperature=temperature)[1]
-        )
+        if batch is None:
+            toward = held.of(context, client, own)
+        else:
+            toward = directions(context, client, own, batch)
+        found = contrastive(context, client, flat, toward, batch=batch, temperature=temperature)
+        return weight * found[1]
 
     return Method(
         f"moon({weight:g})",
@@ -64,11 +70,36 @@ def moon(*, weight: float, temperature: float = 0.5) -> Method:
     )
 
 
+def directions(
+    context: RoundContext, client: int, own: Array, batch: IntArray | None = None
+) -> list[Array]:
+    """Return z_own/‖z_own‖ − z_glob/‖z_glob‖ of a batch by group, (S, k): all that ℓ_con reads.
+
+    It is the same in all local steps, because both models are fixed.
+    """
+    models = context.params.flat, own
+    pairs = zip(*(context.oracle.features(client, w, batch) for w in models), strict=True)
+    return [_normed(before.rows) - _normed(there.rows) for there, before in pairs]
+
+
+class _Directions:
+    """`directions` of all sequences of a client, kept through the local steps of its round."""
+
+    def __init__(self) -> None:
+        self._last: tuple[RoundContext, int, list[Array]] | None = None
+
+    def of(self, context: RoundContext, client: int, own: Array) -> list[Array]:
+        last = self._last  # read once: another thread may run the same method
+        if last is None or last[0] is not context or last[1] != client:
+            last = self._last = (context, client, directions(context, client, own))
+        return last[2]
+
+
 def contrastive(
     context: RoundContext,
     client: int,
-    own: Array,
     flat: Array,
+    toward: Sequence[Array],
     *,
     batch: IntArray | None = None,
     temperature: float,
@@ -78,44 +109,44 @@ def contrastive(
     Parameters
     ----------
     context : RoundContext
-        Holds the global model.
     client : int
-    own : array, shape (D,)
-        The client's previous model.
     flat : array, shape (D,)
+    toward : list of array, shape (S, k)
+        `directions` of the batch.
     batch : array of int or None
     temperature : float
     """
     oracle = context.oracle
     count = oracle.amount(client, batch)[1]
-    models = (flat, context.params.flat, own)
-    groups = zip(*(oracle.features(client, w, batch) for w in models), strict=True)
     value, gradient = 0.0, np.zeros(flat.size)
-    for here, there, before in groups:
-        loss, part = _group(here, there.rows, before.rows, temperature)
+    for here, direction in zip(oracle.features(client, flat, batch), toward, strict=True):
+        loss, part = _group(here, direction, temperature)
         value += loss / count
         gradient += part / count
     return value, gradient
 
 
-def _group(here: Features, there: Array, before: Array, temperature: float) -> tuple[float, Array]:
-    """Sum of ℓ_con = log(1 + e^{(s_p − s_g)/τ}) over sequences, and its gradient."""
-    to_global, slope_global = _cosine(here.rows, there)
-    to_own, slope_own = _cosine(here.rows, before)
-    gap = (to_own - to_global) / temperature
-    share = 1.0 / (1.0 + np.exp(-gap)) / temperature
-    cotangent = share[:, None] * (slope_own - slope_global)
+def _group(here: Features, toward: Array, temperature: float) -> tuple[float, Array]:
+    """Sum of ℓ_con = log(1 + e^{(s_p − s_g)/τ}) over sequences, and its gradient.
+
+    With the unit vectors u of the fixed models, s_p − s_g = ⟨z, u_p − u_g⟩/‖z‖.
+    """
+    rows, inverse = here.rows, _inverse_norms(here.rows)
+    apart = np.einsum("sk,sk->s", rows, toward) * inverse
+    gap = apart / temperature
+    share = inverse / (1.0 + np.exp(-gap)) / temperature
+    cotangent = share[:, None] * toward - (share * apart * inverse)[:, None] * rows
     return float(np.logaddexp(0.0, gap).sum()), here.pull_back(cotangent)
 
 
-def _cosine(rows: Array, other: Array) -> tuple[Array, Array]:
-    """cos(z, z') of every row, (S,), and its gradient in z, (S, k); both 0 where a row is 0."""
-    squares = np.einsum("sk,sk->s", rows, rows), np.einsum("sk,sk->s", other, other)
-    sizes = np.sqrt(squares[0] * squares[1])
-    inverse = np.divide(1.0, sizes, out=np.zeros_like(sizes), where=sizes > 0)
-    cosine = np.einsum("sk,sk->s", rows, other) * inverse
-    shrink = np.divide(cosine, squares[0], out=np.zeros_like(cosine), where=sizes > 0)
-    return cosine, inverse[:, None] * other - shrink[:, None] * rows
+def _inverse_norms(rows: Array) -> Array:
+    """1/‖z‖ of every row, (S,); 0 where a row is 0."""
+    squares = np.einsum("sk,sk->s", rows, rows)
+    return np.divide(1.0, np.sqrt(squares), out=np.zeros_like(squares), where=squares > 0)
+
+
+def _normed(rows: Array) -> Array:
+    return _inverse_norms(rows)[:, None] * rows
 
 
 def _cost(context: RoundContext, client: int, server: object, own: Array) -> Cost:
