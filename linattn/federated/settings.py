@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple, Required, TypedDict
 
 import numpy as np
@@ -93,8 +94,20 @@ def choose_participants(num_clients: int, participation: float, seed: int, t: in
     count = Sampling(participation).draws(num_clients)
     if count == num_clients:
         return np.arange(num_clients, dtype=np.int64)
+    if count > FEW:
+        return _chosen(num_clients, count, seed, t)
+    return _few_chosen(num_clients, count, seed, t).copy()
+
+
+def _chosen(num_clients: int, count: int, seed: int, t: int) -> IntArray:
     drawn = stream(seed, "participation", t).choice(num_clients, count, replace=False)
     return np.sort(drawn).astype(np.int64)
+
+
+# Runs of one seed draw the same clients at every step size, by every method.
+_few_chosen = lru_cache(maxsize=2**15)(_chosen)
+FEW = 64
+"""Participants of a round that are worth remembering: 30 MB of them at most."""
 
 
 def draw_participants(
