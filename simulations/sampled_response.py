@@ -56,7 +56,8 @@ def run(spec: SampledSpec) -> xr.Dataset:
     import xarray as xr
 
     tables = spec.tables()
-    found = [_one(spec, tables, seed) for seed in range(spec.num_runs)]
+    descent = la.CentralizedDescent(tables.world.problem, tables.world.params, spec.local_lr)
+    found = [_one(spec, tables, descent, seed) for seed in range(spec.num_runs)]
     measured = _mean(found)
     predicted = tables.predicted(0.01, **spec.draws)
     everybody = tables.along(tables.predicted_run(0.01).path)
@@ -84,12 +85,14 @@ def run(spec: SampledSpec) -> xr.Dataset:
     return xr.Dataset(data | single(values, UNITS), {"warmup": measured["warmup"].values})
 
 
-def _one(spec: SampledSpec, tables: Tables, seed: int) -> xr.Dataset:
+def _one(
+    spec: SampledSpec, tables: Tables, descent: la.CentralizedDescent, seed: int
+) -> xr.Dataset:
     """A run of its own draws, with the frozen stage in expectation."""
     world = tables.world
     return la.bias_drift(
         world.problem, world.params, warmup_lengths=tables.lengths, reference=world.reference,
-        seed=seed, **tables.settings, **spec.draws,
+        descent=descent, seed=seed, **tables.settings, **spec.draws,
     )  # fmt: skip
 
 
