@@ -5,7 +5,7 @@ Run ``python simulations/methods.py --preset quick``; results go to ``./results`
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -29,7 +29,7 @@ from linattn.experiments.specs import (
     WorldSpec,
 )
 from linattn.experiments.tables import along, single
-from linattn.experiments.tuning import Tuned
+from linattn.experiments.tuning import Tuned, near
 from linattn.federated.method import Method
 from linattn.federated.methods.table import Choices, make_method, method_names
 
@@ -72,7 +72,7 @@ class MethodsSpec(WorldSpec):
     warmup_shares: tuple[Share, ...] = (0.1, 0.25, 0.5, 0.75)
     prox: tuple[NonNegative, ...] = (0.01, 0.1, 1.0)
     server_momentum: tuple[Share, ...] = (0.5, 0.9)
-    contrast: tuple[NonNegative, ...] = (0.01, 0.1, 1.0)
+    contrast: tuple[NonNegative, ...] = (0.1, 1.0)
     initial_rounds: tuple[Index, ...] = (0, 5, 20)
     budget: tuple[Count, ...] = (1, 2)
     server_lr: tuple[Positive, ...] = (1.0, 2.0)
@@ -125,8 +125,13 @@ def run(spec: MethodsSpec) -> xr.Dataset:
 
     world = spec.world()
     rounds = spec.settled(world)
-    best = {name: _best(spec, world, name, rounds) for name in spec.names()}
-    base = _used(best["fed_avg"][1])
+    average = _best(spec, world, "fed_avg", rounds, spec.factors)
+    factors = near(average[1].factor)
+    best = {
+        name: average if name == "fed_avg" else _best(spec, world, name, rounds, factors)
+        for name in spec.names()
+    }
+    base = _used(average[1])
     target = float(base[-1] + 0.01 * (base[0] - base[-1]))
     rows = [_row(world, setting, tuned, target) for setting, tuned in best.values()]
     values = {"target": target, "start": base[0], "rounds": rounds, "unit_step": world.local_lr}
@@ -135,13 +140,17 @@ def run(spec: MethodsSpec) -> xr.Dataset:
 
 
 def _best(
-    spec: MethodsSpec, world: World, name: str, rounds: int
+    spec: MethodsSpec, world: World, name: str, rounds: int, factors: Sequence[float]
 ) -> tuple[float, Tuned[la.Result]]:
-    """The setting of the smallest loss, each at its best step, and the run there."""
-    tried = [
-        (value, spec.tuned(method, world, rounds=rounds, metrics=COLUMNS))
-        for value, method in spec.variants(name, world, rounds)
-    ]
+    """The setting of the smallest loss, each at its best step, and the run there.
+
+    Steps are looked for among `factors`, from the second setting on around the last one's best.
+    """
+    tried: list[tuple[float, Tuned[la.Result]]] = []
+    for value, method in spec.variants(name, world, rounds):
+        tuned = spec.tuned(method, world, rounds=rounds, factors=factors, metrics=COLUMNS)
+        factors = near(tuned.factor)
+        tried.append((value, tuned))
     return min(tried, key=lambda pair: pair[1].loss)
 
 
@@ -180,14 +189,15 @@ FEW_SETTINGS: dict[str, Any] = {
 SIMULATION = Simulation(
     MethodsSpec,
     run,
+    version=2,
     presets={
         "paper": [
             Grid(MethodsSpec(rounds=50, most_rounds=400),
                  {TARGET: [0.4, 0.75, 1.5], COVARIATE: [0.3], "seed": range(10)}),
             Grid(MethodsSpec(rounds=50, most_rounds=400, initial=FACTORED),
                  {KERNEL: [0.5], "seed": range(10)}),
-            Grid(MethodsSpec(deep=True, rounds=100, most_rounds=100, problem=FEW_SEQUENCES),
-                 {"seed": range(10)}),
+            Grid(MethodsSpec(deep=True, rounds=100, most_rounds=100, problem=FEW_SEQUENCES,
+                             **FEW_SETTINGS), {"seed": range(10)}),
             Grid(MethodsSpec(rounds=50, most_rounds=400, initial=REAL),
                  {"data": ["digits", "watch"], "seed": range(10)}),
         ],

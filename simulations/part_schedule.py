@@ -15,6 +15,7 @@ from linattn.data.worlds import ModelSpec
 from linattn.experiments import Grid, Simulation
 from linattn.experiments.specs import FEW_CLIENTS, FEW_SEQUENCES, SMALL, WorldSpec, distinct
 from linattn.experiments.tables import along, padded
+from linattn.experiments.tuning import Tuned, near
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -52,11 +53,11 @@ def run(spec: PartScheduleSpec) -> xr.Dataset:
     """
     import xarray as xr
 
-    world = spec.world()
-    tuned = {
-        name: spec.tuned(method, world, metrics=tuple(COLUMNS))
-        for name, method in schedules(spec).items()
-    }
+    world, factors = spec.world(), spec.factors
+    tuned: dict[str, Tuned[la.Result]] = {}
+    for name, method in schedules(spec).items():
+        tuned[name] = spec.tuned(method, world, factors=factors, metrics=tuple(COLUMNS))
+        factors = near(tuned[name].factor)
     full = {
         name: np.stack([padded(t.found.columns[name], spec.rounds + 1) for t in tuned.values()])
         for name in COLUMNS
@@ -87,6 +88,7 @@ def schedules(spec: PartScheduleSpec) -> dict[str, la.Method]:
 SIMULATION = Simulation(
     PartScheduleSpec,
     run,
+    version=2,
     presets={
         "paper": [Grid(PartScheduleSpec(rounds=100, most_rounds=100, problem=FEW_SEQUENCES,
                                         initial_rounds=(5, 0, 30)),

@@ -55,8 +55,8 @@ class ParticipationSpec(Spec):
     local_steps: Count = 10
     first_factor: Positive = 0.5
     participation: tuple[Fraction, ...] = (1.0, 0.5, 0.25, 0.125)
-    num_draws: Annotated[int, Meta(ge=2)] = 6
-    num_lengths: Annotated[int, Meta(ge=2)] = 10
+    num_draws: Annotated[int, Meta(ge=2)] = 4
+    num_lengths: Annotated[int, Meta(ge=2)] = 8
     num_starts: Count = 20
 
     def __post_init__(self) -> None:
@@ -136,7 +136,7 @@ def _above_profile(runs: Sequence[xr.Dataset]) -> Verdict:
 
 FOURTEEN = (1.0, 0.5, 0.25, 0.15)
 DIGITS = ParticipationSpec(data="digits", rounds=50, local_steps=20, first_factor=8.0,
-                           num_draws=4, num_lengths=8, participation=FOURTEEN)  # fmt: skip
+                           participation=FOURTEEN)  # fmt: skip
 MAIN = {TARGET: [0.75], COVARIATE: [0.3]}
 SEEDS = {"seed": range(10)}
 

@@ -17,6 +17,7 @@ from linattn.data.worlds import Clients, ProblemSpec
 from linattn.experiments import Grid, Simulation
 from linattn.experiments.specs import KERNEL, SMALL, WorldSpec
 from linattn.experiments.tables import along, single
+from linattn.experiments.tuning import near
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -53,10 +54,11 @@ def run(spec: PersonalAttentionSpec) -> xr.Dataset:
     count = spec.test_sequences
     larger = msgspec.structs.replace(spec.problem, sequences_per_client=count)
     tests = larger.clients(spec.seed, fresh=True)
-    rows, spread = [], float("nan")
+    rows, spread, factors = [], float("nan"), spec.factors
     methods = build(spec, tuple(world.params.layout.kernel_blocks))
     for name, method in methods.items():
-        tuned = spec.tuned(method, world)
+        tuned = spec.tuned(method, world, factors=factors)
+        factors = near(tuned.factor)
         models = tuned.found.client_params
         completed = np.isfinite(tuned.loss)
         loss = _test_loss(spec, models, tests) if completed else np.nan
@@ -106,6 +108,7 @@ FEW = ProblemSpec(sequences_per_client=8)
 SIMULATION = Simulation(
     PersonalAttentionSpec,
     run,
+    version=2,
     presets={
         "paper": [Grid(
             PersonalAttentionSpec(rounds=200, most_rounds=200, test_sequences=256,

@@ -24,7 +24,7 @@ from linattn.experiments import Grid, Simulation
 from linattn.experiments.data_spec import DataSpec
 from linattn.experiments.specs import REAL_RIDGE, increasing
 from linattn.experiments.tables import along, padded, single
-from linattn.experiments.tuning import FACTORS, Tuned, best_step
+from linattn.experiments.tuning import FACTORS, Tuned, best_step, near
 from linattn.objectives.descent import local_minimum
 
 if TYPE_CHECKING:
@@ -49,9 +49,9 @@ Classifier = Literal["linear", "kernel"]
 class RealDataSpec(DataSpec):
     """One split, start, number of heads, E, participation and batch size of a data set.
 
-    `factors` of `linattn.safe_step` at the start are tried, and further ones until the best of a
-    method is inside; `warmup_shares` are T/R. `classifiers` of scikit-learn are trained centrally
-    for context.
+    FedAvg is run at `factors` of `linattn.safe_step` at the start, the others at its best one and
+    the neighbours of that, all at further ones until their best is inside; `warmup_shares` are T/R.
+    `classifiers` of scikit-learn are trained centrally for context.
     """
 
     initial: InitialSpec = InitialSpec(scale=1.0)
@@ -161,12 +161,12 @@ def run(spec: RealDataSpec) -> xr.Dataset:
     world = make_world(spec)
     unit = la.safe_step(world.problem, world.params)
     warm = lru_cache(maxsize=None)(partial(_warmed, spec, world, unit))
-    best = {"fed_avg": best_step(lambda f: (warm(f), warm(f).loss), spec.factors)}
-    tables: dict[str, dict[float, list[Ended]]] = {}
+    average = best_step(lambda f: (warm(f), warm(f).loss), spec.factors)
+    best, tables = {"fed_avg": average}, dict[str, dict[float, list[Ended]]]()
     for name in STAGES:
-        tables[name] = {}
-        best[name] = best_step(partial(_forks, spec, world, unit, name, warm, tables[name]),
-                               spec.factors)  # fmt: skip
+        table = tables[name] = dict[float, list[Ended]]()
+        forks = partial(_forks, spec, world, unit, name, warm, table)
+        best[name] = best_step(forks, near(average.factor))
     rows = [_row(spec, world, tuned) for tuned in best.values()]
     data: dict[str, Any] = along("method", rows, UNITS)
     for name, units in CURVES.items():
@@ -320,6 +320,7 @@ BOTH: tuple[Classifier, ...] = ("linear", "kernel")
 SIMULATION = Simulation(
     RealDataSpec,
     run,
+    version=2,
     presets={
         "paper": [
             *(grid(s, 10, rounds=300, participation=p, classifiers=BOTH)

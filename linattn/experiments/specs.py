@@ -71,14 +71,15 @@ class SyntheticSpec(Spec):
         return _reference(self.problem, self.initial, self.seed, num_starts)
 
 
-# A worker comes to the runs of a world one after the other, or nearly so.
+# A worker comes to the runs of a world one after the other, or nearly so; references are dear to
+# find and small to keep.
 @lru_cache(maxsize=32)
 def _prepared(problem: ProblemSpec, initial: InitialSpec, seed: int) -> tuple[Problem, Params]:
     made = problem.make(seed)
     return made, initial.make(made, seed)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=256)
 def _reference(problem: ProblemSpec, initial: InitialSpec, seed: int, num_starts: int) -> Reference:
     made, start = _prepared(problem, initial, seed)
     return reference_value(made, like=start, num_starts=num_starts, seed=seed)
@@ -195,9 +196,10 @@ class WorldSpec(Spec):
 
     ``data="synthetic"`` is the problem of `linattn.synthetic_problem`; with ``deep`` its tokens and
     targets are those of a deep model. Real data: a Dirichlet split of the digits, and one side of
-    every exercise of the watch recordings. Every method is run at `factors` times the unit step,
-    `linattn.safe_step` for one layer and `deep_step` for deep models, and at further ones until its
-    best is inside; its best has the smallest training objective at the end. The number of rounds is
+    every exercise of the watch recordings. FedAvg is run at `factors` times the unit step,
+    `linattn.safe_step` for one layer and `deep_step` for deep models, other methods near the best
+    of those, all at further ones until their best is inside; the best has the smallest training
+    objective at the end. The number of rounds is
     doubled from `rounds` up to `most_rounds`, until FedAvg at its best step falls by less than 1 %
     of its whole fall in the last tenth of them.
     """
