@@ -142,7 +142,9 @@ def _group(here: Features, toward: Array, temperature: float) -> tuple[float, Ar
 def _inverse_norms(rows: Array) -> Array:
     """1/‖z‖ of every row, (S,); 0 where a row is 0."""
     squares = np.einsum("sk,sk->s", rows, rows)
-    return np.divide(1.0, np.sqrt(squares), out=np.zeros_like(squares), where=squares > 0)
+    inverse = np.zeros_like(squares)
+    np.divide(1.0, np.sqrt(squares), out=inverse, where=squares > 0)
+    return inverse
 
 
 def _normed(rows: Array) -> Array:
