@@ -141,14 +141,14 @@ def _group(here: Features, toward: Array, temperature: float) -> tuple[float, Ar
 
 def _inverse_norms(rows: Array) -> Array:
     """1/‖z‖ of every row, (S,); 0 where a row is 0."""
-    squares = np.einsum("sk,sk->s", rows, rows)
-    inverse = np.zeros_like(squares)
+    squares: Array = np.einsum("sk,sk->s", rows, rows)
+    inverse: Array = np.zeros_like(squares)
     np.divide(1.0, np.sqrt(squares), out=inverse, where=squares > 0)
     return inverse
 
 
 def _normed(rows: Array) -> Array:
-    return _inverse_norms(rows)[:, None] * rows
+    return np.asarray(_inverse_norms(rows)[:, None] * rows)
 
 
 def _cost(context: RoundContext, client: int, server: object, own: Array) -> Cost:
