@@ -48,17 +48,17 @@ def readout_queries(tokens: Array, readout: str) -> Array:
 
     Parameters
     ----------
-    tokens : array, shape (S, n, d)
+    tokens : array, shape (..., n, d)
     readout : {"token", "mean", "last"}
 
     Returns
     -------
-    array, shape (S, q, d)
+    array, shape (..., q, d)
         q = n for ``token``, 1 otherwise.
     """
     if readout == "token":
         return tokens
-    return tokens.mean(axis=1, keepdims=True) if readout == "mean" else tokens[:, -1:]
+    return tokens.mean(axis=-2, keepdims=True) if readout == "mean" else tokens[..., -1:, :]
 
 
 def gram_matrices(tokens: Array) -> Array:

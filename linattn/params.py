@@ -80,8 +80,8 @@ class Layout:
         return frozenset(self.names) - self.kernel_blocks
 
     def view(self, flat: Array, name: str) -> Array:
-        """Return block `name` of `flat` as an array of its shape, without copying."""
-        return flat[self.slices[name]].reshape(self.shapes[name])
+        """Return block `name` of `flat`, (..., D), as an array (..., *shape), without copying."""
+        return flat[..., self.slices[name]].reshape(*flat.shape[:-1], *self.shapes[name])
 
     def mask(self, names: Iterable[str]) -> BoolArray:
         """Return the boolean vector that is True on the blocks `names`.

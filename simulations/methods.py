@@ -198,7 +198,7 @@ SIMULATION = Simulation(
                  {KERNEL: [0.5], "seed": range(10)}),
             Grid(MethodsSpec(deep=True, rounds=100, most_rounds=100, problem=FEW_SEQUENCES,
                              **FEW_SETTINGS), {"seed": range(10)}),
-            Grid(MethodsSpec(rounds=50, most_rounds=400, initial=REAL),
+            Grid(MethodsSpec(rounds=50, most_rounds=400, initial=REAL, contrast=(0.1,)),
                  {"data": ["digits", "watch"], "seed": range(10)}),
         ],
         "quick": [

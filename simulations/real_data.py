@@ -327,7 +327,7 @@ SIMULATION = Simulation(
               for s in SPLITS for p in (1.0, 0.3)),
             *(grid(s, 3, 4, rounds=500, participation=p, factors=(10.0, 30.0))
               for s in SPLITS[:2] for p in (1.0, 0.3)),
-            *(grid(SKEWED, 10, rounds=n, local_steps=e) for e, n in ((1, 1000), (10, 300))),
+            *(grid(SKEWED, 10, rounds=n, local_steps=e) for e, n in ((1, 600), (10, 300))),
             grid(SKEWED, 10, rounds=300, participation=0.3, batch_size=16),
         ],
         "quick": [

@@ -131,8 +131,9 @@ SIMULATION = Simulation(
     presets={
         "paper": [
             *regimes(SampledSpec(), PAIRS, seeds=10, worlds=MAIN),
-            *regimes(SampledSpec(batch_size=8), PAIRS, seeds=10, worlds=MAIN),
-            *regimes(SampledSpec(participation=1.0, batch_size=8), PAIRS, seeds=3, worlds=MAIN),
+            *regimes(SampledSpec(batch_size=8, num_runs=30), PAIRS, seeds=10, worlds=MAIN),
+            *regimes(SampledSpec(participation=1.0, batch_size=8, num_runs=30), PAIRS, seeds=3,
+                     worlds=MAIN),
         ],
         "quick": regimes(SampledSpec(num_runs=12, num_lengths=20, num_starts=4), [(0.02, 21)],
                          worlds=MAIN),

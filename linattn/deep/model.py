@@ -30,6 +30,7 @@ from linattn.deep.passes import (
     layer_backward,
     layer_forward,
     layer_weights,
+    outer,
     read_backward,
     store_gradient,
 )
@@ -169,10 +170,10 @@ class DeepAttention:
 
         Parameters
         ----------
-        flat : array, shape (D,)
-            Parameters in the order of `layout`.
-        tokens : array, shape (S, n, d)
-        gates : array of bool, shape (S, L, 2, n, H, r), optional
+        flat : array, shape (D,), or (P, D)
+            Parameters in the order of `layout`; of several models, each on its own sequences.
+        tokens : array, shape (S, n, d), or (P, S, n, d)
+        gates : array of bool, shape (S, L, 2, n, H, r), or (P, S, L, 2, n, H, r), optional
             Fixed gates of the query ([:, l, 0]) and key ([:, l, 1]) features of every layer.
         """
         weights = tuple(layer_weights(self.layout, flat, k) for k in range(self.num_layers))
@@ -183,16 +184,17 @@ class DeepAttention:
                 tokens,
                 residual=self.residual,
                 relu=self.feature_map == "relu",
-                gates=None if gates is None else gates[:, number],
+                gates=None if gates is None else gates[..., number, :, :, :, :],
             )
             tapes.append(tape)
         features, readout = readout_queries(tokens, self.readout), self.layout.view(flat, "readout")
-        return Trace(features, features @ readout, tuple(tapes), weights, readout)
+        predictions = features @ readout[..., None, :, :]
+        return Trace(features, predictions, tuple(tapes), weights, readout)
 
     def pull_back(
         self, trace: Trace, *, predictions: Array | None = None, features: Array | None = None
     ) -> Array:
-        """Return Σ_s (∂Ŷ_s/∂w)ᵀ c_s + (∂U_s/∂w)ᵀ b_s as a flat vector (D,).
+        """Return Σ_s (∂Ŷ_s/∂w)ᵀ c_s + (∂U_s/∂w)ᵀ b_s, (D,); (P, D) of several models.
 
         Parameters
         ----------
@@ -202,16 +204,15 @@ class DeepAttention:
         features : array, shape (S, q, d), optional
             b, the gradient of a loss in the features.
         """
-        out = np.zeros(self.layout.size)
+        out = np.zeros((*trace.readout.shape[:-2], self.layout.size))
         cotangent = features
         if predictions is not None:
-            through = predictions @ trace.readout.T
+            through = predictions @ trace.readout.swapaxes(-1, -2)[..., None, :, :]
             cotangent = through if features is None else features + through
-            read = np.tensordot(trace.features, predictions, axes=((0, 1), (0, 1)))
-            out[self.layout.slices["readout"]] = read.reshape(-1)
+            self.layout.view(out, "readout")[...] = outer(trace.features, predictions)
         if cotangent is None:
             return out
-        length = trace.layers[0].tokens.shape[1]
+        length = trace.layers[0].tokens.shape[-2]
         cotangent = read_backward(cotangent, self.readout, length)
         for number in reversed(range(self.num_layers)):
             gradient, cotangent = layer_backward(

@@ -8,6 +8,9 @@ With Q = φ(X W_Q) and K = φ(X W_K), heads side by side, the layer is evaluated
 
 so the n × n attention matrix is never formed. The derivation is the chain rule; the tests compare
 with loops over tokens, with finite differences and with automatic differentiation.
+
+Shapes are those of one model. With an axis more in front, of weights and tokens alike, several
+models run at once, each on its own sequences.
 """
 
 from __future__ import annotations
@@ -40,14 +43,13 @@ def store_gradient(layout: Layout, out: Array, number: int, gradient: Layer) -> 
     """Write the gradient of layer `number` into the flat vector `out`."""
     for name, sides in (("query", gradient.query), ("key", gradient.key)):
         block = layout.view(out, f"layer{number}.{name}")
-        heads, dim, inner = block.shape
-        block[...] = sides.reshape(dim, heads, inner).transpose(1, 0, 2)
+        block[...] = sides.reshape(block.swapaxes(-3, -2).shape).swapaxes(-3, -2)
     layout.view(out, f"layer{number}.value")[...] = gradient.value
 
 
 def _side_by_side(weights: Array) -> Array:
     """(H, d, r) as (d, H·r)."""
-    return weights.transpose(1, 0, 2).reshape(weights.shape[1], -1)
+    return weights.swapaxes(-3, -2).reshape(*weights.shape[:-3], weights.shape[-2], -1)
 
 
 class LayerTape(NamedTuple):
@@ -100,20 +102,30 @@ class Trace(NamedTuple):
 
 def _times(tokens: Array, weights: Array) -> Array:
     """Tokens (S, n, a) times weights (a, b), as one matrix product."""
-    flat = tokens.reshape(-1, tokens.shape[-1]) @ weights
-    return flat.reshape(*tokens.shape[:-1], weights.shape[1])
+    flat = tokens.reshape(*weights.shape[:-2], -1, tokens.shape[-1]) @ weights
+    return flat.reshape(*tokens.shape[:-1], weights.shape[-1])
 
 
-def _outer(left: Array, right: Array) -> Array:
+def outer(left: Array, right: Array) -> Array:
     """Σ over sequences and tokens of left (S, n, a) and right (S, n, b): (a, b)."""
-    return np.asarray(left.reshape(-1, left.shape[-1]).T @ right.reshape(-1, right.shape[-1]))
+    columns = _rows(left).swapaxes(-1, -2)
+    if not left.flags.c_contiguous:  # last tokens of sequences
+        columns = np.ascontiguousarray(columns)
+    return np.asarray(columns @ _rows(right))
+
+
+def _rows(tokens: Array) -> Array:
+    """Sequences (S, n, a) below one another, (S·n, a)."""
+    return tokens.reshape(*tokens.shape[:-3], -1, tokens.shape[-1])
 
 
 def _outer_heads(left: Array, right: Array) -> Array:
     """Σ over sequences and rows of left (S, H, r, a) and right (S, H, r, b): (H, a, b)."""
-    heads, width = left.shape[1], left.shape[3]
-    rows = left.transpose(1, 3, 0, 2).reshape(heads, width, -1)
-    columns = right.transpose(1, 0, 2, 3).reshape(heads, -1, right.shape[3])
+    *models, _, heads, _, width = left.shape
+    k = len(models)
+    front = range(k)
+    rows = left.transpose(*front, k + 1, k + 3, k, k + 2).reshape(*models, heads, width, -1)
+    columns = right.swapaxes(k, k + 1).reshape(*models, heads, -1, right.shape[-1])
     return rows @ columns
 
 
@@ -134,19 +146,19 @@ def layer_forward(
     -----
     Cost: S n (4 H r d) + S H r d² multiply-adds.
     """
-    count, length, dim = tokens.shape
+    *stack, length, dim = tokens.shape
     query, key = _times(tokens, layer.query), _times(tokens, layer.key)
     query_gate = key_gate = None
     if relu:
         if gates is None:
             query_gate, key_gate = query > 0, key > 0
         else:
-            query_gate, key_gate = (gates[:, j].reshape(query.shape) for j in (0, 1))
+            query_gate, key_gate = (gates[..., j, :, :, :].reshape(query.shape) for j in (0, 1))
         # Products, not a selection: a NaN must stay visible.
         query, key = query * query_gate, key * key_gate
-    heads = len(layer.value)
-    moments = (key.transpose(0, 2, 1) @ tokens / length).reshape(count, heads, -1, dim)
-    product = (moments @ layer.value).reshape(count, -1, dim)
+    heads = layer.value.shape[-3]
+    moments = (key.swapaxes(-1, -2) @ tokens / length).reshape(*stack, heads, -1, dim)
+    product = (moments @ layer.value[..., None, :, :, :]).reshape(*stack, -1, dim)
     out = query @ product
     if residual:
         out += tokens
@@ -175,20 +187,21 @@ def layer_backward(
     -----
     Gradients are summed over sequences. Cost: about twice that of `layer_forward`.
     """
-    count, length, dim = tape.tokens.shape
-    d_query = cotangent @ tape.product.transpose(0, 2, 1)
-    d_product = (tape.query.transpose(0, 2, 1) @ cotangent).reshape(tape.moments.shape)
+    *stack, length, dim = tape.tokens.shape
+    d_query = cotangent @ tape.product.swapaxes(-1, -2)
+    d_product = (tape.query.swapaxes(-1, -2) @ cotangent).reshape(tape.moments.shape)
     d_value = _outer_heads(tape.moments, d_product)
-    d_moments = (d_product @ layer.value.transpose(0, 2, 1)).reshape(count, -1, dim) / length
-    d_key = tape.tokens @ d_moments.transpose(0, 2, 1)
+    values = layer.value.swapaxes(-1, -2)[..., None, :, :, :]
+    d_moments = (d_product @ values).reshape(*stack, -1, dim) / length
+    d_key = tape.tokens @ d_moments.swapaxes(-1, -2)
     if tape.query_gate is not None:
         d_query, d_key = d_query * tape.query_gate, d_key * tape.key_gate
-    gradient = Layer(_outer(tape.tokens, d_query), _outer(tape.tokens, d_key), d_value)
+    gradient = Layer(outer(tape.tokens, d_query), outer(tape.tokens, d_key), d_value)
     if not to_tokens:
         return gradient, np.empty(0)
     d_tokens = tape.key @ d_moments
-    d_tokens += _times(d_query, layer.query.T)
-    d_tokens += _times(d_key, layer.key.T)
+    d_tokens += _times(d_query, layer.query.swapaxes(-1, -2))
+    d_tokens += _times(d_key, layer.key.swapaxes(-1, -2))
     if residual:
         d_tokens += cotangent
     return gradient, d_tokens
@@ -198,9 +211,9 @@ def read_backward(cotangent: Array, readout: str, length: int) -> Array:
     """Cotangent (S, n, d) of the tokens from that of the tokens read, (S, q, d)."""
     if readout == "token":
         return cotangent
-    count, _, dim = cotangent.shape
+    *stack, _, dim = cotangent.shape
     if readout == "mean":
-        return np.broadcast_to(cotangent / length, (count, length, dim))
-    out = np.zeros((count, length, dim))
-    out[:, -1:] = cotangent
+        return np.broadcast_to(cotangent / length, (*stack, length, dim))
+    out = np.zeros((*stack, length, dim))
+    out[..., -1:, :] = cotangent
     return out

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 
 import numpy as np
@@ -17,10 +17,13 @@ from linattn.oracles.protocol import (
     LocalTask,
     LocalTrace,
     explicit_steps,
+    steps_together,
 )
 from linattn.oracles.work import Work, deep_work
 from linattn.types import Params
 
+FEW_NUMBERS = 2**16
+"""Tokens of all participants that fit into a cache together."""
 DEEP_METRICS = ("objective", "kernel_gradient_norm", "value_gradient_norm")
 
 
@@ -86,8 +89,39 @@ class DeepOracle:
         return gradient + self.problem.ridges * flat
 
     def train(self, task: LocalTask) -> tuple[Array, LocalTrace | None]:
-        """Local steps one after the other."""
-        return explicit_steps(self, task)
+        """Local steps one after the other, of all participants at once where that pays."""
+        held = self._side_by_side(task)
+        return explicit_steps(self, task) if held is None else steps_together(held, task)
+
+    def _side_by_side(self, task: LocalTask) -> Callable[[Array], Array] | None:
+        """The gradients of all participants, each at its own point, (P, D) -> (P, D).
+
+        None unless full batches are equally many sequences of one length, and few: passes over
+        them cost more calls than arithmetic then.
+        """
+        if task.batches is not None:
+            return None
+        places = [self.problem.rows(i) for i in task.participants.tolist()]
+        groups = {k for rows in places for k, _ in rows}
+        if len(groups) > 1 or any(len(rows) > 1 for rows in places):
+            return None
+        number = groups.pop()
+        own = [np.arange(len(self.problem.groups[number].tokens))[p] for ((_, p),) in places]
+        tokens, targets, _ = self.problem.groups[number]
+        if len({len(part) for part in own}) > 1 or tokens[own[0]].size * len(own) > FEW_NUMBERS:
+            return None
+        chosen = np.stack(own)
+        gates = None if self._gates is None else self._gates[number][chosen]
+        tokens, targets = tokens[chosen], targets[chosen]
+        share = 1.0 / chosen.shape[1] / targets.shape[-2]
+
+        def gradients(points: Array) -> Array:
+            trace = self.model.trace(points, tokens, gates=gates)
+            error = trace.predictions - targets
+            slopes = self.model.pull_back(trace, predictions=share * error)
+            return np.asarray(slopes + self.problem.ridges * points)
+
+        return gradients
 
     def gradients(self, clients: IntArray, points: Array) -> tuple[Array, Array]:
         """F_i of clients[k] at points[k], (P,), and its gradient there, (P, D)."""

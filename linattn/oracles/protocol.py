@@ -285,6 +285,32 @@ class Gradients(Protocol):
         """As in `Oracle`."""
 
 
+def steps_together(
+    gradients: Callable[[Array], Array], task: LocalTask
+) -> tuple[Array, LocalTrace | None]:
+    """`explicit_steps` of all participants at once, on full batches.
+
+    Parameters
+    ----------
+    gradients : callable (P, D) -> (P, D)
+        Of every participant at its own point.
+    task : LocalTask
+    """
+    ends, places, slopes = task.starts.copy(), [], []
+    shift = task.shift if len(task.shift) else 0.0
+    for _ in range(task.local_steps):
+        gradient = gradients(ends)
+        if task.record:
+            places.append(ends.copy())
+            slopes.append(gradient)
+        direction = gradient + task.prox * (ends - task.anchor) + shift
+        ends -= task.local_lr * (task.mask * direction)
+    if not task.record:
+        return ends, None
+    held = np.array(slopes).reshape(-1, *ends.shape)
+    return ends, LocalTrace(np.array(places).reshape(held.shape), held, held)
+
+
 METRICS = ("objective", "profile", "gap", "kernel_gradient_norm", "value_gradient_norm")
 
 
