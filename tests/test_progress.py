@@ -34,7 +34,7 @@ def test_what_nobody_can_hear_is_not_said(stream, monkeypatch):
     _progress.say("a word", stream)
     assert not _progress.is_terminal(stream)
     tasks = [SIMULATION.task(ToySpec())]
-    with reporter(tasks, 0, stream=stream) as observe:
+    with reporter(tasks, tasks, stream=stream) as observe:
         observe(tasks[0], Outcome("stored", 0.0))
     monkeypatch.setattr(sys, "stderr", stream)
     _progress.say("a word")

@@ -20,7 +20,7 @@ from linattn.experiments.store import inspect_file, record_time, set_aside
 from linattn.experiments.worker import Outcome
 
 Observer = Callable[[Task, Outcome], None]
-Observe = Callable[[Sequence[Task], int], AbstractContextManager[Observer]]
+Observe = Callable[[Sequence[Task], Sequence[Task]], AbstractContextManager[Observer]]
 WINDOWS_HANDLES = 61
 """Most processes that a Windows process can wait for."""
 
@@ -118,8 +118,8 @@ def compute_tasks(
     force : bool
         Compute stored runs again too.
     observe : callable, optional
-        Called with all tasks and the number of those stored already; gives a context with a
-        function that is called with every finished task and its outcome (`progress.reporter`).
+        Called with all tasks and those that are not stored yet; gives a context with a function
+        that is called with every finished task and its outcome (`progress.reporter`).
     backend : callable (output, tasks, workers) -> Backend
         Default the pool of spawned processes.
 
@@ -139,7 +139,7 @@ def compute_tasks(
     missing = [task for task in wanted if force or not is_stored(report, task)]
     report.reused = len(wanted) - len(missing)
     if missing:
-        with observe(wanted, report.reused) if observe else nullcontext() as observer:
+        with observe(wanted, missing) if observe else nullcontext() as observer:
             order = deque(sorted(missing, key=lambda task: -task.cost))
             _compute(report, backend(report.output, order, min(count, len(missing))), observer)
     if report.interrupted and not force:  # a run may be stored, and its worker not have said so

@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 
 PAUSE = 10.0
 """Seconds between two lines that say only how far a sweep is."""
+POWER = 0.5
+"""Of a task's cost in its share of the time: the dear come first, and costs are rough."""
 
 
 @contextmanager
 def reporter(
-    tasks: Sequence[Task], reused: int, *, stream: TextIO | None = None
+    tasks: Sequence[Task], missing: Sequence[Task], *, stream: TextIO | None = None
 ) -> Iterator[Observer]:
     """Yield a function that reports every finished run.
 
@@ -30,17 +32,17 @@ def reporter(
     ----------
     tasks : sequence of Task
         All runs.
-    reused : int
-        How many of them were stored before.
+    missing : sequence of Task
+        Those that are not stored yet.
     stream : text file, optional
         Default standard error.
     """
     out = sys.stderr if stream is None else stream
     if is_terminal(out):
-        with _bar(len(tasks), reused, out) as observer:
+        with _bar(tasks, missing, out) as observer:
             yield observer
     else:
-        yield _plain(tasks, reused, out)
+        yield _plain(tasks, missing, out)
 
 
 def clock(seconds: float) -> str:
@@ -56,22 +58,27 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def _plain(tasks: Sequence[Task], reused: int, out: TextIO | None) -> Observer:
+def _share(task: Task) -> float:
+    """A task's share of the time, in units of its own."""
+    return float(max(task.cost, 1.0) ** POWER)
+
+
+def _plain(tasks: Sequence[Task], missing: Sequence[Task], out: TextIO | None) -> Observer:
     began = said = perf_counter()
-    done, total = reused, len(tasks)
-    asked = Counter(task.name for task in tasks)
-    finished: Counter[str] = Counter()
+    done, total = len(tasks) - len(missing), len(tasks)
+    spent, everything = 0.0, sum(map(_share, missing))
+    every, open_ = (Counter(task.name for task in some) for some in (tasks, missing))
 
     def report(task: Task, outcome: Outcome) -> None:
-        nonlocal done, said
+        nonlocal done, said, spent
         done += 1
-        finished[task.name] += 1
-        rate = (done - reused) / max(perf_counter() - began, 1e-9)
-        left = clock((total - done) / rate)
+        open_[task.name] -= 1
+        spent += _share(task)
+        left = clock((perf_counter() - began) * max(everything / spent - 1.0, 0.0))
         if outcome.state != "stored":
             words = f"{task.name} {outcome.state}"
-        elif finished[task.name] == asked[task.name]:
-            words = f"{task.name}: all {asked[task.name]} runs"
+        elif not open_[task.name]:
+            words = f"{task.name}: all {every[task.name]} runs"
         elif perf_counter() - said > PAUSE or done == total:
             words = task.name
         else:
@@ -83,16 +90,22 @@ def _plain(tasks: Sequence[Task], reused: int, out: TextIO | None) -> Observer:
 
 
 @contextmanager
-def _bar(total: int, reused: int, out: TextIO) -> Iterator[Observer]:
+def _bar(tasks: Sequence[Task], missing: Sequence[Task], out: TextIO) -> Iterator[Observer]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import BarColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as TimeLeft
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeLeft())
+    done, total = len(tasks) - len(missing), len(tasks)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[runs]}"),
+               TimeLeft(elapsed_when_finished=True))  # fmt: skip
     with Progress(*columns, console=Console(file=out), transient=False) as bar:
-        line = bar.add_task("starting workers", total=total, completed=reused)
+        line = bar.add_task(
+            "starting workers", total=sum(map(_share, missing)), runs=f"{done}/{total}"
+        )
 
         def report(task: Task, outcome: Outcome) -> None:
-            bar.update(line, advance=1, description=task.name)
+            nonlocal done
+            done += 1
+            bar.update(line, advance=_share(task), description=task.name, runs=f"{done}/{total}")
 
         yield report

@@ -15,6 +15,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from linattn._checks import positive_int, real
+from linattn._progress import say
 from linattn.experiments.engine import Report, compute_tasks
 from linattn.experiments.files import open_folder, write_atomically
 from linattn.experiments.find import find_script, load_module, load_simulation
@@ -208,7 +209,21 @@ def checked(
         for group, task in tasks:
             for part in _read(output / task.file, group.claims):
                 parts[part.claim].append(part)
+        if resolved is not None:
+            say(_how_far(table, parts, resolved))
     return [merged(table[name], found) for name, found in parts.items()], whole
+
+
+def _how_far(
+    table: Mapping[str, Claim], parts: Mapping[str, Sequence[Tally]], resolved: int
+) -> str:
+    """How many claims have their verdicts, and which lacks most."""
+    missing = {name: _missing(claim, parts[name], resolved) for name, claim in table.items()}
+    done = sum(count <= 0 for count in missing.values())
+    last = max(missing, key=lambda name: missing[name])
+    goal = min(resolved, table[last].record)
+    lacking = f"; {last} has {goal - missing[last]:,} of {goal:,}" if missing[last] > 0 else ""
+    return f"{done} of {len(table)} claims have all their verdicts{lacking}"
 
 
 def _missing(claim: Claim, parts: Sequence[Tally], resolved: int) -> int:

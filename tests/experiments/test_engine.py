@@ -192,7 +192,7 @@ def test_a_terminal_gets_a_bar():
             return True
 
     screen = Terminal()
-    with reporter(TASKS[:2], 1, stream=screen) as report:
+    with reporter(TASKS[:2], TASKS[1:2], stream=screen) as report:
         report(TASKS[1], STORED)
     assert "2/2" in screen.getvalue()
 
@@ -202,11 +202,27 @@ def test_clock(seconds, text):
     assert clock(seconds) == text
 
 
+def test_the_time_left_counts_dear_runs_as_dearer(capsys, monkeypatch):
+    """They come first: with shares of the time as the roots of costs, 4 of 4 + 1 + 1."""
+    now = [0.0]
+    monkeypatch.setattr(progress, "perf_counter", lambda: now[0])
+    tasks = [task._replace(cost=cost) for task, cost in zip(TASKS, (16.0, 1.0, 1.0), strict=False)]
+    with reporter([*tasks, *TASKS[3:]], tasks) as report:
+        for task in tasks:
+            now[0] += 12.0
+            report(task, STORED)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "[4/6] toy, 0:06 left", "[5/6] toy, 0:05 left", "[6/6] toy: all 6 runs, 0:00 left",
+    ]  # fmt: skip
+
+
 def test_a_pipe_gets_a_line_per_simulation_and_at_most_one_in_ten_seconds(capsys, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(progress, "perf_counter", lambda: now[0])
     other = replace(SIMULATION, path=SIMULATION.path.with_stem("other")).task(ToySpec())
-    with reporter([*TASKS, other], 0) as report:
+    tasks = [*TASKS, other]
+    with reporter(tasks, tasks) as report:
         for k, task in enumerate([*TASKS[:3], other, *TASKS[3:]]):
             now[0] += 6.0 if k < 2 else 1.0
             report(task, Outcome("died", 0.1) if k == 4 else STORED)

@@ -97,6 +97,17 @@ def test_claims_are_checked_until_enough_verdicts_are_resolved(tmp_path, short):
     assert report.computed == 0
 
 
+def test_every_wave_says_how_many_verdicts_are_there(tmp_path, short, monkeypatch, capsys):
+    monkeypatch.setattr(verification, "WAVE", 1)
+    names = ["C1", "C7"]
+    found, _ = checked(tmp_path, instances=40, seed=1, resolved=3, chosen=names, workers=1)
+    told = [line for line in capsys.readouterr().err.splitlines() if "verdicts" in line]
+    assert len(told) > 1
+    assert told[-1] == "2 of 2 claims have all their verdicts"
+    (first,) = {f"{tally.claim} has 2 of 3" for tally in found} & {told[0].rpartition("; ")[2]}
+    assert told[0] == f"0 of 2 claims have all their verdicts; {first}"
+
+
 def test_a_claim_is_checked_no_further_than_its_record(tmp_path, short, monkeypatch):
     def of_three(names, own=""):
         return [replace(get_claim(name), record=3) for name in names]
