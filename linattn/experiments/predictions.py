@@ -49,12 +49,25 @@ class PredictedSpec(RegimeSpec):
         kept = np.linspace(0, len(every) - 1, min(len(every), self.num_lengths)).round()
         return tuple(every[k] for k in sorted({int(k) for k in kept}))
 
+    def world(self, num_starts: int) -> RegimeWorld:
+        """Problem, start and reference value, which all (η, E) share."""
+        return _world(
+            self.problem, self.initial, self.weights, self.identical, self.seed, num_starts
+        )
+
+    def prepared(self) -> tuple[Problem, Params]:
+        """Problem and start of the world."""
+        world = self.world(self.num_starts)
+        return world.problem, world.params
+
+    def reference(self, num_starts: int) -> Reference:
+        """The reference value of the world."""
+        return self.world(num_starts).reference
+
     def tables(self) -> Tables:
         """The world and all settings, as tables take them."""
-        world = _world(
-            self.problem, self.initial, self.weights, self.identical, self.seed, self.num_starts
-        )
-        return Tables(world, self.lengths(), {"rounds": self.rounds, **self.settings()})
+        settings = {"rounds": self.rounds, **self.settings()}
+        return Tables(self.world(self.num_starts), self.lengths(), settings)
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,6 +5,8 @@ import pytest
 
 import linattn as la
 from linattn.data.worlds import ModelSpec, ProblemSpec
+from linattn.experiments.predictions import PredictedSpec
+from linattn.experiments.specs import RegimeSpec
 from linattn.theory.log_law import log_law
 from scripts import run
 
@@ -129,3 +131,18 @@ def test_the_tuned_optimum_beside_its_prediction():
         assert found["reached"][k] == studies["measured"].losses(method)[0, at, 0, length]
     assert (found["reached"] >= found["measured"]).all()
     assert (np.abs(found["predicted"] - found["measured"]) > 0.0).any()
+
+
+@pytest.mark.parametrize("more", [{"weights": "rising"}, {"identical": True}])
+def test_problem_and_reference_of_a_regime_are_those_of_its_tables(more):
+    """Weights and sharing make another problem than that of the same data."""
+    spec = PredictedSpec(**SMALL, **more)
+    problem, start = spec.prepared()
+    world = spec.tables().world
+    assert problem is world.problem
+    assert start is world.params
+    assert spec.reference(spec.num_starts) is world.reference
+    plain, _ = RegimeSpec(problem=spec.problem).prepared()
+    assert not np.array_equal(problem.statistics.gram, plain.statistics.gram) or not (
+        np.array_equal(problem.weights, plain.weights)
+    )
