@@ -86,13 +86,13 @@ class _Directions:
     """`directions` of all sequences of a client, kept through the local steps of its round."""
 
     def __init__(self) -> None:
-        self._last: tuple[RoundContext, int, list[Array]] | None = None
+        self._last: tuple[RoundContext, int, Array, list[Array]] | None = None
 
     def of(self, context: RoundContext, client: int, own: Array) -> list[Array]:
         last = self._last  # read once: another thread may run the same method
-        if last is None or last[0] is not context or last[1] != client:
-            last = self._last = (context, client, directions(context, client, own))
-        return last[2]
+        if last is None or last[0] is not context or last[1] != client or last[2] is not own:
+            last = self._last = (context, client, own, directions(context, client, own))
+        return last[3]
 
 
 def contrastive(
