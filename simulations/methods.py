@@ -196,7 +196,7 @@ SIMULATION = Simulation(
                  {TARGET: [0.4, 0.75, 1.5], COVARIATE: [0.3], "seed": range(10)}),
             Grid(MethodsSpec(rounds=50, most_rounds=400, initial=FACTORED),
                  {KERNEL: [0.5], "seed": range(10)}),
-            Grid(MethodsSpec(deep=True, rounds=100, most_rounds=100, problem=FEW_SEQUENCES,
+            Grid(MethodsSpec(deep=True, rounds=60, most_rounds=60, problem=FEW_SEQUENCES,
                              **FEW_SETTINGS), {"seed": range(10)}),
             Grid(MethodsSpec(rounds=50, most_rounds=400, initial=REAL, contrast=(0.1,)),
                  {"data": ["digits", "watch"], "seed": range(10)}),

@@ -251,7 +251,7 @@ SIMULATION = Simulation(
         "paper": [
             *regimes(NoiseSpec(), [(0.02, 11)], seeds=10, worlds=MAIN),
             *regimes(MAP, [(0.02, 2), (0.02, 6), (0.02, 21), (0.04, 1)], seeds=10, worlds=MAIN),
-            *regimes(MAP, [(0.02, 6), (0.02, 11), (0.02, 21)], seeds=10, worlds=OTHERS),
+            *regimes(MAP, [(0.02, 6), (0.02, 21)], seeds=10, worlds=OTHERS),
         ],
         "quick": regimes(
             NoiseSpec(participation=(1.0, 0.5, 0.125), num_draws=3, num_lengths=8, num_starts=4),

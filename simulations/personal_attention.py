@@ -113,7 +113,7 @@ SIMULATION = Simulation(
         "paper": [Grid(
             PersonalAttentionSpec(rounds=200, most_rounds=200, test_sequences=256,
                                   problem=ProblemSpec()),
-            {"problem.sequences_per_client": [8, 64], KERNEL: [0.0, 0.1, 0.2, 0.5, 1.0],
+            {"problem.sequences_per_client": [8, 64], KERNEL: [0.0, 0.2, 0.5, 1.0],
              "seed": range(10)},
         )],
         "quick": [Grid(PersonalAttentionSpec(problem=FEW, factors=(0.1, 0.3, 1.0)),

@@ -203,7 +203,7 @@ SIMULATION = Simulation(
             *regimes(ResponseSpec(routes=ROUTES), JUDGED, seeds=10, worlds=REST),
             *(grid for base in OTHERS for grid in regimes(base, JUDGED, seeds=10)),
             *regimes(ResponseSpec(), pairs((0.02, 0.1, 0.5), 0.02), seeds=10),
-            *regimes(ResponseSpec(), pairs((0.05, 0.2), 0.005), seeds=10),
+            *regimes(ResponseSpec(), pairs((0.05, 0.2), 0.005), seeds=5),
             *regimes(ResponseSpec(), JUDGED, seeds=3, worlds=FINER),
             *regimes(ResponseSpec(), [(0.02, 1)], seeds=3),
             *regimes(ResponseSpec(identical=True), pairs(DRIFTS, 0.02), seeds=3, worlds=MAIN),

@@ -131,7 +131,7 @@ SIMULATION = Simulation(
     presets={
         "paper": [
             *regimes(SampledSpec(), PAIRS, seeds=10, worlds=MAIN),
-            *regimes(SampledSpec(batch_size=8, num_runs=30), PAIRS, seeds=10, worlds=MAIN),
+            *regimes(SampledSpec(batch_size=8, num_runs=30), PAIRS, seeds=5, worlds=MAIN),
             *regimes(SampledSpec(participation=1.0, batch_size=8, num_runs=30), PAIRS, seeds=3,
                      worlds=MAIN),
         ],

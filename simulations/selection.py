@@ -102,7 +102,7 @@ SIMULATION = Simulation(
     run,
     presets={
         "paper": [Grid(SelectionSpec(rounds=50, most_rounds=50, problem=FEW_SEQUENCES,
-                                     consistency=(0.0, 0.03, 0.3, 3.0, 10.0)),
+                                     consistency=(0.0, 0.03, 0.3, 10.0)),
                        {"budget": [1, 2], "seed": range(10)})],
         "quick": [Grid(SelectionSpec(rounds=6, most_rounds=6, local_steps=4, problem=FEW_CLIENTS,
                                      factors=(3.0, 10.0, 30.0), consistency=(0.0, 0.3, 10.0)),

@@ -97,7 +97,7 @@ SIMULATION = Simulation(
         "paper": [
             Grid(StepSizeSpec(local_lrs=EASY.get(world, LOCAL_LRS)),
                  {TARGET: [world[0]], COVARIATE: [world[1]],
-                  **(BOTH if world in WORLDS[1:4] else {}), **SEEDS})
+                  **(BOTH if world in WORLDS[2:4] else {}), **SEEDS})
             for world in WORLDS
         ],
         "quick": [Grid(StepSizeSpec(rounds=50, warmup_lengths=(0, 5, 10, 20, 30, 40, 49, 50),
