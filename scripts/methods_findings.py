@@ -76,9 +76,12 @@ def findings() -> str:
         cells = []
         for world in worlds:
             ends, base = (column(held, world, n, "final_objective") for n in (name, "fed_avg"))
+            if not ends.size:  # gates are fixed where there are some
+                cells.append("")
+                continue
             step = in_words(column(held, world, name, "factor"), digits=2)
             apart = "1" if name == "fed_avg" else paired(ends / base)
-            cells.append(f"{apart}; step {step}" if ends.size else "")
+            cells.append(f"{apart}; step {step}")
         label = METHODS[name].label + ("*" if METHODS[name].personal else "")
         lines.append(f"| {label} | {' | '.join(cells)} |")
     rounds = np.array([float(row["rounds"]) for row in held if row["method"] == "fed_avg"])
