@@ -30,9 +30,10 @@ BEYOND = 1.5
 """Room above and below what is shown."""
 CAPTION = (
     "Loss above the best known profile value at the end of one budget against the step size, "
-    "every method at its best warm-up length; stars mark the best step. Left: all clients in "
-    "every round; right: a share of them. {0}, E = {1}, {2} rounds of FedAvg or what they send."
+    "every method at its best warm-up length; stars mark the best step. {0}, E = {1}, {2} rounds "
+    "of FedAvg or what they send."
 )
+SIDES = " Left: all clients in every round; right: a share of them."
 
 
 def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
@@ -40,10 +41,10 @@ def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
     made: list[Path] = []
     for place, world in enumerate(groups(results, *SETTING)):
         told = (world.label, *(world.fields[n] for n in ("local_steps", "rounds")))
-        lines = _findings(world)
-        page = Page(page_name(NAME, place), CAPTION.format(*told), [*lines[:2], lines[-1]],
-                    lines[2:-1], columns=2)  # fmt: skip
-        for part in _parts(world):
+        parts, (*lines, inside) = _parts(world), _findings(world)
+        caption = CAPTION.format(*told) + (SIDES if len(parts) > 1 else "")
+        page = Page(page_name(NAME, place), caption, [*lines[:2], inside], lines[2:], columns=2)
+        for part in parts:
             excess = log("F − P_ref (loss)", *_shown(part))
             panel = page.panel(_title(part), log("local step η (1/curvature)"), excess)
             steps = part.coordinate("local_lr")
@@ -58,8 +59,8 @@ def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
 
 def summary(results: Sequence[Result]) -> str:
     """Return what the methods end with at their best steps in the last world, at equal rounds."""
-    lines = _findings(groups(results, *SETTING)[-1])
-    return "\n".join(dict.fromkeys([*lines[:2], lines[-1]]))
+    *lines, inside = _findings(groups(results, *SETTING)[-1])
+    return "\n".join([*lines[:2], inside])
 
 
 def _findings(world: Group) -> list[str]:
