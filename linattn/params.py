@@ -80,7 +80,10 @@ class Layout:
         return frozenset(self.names) - self.kernel_blocks
 
     def view(self, flat: Array, name: str) -> Array:
-        """Return block `name` of `flat`, (..., D), as an array (..., *shape), without copying."""
+        """Return block `name` of `flat` as an array of its shape, without copying.
+
+        Axes before the last one of `flat` stay in front.
+        """
         return flat[..., self.slices[name]].reshape(*flat.shape[:-1], *self.shapes[name])
 
     def mask(self, names: Iterable[str]) -> BoolArray:
