@@ -142,16 +142,10 @@ def run(spec: MethodsSpec) -> xr.Dataset:
 def _best(
     spec: MethodsSpec, world: World, name: str, rounds: int, factors: Sequence[float]
 ) -> tuple[float, Tuned[la.Result]]:
-    """The setting of the smallest loss, each at its best step, and the run there.
-
-    Steps are looked for among `factors`, from the second setting on around the last one's best.
-    """
-    tried: list[tuple[float, Tuned[la.Result]]] = []
-    for value, method in spec.variants(name, world, rounds):
-        tuned = spec.tuned(method, world, rounds=rounds, factors=factors, metrics=COLUMNS)
-        factors = near(tuned.factor)
-        tried.append((value, tuned))
-    return min(tried, key=lambda pair: pair[1].loss)
+    """The setting of the smallest loss, each at its best step, and the run there."""
+    values, variants = zip(*spec.variants(name, world, rounds), strict=True)
+    found = spec.tuned_in_turn(variants, world, factors=factors, rounds=rounds, metrics=COLUMNS)
+    return min(zip(values, found, strict=True), key=lambda pair: pair[1].loss)
 
 
 def _used(tuned: Tuned[la.Result]) -> Array:

@@ -15,7 +15,6 @@ from linattn.data.worlds import ModelSpec
 from linattn.experiments import Grid, Simulation
 from linattn.experiments.specs import FEW_CLIENTS, FEW_SEQUENCES, SMALL, WorldSpec, distinct
 from linattn.experiments.tables import along, padded
-from linattn.experiments.tuning import Tuned, near
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -53,11 +52,9 @@ def run(spec: PartScheduleSpec) -> xr.Dataset:
     """
     import xarray as xr
 
-    world, factors = spec.world(), spec.factors
-    tuned: dict[str, Tuned[la.Result]] = {}
-    for name, method in schedules(spec).items():
-        tuned[name] = spec.tuned(method, world, factors=factors, metrics=tuple(COLUMNS))
-        factors = near(tuned[name].factor)
+    made = schedules(spec)
+    found = spec.tuned_in_turn(made.values(), spec.world(), metrics=tuple(COLUMNS))
+    tuned = dict(zip(made, found, strict=True))
     full = {
         name: np.stack([padded(t.found.columns[name], spec.rounds + 1) for t in tuned.values()])
         for name in COLUMNS

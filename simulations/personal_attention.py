@@ -17,7 +17,6 @@ from linattn.data.worlds import Clients, ProblemSpec
 from linattn.experiments import Grid, Simulation
 from linattn.experiments.specs import KERNEL, SMALL, WorldSpec
 from linattn.experiments.tables import along, single
-from linattn.experiments.tuning import near
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -54,11 +53,10 @@ def run(spec: PersonalAttentionSpec) -> xr.Dataset:
     count = spec.test_sequences
     larger = msgspec.structs.replace(spec.problem, sequences_per_client=count)
     tests = larger.clients(spec.seed, fresh=True)
-    rows, spread, factors = [], float("nan"), spec.factors
+    rows, spread = [], float("nan")
     methods = build(spec, tuple(world.params.layout.kernel_blocks))
-    for name, method in methods.items():
-        tuned = spec.tuned(method, world, factors=factors)
-        factors = near(tuned.factor)
+    found = spec.tuned_in_turn(methods.values(), world)
+    for name, tuned in zip(methods, found, strict=True):
         models = tuned.found.client_params
         completed = np.isfinite(tuned.loss)
         loss = _test_loss(spec, models, tests) if completed else np.nan

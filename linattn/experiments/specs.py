@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ from linattn.data.splits import CLASSIFIED, DATASETS, federated_split
 from linattn.data.tokens import problem_from_tokens
 from linattn.data.worlds import InitialSpec, ModelSpec, ProblemSpec, World
 from linattn.experiments.simulation import Grid, Spec
-from linattn.experiments.tuning import FACTORS, Tuned, best_step
+from linattn.experiments.tuning import FACTORS, Tuned, best_step, near
 from linattn.federated.method import Method, Proposal, RoundContext, observed
 from linattn.federated.methods import fed_avg
 from linattn.federated.result import Result
@@ -290,6 +290,15 @@ class WorldSpec(Spec):
             return result, float(result.columns[measured][-1]) if completed else float("inf")
 
         return best_step(run_at, factors or self.factors)
+
+    def tuned_in_turn(
+        self, methods: Iterable[Method], world: World, *, factors: Sequence[float] = (), **more: Any
+    ) -> Iterator[Tuned[Result]]:
+        """Run relatives at their best steps, looked for around that of the one before."""
+        for method in methods:
+            found = self.tuned(method, world, factors=factors, **more)
+            factors = near(found.factor)
+            yield found
 
     def settled(self, world: World) -> int:
         """Return the number of rounds after which FedAvg at its best step has settled."""
