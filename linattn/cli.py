@@ -16,7 +16,7 @@ from linattn._progress import say, steady_streams
 if TYPE_CHECKING:
     from linattn.experiments import Report, Simulation
     from linattn.experiments.engine import MakeBackend
-    from linattn.experiments.stages import Drawn
+    from linattn.experiments.stages import Drawn, Verified
 
 T = TypeVar("T")
 
@@ -161,9 +161,11 @@ def verify_command(
     run that was stopped continues. The table is written to its folder verify as
     CSV and Markdown, too, with its provenance.
     """
+    from linattn.experiments.stages import verify
+
     if instances is None:
         instances = 10 if resolved is None else 10 * resolved
-    code = _verify(
+    verified = verify(
         output,
         instances=instances,
         seed=seed,
@@ -172,7 +174,7 @@ def verify_command(
         chosen=claim,
         own=own or "",
     )
-    raise typer.Exit(code)
+    raise typer.Exit(_tell(verified))
 
 
 @app.command("tightness")
@@ -218,6 +220,7 @@ def reproduce_command(
 ) -> None:
     """Run every simulation, draw every figure, verify every claim, put all on one page."""
     from linattn.experiments.find import find_script, find_scripts, load_figure, load_simulations
+    from linattn.experiments.stages import verify
 
     began = perf_counter()
     chosen = {find_script(name).stem for name in only or ()}
@@ -246,7 +249,7 @@ def reproduce_command(
         lambda: _draw(output, scripts=figures, preset=preset, style=style, width=width),
     )
     count = INSTANCES.get(preset, INSTANCES["quick"])
-    code = _timed("claims", lambda: _verify(output, instances=count, workers=workers))
+    code = _timed("claims", lambda: _tell(verify(output, instances=count, workers=workers)))
     print(f"all: {perf_counter() - began:.1f} s")
     print(f"Results are in {output}, {len(drawn.made)} files of figures in {output / 'figures'}.")
     print(f"Everything on one page: {_report(output)}")
@@ -328,20 +331,9 @@ def simulation_main(simulation: Simulation[Any], arguments: Sequence[str] | None
         shard: Shard = "1/1",
         scheduler: SchedulerOption = None,
     ) -> None:
-        from linattn.experiments.find import load_simulation
-
         # As every worker loads it, not as the module __main__.
-        _simulate(
-            [load_simulation(simulation.path)],
-            preset=preset,
-            sets=set_,
-            workers=workers,
-            output=output,
-            force=force,
-            dry_run=dry_run,
-            shard=shard,
-            scheduler=scheduler,
-        )
+        path = str(simulation.path)
+        run_command(path, preset, set_, workers, output, force, dry_run, shard, scheduler)
 
     _guarded(script, arguments)
 
@@ -438,28 +430,10 @@ def _report(output: Path) -> Path:
     return write_report(output)
 
 
-def _verify(
-    output: Path,
-    *,
-    instances: int,
-    seed: int = 0,
-    workers: int | None = None,
-    resolved: int | None = None,
-    chosen: Sequence[str] | None = None,
-    own: str | Path = "",
-) -> int:
+def _tell(verified: Verified) -> int:
     """Print the table of claims; return the exit status."""
-    from linattn.experiments.stages import Row, verify
+    from linattn.experiments.stages import Row
 
-    verified = verify(
-        output,
-        instances=instances,
-        seed=seed,
-        workers=workers,
-        resolved=resolved,
-        chosen=chosen,
-        own=own,
-    )
     _complain(verified.report)
     print(table([Row._fields, *verified.rows]))
     print(", ".join(f"{count} {state}" for state, count in sorted(verified.counts.items())))
