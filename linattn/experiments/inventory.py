@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import median_high
 from typing import Any, NamedTuple
 
 from linattn.experiments.engine import Report, available_workers, is_stored
@@ -160,10 +161,10 @@ def forecast(tasks: Sequence[Task], store: Path) -> Forecast:
     names = {task.name for task in missing}
     seconds = size = None
     if names <= times.keys():
-        spent = sum(task.cost * _median(times[task.name]) for task in missing)
+        spent = sum(task.cost * median_high(times[task.name]) for task in missing)
         seconds = spent / available_workers()
     if names <= sizes.keys():
-        size = sum(_median(sizes[task.name]) for task in missing)
+        size = sum(median_high(sizes[task.name]) for task in missing)
     return Forecast(len(tasks), len(tasks) - len(missing), seconds, size)
 
 
@@ -202,11 +203,6 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
             number = all(isinstance(held[key], int | float) for key in ("seconds", "cost"))
             if isinstance(held["file"], str) and number:
                 yield held
-
-
-def _median(values: Sequence[float]) -> float:
-    ordered = sorted(values)
-    return ordered[len(ordered) // 2]
 
 
 class Moved(NamedTuple):
