@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from linattn.claims import Verdict
 from linattn.experiments.stages import stored_verdicts
 from linattn.experiments.store import Entry, read_manifest, scan
 from linattn.experiments.verification import FOLDER as VERIFY
+from linattn.report.groups import dotted
 from linattn.report.panels import read_panels
 
 DETAILS = ("source", "assumptions", "conditions", "constants")
@@ -163,29 +165,28 @@ def _text(path: Path) -> str:
 
 
 def _runs(store: Path, name: str, entries: Sequence[Entry]) -> Runs:
-    specs = [dict(_fields(json.loads(entry.spec))) for entry in entries if entry.spec]
+    specs = [_fields(entry.spec) for entry in entries if entry.spec]
     columns = list(dict.fromkeys(field for spec in specs for field in spec))
     said = {field: [spec.get(field, "") for spec in specs] for field in columns}
     varied = [field for field, values in said.items() if len(set(values)) > 1]
     order = sorted(range(len(specs)), key=lambda k: [_rank(said[field][k]) for field in varied])
+    made = [entry.provenance for entry in entries if entry.provenance]
+    origins = {json.dumps(origin, sort_keys=True): dict(origin) for origin in made}
     return Runs(
         name,
-        _count(entry.state for entry in entries),
+        dict(Counter(entry.state for entry in entries)),
         {preset: len(files) for preset, files in read_manifest(store, name).items()},
         {field: values[0] for field, values in said.items() if field not in varied},
         varied,
         [[said[field][k] for field in varied] for k in order],
-        _distinct(entry.provenance for entry in entries if entry.provenance),
+        list(origins.values()),
     )
 
 
-def _fields(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+def _fields(spec: str) -> dict[str, str]:
     """Fields under dotted names, values as JSON."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _fields(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", json.dumps(value, ensure_ascii=False)
+    flat = dotted(json.loads(spec))
+    return {name: json.dumps(value, ensure_ascii=False) for name, value in flat.items()}
 
 
 def _rank(text: str) -> tuple[float, str]:
@@ -194,17 +195,6 @@ def _rank(text: str) -> tuple[float, str]:
         return float(text), ""
     except ValueError:
         return float("inf"), text
-
-
-def _count(words: Iterable[str]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for word in words:
-        found[word] = found.get(word, 0) + 1
-    return found
-
-
-def _distinct(origins: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    return list({json.dumps(o, sort_keys=True): dict(o) for o in origins}.values())
 
 
 def _warnings(store: Path, entries: Sequence[Entry], names: Sequence[str]) -> list[str]:

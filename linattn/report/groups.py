@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -170,7 +170,7 @@ def groups(
 
 def spec_fields(result: Result) -> dict[str, Any]:
     """Return the fields of the spec of a run, nested ones under dotted names."""
-    return dict(_flat(result.spec))
+    return dotted(result.spec)
 
 
 def field(result: Result, name: str) -> Any:
@@ -178,12 +178,15 @@ def field(result: Result, name: str) -> Any:
     return spec_fields(result)[name]
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the entries of nested mappings under dotted names."""
+    found: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
+            found |= dotted(value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", value
+            found[prefix + name] = value
+    return found
 
 
 def _kind(flat: Mapping[str, Any]) -> int:
