@@ -26,6 +26,8 @@ from linattn.report.words import QUANTILES, bounded, spread
 BAND = "10–90 % of seeds"
 ALONG = ", along x"
 """Ends a band that spans x, not y."""
+UNDRAWN = ("row name", "text")
+"""Kinds of marks that only say something."""
 FEW_SEEDS = 5
 """Below so many seeds a band says nothing: every seed is a thin line of its own."""
 MOST_PANELS = 6

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from linattn.experiments.find import WIDTH, PageLook
-from linattn.report.canvas import ALONG, Axis, Mark, Page, Panel
+from linattn.report.canvas import ALONG, UNDRAWN, Axis, Mark, Page, Panel
 from linattn.report.looks import INK, Look
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class _Paint:
         for way, axis in (("x", panel.x), ("y", panel.y)):
             _scale(axes, way, axis)
         for mark in panel.marks:
-            if mark.kind not in ("row name", "text"):
+            if mark.kind not in UNDRAWN:
                 self.mark(axes, mark)
         for way, axis in (("x", panel.x), ("y", panel.y)):
             _limits(axes, way, axis)

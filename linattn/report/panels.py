@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+from linattn.report.canvas import ALONG, COLUMNS, UNDRAWN
 from linattn.report.looks import INK, LOOKS, Look
 
 # The colours of Okabe and Ito, for series whose name no look has.
@@ -32,9 +33,6 @@ DEEPEST = 1e-14
 """Numbers that much below the largest are rounding: an axis does not begin with them."""
 FAR = 1e3
 """Bands that reach so many times beyond their curves do not stretch the axis."""
-SIDEWAYS = "along x"
-UNDRAWN = ("row name", "text")
-COLUMNS = ("panel", "x_label", "y_label", "series", "mark", "x", "y", "low", "high", "band")
 
 
 class Scale(NamedTuple):
@@ -176,13 +174,11 @@ def _extent(rows: Sequence[dict[str, str]], way: str) -> Extent:
             continue
         level = mark == ("vertical" if across else "horizontal")
         part = found.levels if level else found.middle
-        sideways = row["band"].endswith(SIDEWAYS) or mark == "vertical"
-        ends = [float(row[name]) for name in ("low", "high") if row[name] and sideways == across]
-        if mark == "area" and not across:
-            part.extend(ends)
-            continue
+        sideways = row["band"].endswith(ALONG) or mark == "vertical"
         part += [float(row[way])] if row[way] else []
-        found.ends.extend(ends)
+        found.ends.extend(
+            float(row[name]) for name in ("low", "high") if row[name] and sideways == across
+        )
     return Extent(*([v for v in part if isfinite(v)] for part in found))
 
 
@@ -192,14 +188,13 @@ def _series(
     columns = {key: [_number(row[key]) for row in rows] for key in ("x", "y", "low", "high")}
     if all(value is None for value in columns["low"]):
         columns |= {"low": [], "high": []}
-    dash = DASHES.get(look.line, "longdash") if isinstance(look.line, str) else "longdash"
     return {
         "name": name,
         "mark": mark if look.line or not mark.startswith("seed") else "points",
-        "band": band.removesuffix(f", {SIDEWAYS}"),
-        "sideways": band.endswith(SIDEWAYS),
+        "band": band.removesuffix(ALONG),
+        "sideways": band.endswith(ALONG),
         "colour": "#000000" if look.colour == INK else look.colour,
-        "dash": dash,
+        "dash": DASHES.get(look.line, "longdash"),
         "symbol": SYMBOLS.get(look.marker, "circle"),
         "dotted": bool(look.marker),
         **columns,

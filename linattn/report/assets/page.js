@@ -150,10 +150,6 @@ function traces(series, x, y, ends) {
   }
   const to = series.sideways ? ends.x : ends.y;
   const low = series.low.map(to), high = series.high.map(to);
-  if (mark === "area") {
-    fill(ribbon(across, low, high), 0.6, {});
-    return made;
-  }
   if (mark === "line" && low.length) fill(ribbon(across, low, high), 0.18, {});
   const main = {
     ...shared, x: across, y: heights, line, marker: symbol, connectgaps: false,
