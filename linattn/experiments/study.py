@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
+from typing import Any
 
 from linattn._checks import positive_int
 from linattn._progress import is_terminal
@@ -114,7 +115,10 @@ def study(
     >>> bool(found.compare("fed_frozen", "fed_avg").median <= 1e-12)
     True
     """
-    settings = {
+    arguments: dict[str, Any] = {
+        "local_lrs": local_lrs,
+        "local_steps": local_steps,
+        "seeds": seeds,
         "warmup_lengths": warmup_lengths,
         "participation": participation,
         "frozen_participation": frozen_participation,
@@ -127,30 +131,17 @@ def study(
                 problem,
                 params,
                 methods=[_loaded(method) for method in methods],
-                local_lrs=local_lrs,
-                local_steps=local_steps,
                 rounds=rounds,
                 floats=floats,
                 multiply_adds=multiply_adds,
-                seeds=seeds,
                 time_budget=time_budget,
                 observe=observe,
-                **settings,  # type: ignore[arg-type]
+                **arguments,
             )
     budget = one_budget(rounds, floats, multiply_adds)
-    with _folder(store) as folder:
+    with TemporaryDirectory() if store is None else nullcontext(store) as folder:
         return _stored(
-            problem,
-            params,
-            methods,
-            budget,
-            folder,
-            workers,
-            time_budget,
-            local_lrs=local_lrs,
-            local_steps=local_steps,
-            seeds=seeds,
-            **settings,
+            problem, params, methods, budget, Path(folder), workers, time_budget, **arguments
         )
 
 
@@ -170,7 +161,7 @@ def _stored(
     folder: Path,
     workers: int,
     time_budget: float | None,
-    **arguments: object,
+    **arguments: Any,
 ) -> Study:
     """Seed by seed on the engine, until the time is over."""
     began = perf_counter()
@@ -183,7 +174,7 @@ def _stored(
             )
         names.append(pinned("methods", method))
     loaded = [_loaded(name) for name in names]
-    setting, steps, counts, every = checked(loaded, budget, **arguments)  # type: ignore[arg-type]
+    setting, steps, counts, every = checked(loaded, budget, **arguments)
     simulation = load_simulation(CELLS)
 
     def task(count: int, step: float, seed: int) -> Task:
@@ -221,15 +212,6 @@ def _stored(
         for cell, one in tasks.items():
             found[cell] = as_cell(read_result(folder / one.file).dataset)
     return assembled(found, setting, steps=steps, counts=counts, seeds=every)
-
-
-@contextmanager
-def _folder(store: str | os.PathLike[str] | None) -> Iterator[Path]:
-    if store is not None:
-        yield Path(store)
-        return
-    with TemporaryDirectory() as folder:
-        yield Path(folder)
 
 
 @contextmanager

@@ -70,11 +70,7 @@ def run(spec: CellSpec) -> xr.Dataset:
     return xr.Dataset(
         {
             "objective": (both, np.stack(list(cell.objective.values())), {"units": "loss"}),
-            "rounds": (
-                both,
-                np.stack(list(cell.rounds.values())),
-                {"units": "rounds"},
-            ),
+            "rounds": (both, np.stack(list(cell.rounds.values())), {"units": "rounds"}),
         },
         {"method": list(cell.objective), "warmup": np.array(cell.lengths)},
     )
