@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import cache
 from typing import Any, TypeVar
@@ -157,7 +157,8 @@ def _sentence(error: msgspec.ValidationError, cls: type[msgspec.Struct], values:
     match = _PATH.search(str(error))
     path = match["path"] if match else ""
     kind: inspect.Type | None = inspect.type_info(cls)
-    for name in _names(path):
+    for part in filter(None, path.split(".")):
+        name = part.partition("[")[0]
         if isinstance(kind, inspect.StructType):
             kind = next((f.type for f in _fields(kind.cls) if f.name == name), None)
             values = values[name]
@@ -165,9 +166,3 @@ def _sentence(error: msgspec.ValidationError, cls: type[msgspec.Struct], values:
         return f"{path or cls.__name__}: {_PATH.sub('', str(error))}."
     field = path.partition("[")[0]
     return f"{field} must be {describe(kind)}, got {json.dumps(values, default=repr)}."
-
-
-def _names(path: str) -> Iterator[str]:
-    for part in path.split("."):
-        if part:
-            yield part.partition("[")[0]
