@@ -12,16 +12,22 @@ Writes ``rounds.csv``, ``calls.csv``, ``results.json``, ``provenance.json`` and 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import subprocess
 import sys
 from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from linattn.cli import table as aligned
+from linattn.experiments.files import csv_bytes
+from linattn.experiments.provenance import provenance
 
 HERE = Path(__file__).parent
 PARTS = ("rounds", "calls", "sweeps", "scale")
@@ -91,25 +97,13 @@ def round_rows(found: dict[str, Any], threads: int) -> list[dict[str, Any]]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as aligned text."""
-    head = ("threads", "case", "candidate", "ms (quartiles)", "x linattn", "of dgemm")
-    lines = [head]
+    lines = [("threads", "case", "candidate", "ms (quartiles)", "x linattn", "of dgemm")]
     for row in rows:
         share = f"{100 * row['dgemm_share']:.0f} %" if row["dgemm_share"] != "" else ""
         spread = f"{row['ms']:.3g} ({row['ms_low']:.3g} to {row['ms_high']:.3g})"
-        lines.append(
-            (
-                str(row["threads"]),
-                row["case"],
-                row["candidate"],
-                spread,
-                f"{row['ratio']:.3g}",
-                share,
-            )
-        )
-    widths = [max(len(line[k]) for line in lines) for k in range(len(head))]
-    return "\n".join(
-        "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
+        case = (row["threads"], row["case"], row["candidate"])
+        lines.append((*case, spread, f"{row['ratio']:.3g}", share))
+    return aligned(lines)
 
 
 def sentences(found: dict[str, Any]) -> list[str]:
@@ -158,26 +152,21 @@ def sentences(found: dict[str, Any]) -> list[str]:
 
 def draw_costs(found: dict[str, Any], path: Path) -> None:
     """Cost of a round against n, S, d, E and clients, and of the sweep against workers."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     single = found["rounds-1"]
     rows = [
         {"field": "tokens", "value": r["tokens"], "seconds": r["seconds"]} for r in single["length"]
     ]
     rows += single["sizes"]
-    fields = ("tokens", "sequences", "dim", "local_steps", "clients")
-    names = (
-        "sequence length n",
-        "sequences per client S",
-        "channels d",
-        "local steps E",
-        "clients",
-    )
-    figure, axes = plt.subplots(2, 3, figsize=(9, 5.2), layout="constrained")
-    for axis, field, name in zip(axes.flat, fields, names, strict=False):
+    panels = {
+        "tokens": "sequence length n",
+        "sequences": "sequences per client S",
+        "dim": "channels d",
+        "local_steps": "local steps E",
+        "clients": "clients",
+    }
+    figure = Figure(figsize=(9, 5.2), layout="constrained")
+    axes = figure.subplots(2, 3)
+    for axis, (field, name) in zip(axes.flat, panels.items(), strict=False):
         part = sorted((r for r in rows if r["field"] == field), key=lambda r: r["value"])
         spread = np.array([quartiles(1e3 * np.asarray(r["seconds"])) for r in part])
         x = [r["value"] for r in part]
@@ -211,15 +200,10 @@ def call_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
 
 def draw_calls(rows: list[dict[str, Any]], path: Path) -> None:
     """Ratios of what users call to the base of its group, one panel for each kind of call."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    from matplotlib.ticker import LogLocator, NullFormatter
-
     kinds = ("run", "objective", "E = 1", "lengths")
     titles = ("whole runs", "derivatives", "one local step a round", "many lengths")
-    figure, axes = plt.subplots(2, 2, figsize=(9, 8), layout="constrained", height_ratios=(5, 2))
+    figure = Figure(figsize=(9, 8), layout="constrained")
+    axes = figure.subplots(2, 2, height_ratios=(5, 2))
     for axis, kind, title in zip(axes.flat, kinds, titles, strict=True):
         part = [row for row in rows if row["part"] == kind and row["call"] != row["base"]]
         for k, row in enumerate(part):
@@ -242,20 +226,11 @@ def draw_calls(rows: list[dict[str, Any]], path: Path) -> None:
 
 def write_table(rows: list[dict[str, Any]], path: Path) -> None:
     """Rows as CSV, numbers to five digits."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        for row in rows:
-            short = {k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()}
-            writer.writerow(short)
+    path.write_bytes(csv_bytes(rows[0], map(dict.values, rows), digits=5))
 
 
 def versions() -> dict[str, Any]:
     """What was measured with, our peers included."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    from linattn.experiments.provenance import provenance
-
     peers: dict[str, str] = {}
     for name in ("jax", "torch"):
         with suppress(PackageNotFoundError):

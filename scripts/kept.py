@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from linattn.experiments.files import csv_bytes
 from linattn.experiments.find import PageLook, find_script, load_figure
 from linattn.experiments.store import Result
 from linattn.report.page import smaller
@@ -17,13 +18,7 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], digits: int) -> No
     """Write rows of the same columns as CSV, numbers that are not whole with so many digits."""
     held = list(rows)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(held[0]), lineterminator="\n")
-        writer.writeheader()
-        for row in held:
-            writer.writerow(
-                {k: f"{v:.{digits}g}" if isinstance(v, float) else v for k, v in row.items()}
-            )
+    path.write_bytes(csv_bytes(held[0], ([row[k] for k in held[0]] for row in held), digits))
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

@@ -13,7 +13,6 @@ Exit status 1 if a mean is further than four standard errors from its expectatio
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import platform
 import sys
@@ -23,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy
+from kept import write_rows
 
 import linattn as la
 from linattn.analysis.outcomes import frozen_ensemble
@@ -146,11 +146,7 @@ def main() -> int:
         "versions": {"python": platform.python_version(), "numpy": np.__version__,
                      "scipy": scipy.__version__, "linattn": la.__version__},
     }  # fmt: skip
-    given.output.mkdir(parents=True, exist_ok=True)
-    with (given.output / "ensembles.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(given.output / "ensembles.csv", rows, digits=12)
     text = json.dumps(summary, indent=1)
     (given.output / "summary.json").write_text(text + "\n", encoding="utf-8")
     print(text, f"{time.time() - began:.0f} s")

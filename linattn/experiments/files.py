@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 from collections.abc import Iterable
 from contextlib import suppress
@@ -47,6 +49,18 @@ def write_atomically(path: Path, content: bytes) -> None:
         replace_file(path, content)
     except OSError as error:
         raise unwritable(path.parent, error) from error
+
+
+def csv_bytes(
+    head: Iterable[str], rows: Iterable[Iterable[object]], digits: int | None = None
+) -> bytes:
+    """Return a table as CSV of the same bytes everywhere; floats exactly, or to so many digits."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(head)
+    for row in rows:
+        writer.writerow(f"{v:.{digits}g}" if digits and isinstance(v, float) else v for v in row)
+    return text.getvalue().encode()
 
 
 def remove_temporary(folder: Path, pids: Iterable[int]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from linattn._typing import Array
-from linattn.experiments.files import open_folder, write_atomically
+from linattn.experiments.files import csv_bytes, open_folder, write_atomically
 from linattn.objectives.reference import Reference
 
 if TYPE_CHECKING:
@@ -71,8 +69,6 @@ def write_table(
     folder: Path, name: str, head: Sequence[str], rows: Sequence[Sequence[str]]
 ) -> list[Path]:
     """Write a table as CSV and as LaTeX (booktabs) into a folder and return the two paths."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([head, *rows])
     columns = "l" * len(head)
     lines = [" & ".join(map(_latex, row)) + r" \\" for row in (head, *rows)]
     latex = "\n".join(
@@ -80,8 +76,8 @@ def write_table(
          r"\bottomrule", r"\end{tabular}", ""]
     )  # fmt: skip
     paths = [open_folder(folder) / f"{name}.{suffix}" for suffix in ("csv", "tex")]
-    for path, content in zip(paths, (text.getvalue(), latex), strict=True):
-        write_atomically(path, content.encode())
+    for path, content in zip(paths, (csv_bytes(head, rows), latex.encode()), strict=True):
+        write_atomically(path, content)
     return paths
 
 

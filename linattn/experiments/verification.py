@@ -5,8 +5,6 @@ Drivers only choose tasks and read results; what is computed, stored and stale i
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -17,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from linattn._checks import positive_int, real
 from linattn._progress import say
 from linattn.experiments.engine import Report, compute_tasks
-from linattn.experiments.files import open_folder, write_atomically
+from linattn.experiments.files import csv_bytes, open_folder, write_atomically
 from linattn.experiments.find import find_script, load_module, load_simulation
 from linattn.experiments.own import file_sha, own_file, pinned
 from linattn.experiments.progress import reporter
@@ -355,11 +353,7 @@ def write_tables(
     rows = [_cells(table[part.claim], part) | {"file": sources[part.claim].source[:16]}
             for part in tallies]  # fmt: skip
     paths = [target / "claims.csv", target / "claims.md", target / "provenance.json"]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(paths[0], text.getvalue().encode())
+    write_atomically(paths[0], csv_bytes(COLUMNS, ([row[c] for c in COLUMNS] for row in rows)))
     lines = [SHOWN, ["---"] * len(SHOWN), *([row[c] for c in SHOWN] for row in rows)]
     page = "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
     write_atomically(paths[1], (page + "\n").encode())

@@ -7,7 +7,6 @@ again, in another style or width, from its CSV and the JSON beside it alone.
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from linattn._typing import Array
-from linattn.experiments.files import open_folder, write_atomically
+from linattn.experiments.files import csv_bytes, open_folder, write_atomically
 from linattn.experiments.find import PageLook
 from linattn.report.looks import LOOKS, Look
 from linattn.report.words import QUANTILES, bounded, spread
@@ -267,7 +266,8 @@ class Page:
         """
         from linattn.report.draw import images
 
-        files = {**images(self, look), "csv": self._csv(), "md": self._text(), "json": self._json()}
+        numbers = csv_bytes(COLUMNS, self._rows())
+        files = {**images(self, look), "csv": numbers, "md": self._text(), "json": self._json()}
         paths = [open_folder(folder) / f"{self.name}.{suffix}" for suffix in files]
         for path, content in zip(paths, files.values(), strict=True):
             write_atomically(path, content)
@@ -280,13 +280,6 @@ class Page:
                 for numbers in zip(mark.x, mark.y, mark.low, mark.high, strict=True):
                     shown = ["" if v != v else float(v) for v in numbers]
                     yield (*named, mark.look.label, mark.kind, *shown, mark.band)
-
-    def _csv(self) -> bytes:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(self._rows())
-        return text.getvalue().encode()
 
     def _text(self) -> bytes:
         parts = [f"# {self.name}", self.caption, *map(_listed, (self.findings, self.details))]
