@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from cases import (
@@ -24,6 +25,7 @@ from cases import (
     draw,
     interleave,
     library_round,
+    statistics,
 )
 
 import linattn as la
@@ -42,33 +44,6 @@ def run_call(data: Data, rounds: int, local_steps: int, **options: Any) -> Calla
     )  # fmt: skip
 
 
-def with_threads(call: Callable[[], Any], count: int) -> Callable[[], Any]:
-    """The call with so many threads allowed."""
-
-    def limited() -> Any:
-        before = os.environ.get("NUMBA_NUM_THREADS")
-        os.environ["NUMBA_NUM_THREADS"] = str(count)
-        try:
-            return call()
-        finally:
-            if before is None:
-                del os.environ["NUMBA_NUM_THREADS"]
-            else:
-                os.environ["NUMBA_NUM_THREADS"] = before
-
-    return limited
-
-
-def statistics(case: Case, data: Data, *, by_client: bool) -> tuple[Any, Any]:
-    """G and K as JAX takes them, of all clients or stacked by client."""
-    held = data.problem.statistics
-    arrays = held.gram, held.cross_moments()
-    if not by_client:
-        return arrays
-    gram, cross = (a.reshape(case.clients, case.sequences, *a.shape[1:]) for a in arrays)
-    return gram, cross
-
-
 def run_calls(case: Case, data: Data, rounds: int, peers: bool) -> Calls:
     """A run with and without history, every tenth entry, one thread, and in JAX."""
     plain = run_call(data, rounds, case.local_steps)
@@ -77,13 +52,13 @@ def run_calls(case: Case, data: Data, rounds: int, peers: bool) -> Calls:
         "without history": run_call(data, rounds, case.local_steps, metrics=()),
         "objective only": run_call(data, rounds, case.local_steps, metrics=("objective",)),
         "every tenth round": run_call(data, rounds, case.local_steps, every=10),
-        "one thread": with_threads(plain, 1),
+        "one thread": patch.dict(os.environ, NUMBA_NUM_THREADS="1")(plain),
     }
     if peers:
         import peers_jax
 
         kernel, value = data.params["kernel"][0], data.params.value[0]
-        held = statistics(case, data, by_client=True)
+        held = statistics(data, case)
         end = plain().params
         for name, run in peers_jax.RUNS.items():
             call = peers_jax.bind(
@@ -111,7 +86,7 @@ def objective_calls(case: Case, data: Data, peers: bool) -> Calls:
         import peers_jax
 
         kernel, value = params["kernel"][0], params.value[0]
-        held = statistics(case, data, by_client=False)
+        held = statistics(data)
         bound = peers_jax.bind_objective(kernel, value, held, ridges=RIDGES)
         ours = {"gradient": joint.gradient(params), "product": joint.hvp(params, params)}
         for name, call in bound.items():
@@ -149,7 +124,7 @@ def length_calls(case: Case, data: Data, peers: bool) -> Calls:
 
         call = peers_jax.bind(
             peers_jax.certificate, data.params["kernel"][0], data.params.value[0],
-            statistics(case, data, by_client=True),
+            statistics(data, case),
             ridges=RIDGES, step=STEP, local_steps=10, rounds=100,
         )  # fmt: skip
         ours = calls["certificate"]()

@@ -70,6 +70,16 @@ def draw(case: Case) -> Data:
     return Data(problem, params, tokens, targets)
 
 
+def statistics(data: Data, by_client: Case | None = None) -> tuple[Any, Any]:
+    """Return G and K as JAX takes them, of all clients or stacked by client of a case."""
+    held = data.problem.statistics
+    gram, cross = held.gram, held.cross_moments()
+    if by_client is None:
+        return gram, cross
+    shape = (by_client.clients, by_client.sequences)
+    return gram.reshape(*shape, *gram.shape[1:]), cross.reshape(*shape, *cross.shape[1:])
+
+
 def library_round(data: Data, local_steps: int) -> Callable[[], np.ndarray[Any, Any]]:
     """One round of this library: ends of all clients, (C, D)."""
     oracle = StatisticsOracle(data.problem, data.params.layout)

@@ -22,6 +22,7 @@ from cases import (
     interleave,
     library_round,
     numpy_round,
+    statistics,
 )
 
 import linattn as la
@@ -39,15 +40,9 @@ def peers(case: Case, data: Data) -> dict[str, Callable[[], Any]]:
 
     kernel, value = data.params["kernel"][0], data.params.value[0]
     settings = {"ridges": RIDGES, "step": STEP, "local_steps": case.local_steps}
-    held = data.problem.statistics
-    shape = (case.clients, case.sequences)
-    cross = held.cross_moments()
-    statistics = (
-        held.gram.reshape(*shape, *held.gram.shape[1:]),
-        cross.reshape(*shape, *cross.shape[1:]),
-    )
+    held = statistics(data, case)
     calls = {
-        f"jax statistics {name}": peers_jax.bind(run, kernel, value, statistics, **settings)
+        f"jax statistics {name}": peers_jax.bind(run, kernel, value, held, **settings)
         for name, run in peers_jax.STATISTICS.items()
     }
     if case in TOKEN_CASES:
