@@ -218,9 +218,8 @@ def limited(seconds: int) -> Iterator[None]:
 def run(seed: int, count: int, folder: Path) -> Tally:
     """Judge so many calls, drawn without replacement from all there are."""
     calls, values = good_calls(folder), bad_values()
-    for name, call in calls.items():
+    for call in calls.values():
         call()  # or the campaign itself is wrong
-        del name
     every = [(n, a, v) for n, call in calls.items() for a in call.arguments for v in values]
     drawn = random.Random(seed).sample(every, min(count, len(every)))
     counts: Counter[str] = Counter()
