@@ -8,6 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from linattn._typing import Array
 from linattn.experiments.files import csv_bytes
 from linattn.experiments.find import PageLook, find_script, load_figure
 from linattn.experiments.store import Result
@@ -24,6 +27,12 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], digits: int) -> No
 def read_rows(path: Path) -> list[dict[str, str]]:
     """Return the rows of a table, as texts."""
     return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+
+
+def column(rows: Iterable[Mapping[str, str]], name: str, **where: str) -> Array:
+    """Return a column by seed, of rows with some entries."""
+    kept = [row for row in rows if all(row[k] == v for k, v in where.items())]
+    return np.array([float(r[name]) for r in sorted(kept, key=lambda r: int(r["seed"]))])
 
 
 def write_json(path: Path, held: Mapping[str, Any]) -> None:

@@ -14,10 +14,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from kept import keep, read_rows, write_rows
-from pages import RECORD, main
+from kept import column, keep, read_rows, write_rows
+from pages import RECORD, main, table
 
-from linattn._typing import Array
 from linattn.experiments import load_results
 from linattn.federated.methods.table import METHODS
 from linattn.report.groups import groups
@@ -51,17 +50,26 @@ def rows() -> list[dict[str, str]]:
     return read_rows(FOLDER / "methods_runs.csv")
 
 
-def column(held: list[dict[str, str]], world: str, method: str, name: str) -> Array:
-    """Return a column of a method in a world, by seed."""
-    kept = [row for row in held if (row["world"], row["method"]) == (world, method)]
-    return np.array([float(r[name]) for r in sorted(kept, key=lambda r: int(r["seed"]))])
-
-
 def findings() -> str:
     """Return what the record says, as Markdown."""
     held = rows()
     worlds = list(dict.fromkeys(row["world"] for row in held))
     inside = np.array([float(row["interior"]) for row in held])
+    told = []
+    for name in dict.fromkeys(row["method"] for row in held):
+        cells = []
+        for world in worlds:
+            ends, base = (
+                column(held, "final_objective", world=world, method=n) for n in (name, "fed_avg")
+            )
+            if not ends.size:  # gates are fixed where there are some
+                cells.append("")
+                continue
+            step = in_words(column(held, "factor", world=world, method=name), digits=2)
+            apart = "1" if name == "fed_avg" else paired(ends / base)
+            cells.append(f"{apart}; step {step}")
+        told.append([METHODS[name].label + ("*" if METHODS[name].personal else ""), *cells])
+    rounds = np.array([float(row["rounds"]) for row in held if row["method"] == "fed_avg"])
     lines = [
         f"{len(worlds)} worlds, {len({row['seed'] for row in held})} seeds; the best step is "
         f"inside what was tried in {100.0 * inside.mean():.0f} % of {inside.size} cells (world, "
@@ -69,23 +77,7 @@ def findings() -> str:
         "their best step and setting: median over seeds with the 10–90 % interval of its "
         "bootstrap, in how many seeds it is below 1, and the best step in units of the safe step.",
         "",
-        f"| method | {' | '.join(worlds)} |",
-        f"|---|{'---|' * len(worlds)}",
-    ]
-    for name in dict.fromkeys(row["method"] for row in held):
-        cells = []
-        for world in worlds:
-            ends, base = (column(held, world, n, "final_objective") for n in (name, "fed_avg"))
-            if not ends.size:  # gates are fixed where there are some
-                cells.append("")
-                continue
-            step = in_words(column(held, world, name, "factor"), digits=2)
-            apart = "1" if name == "fed_avg" else paired(ends / base)
-            cells.append(f"{apart}; step {step}")
-        label = METHODS[name].label + ("*" if METHODS[name].personal else "")
-        lines.append(f"| {label} | {' | '.join(cells)} |")
-    rounds = np.array([float(row["rounds"]) for row in held if row["method"] == "fed_avg"])
-    lines += [
+        *table(["method", *worlds], told),
         "",
         f"Rounds until FedAvg has settled: {in_words(rounds)}. Starred: judged by models that "
         "clients keep, which fit their own data only.",

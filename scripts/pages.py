@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,6 +25,12 @@ def tell(name: str, words: str, page: Path = NOTES) -> bool:
     text = page.read_text(encoding="utf-8")
     page.write_text(_part(name).sub(lambda _: words, text), encoding="utf-8")
     return True
+
+
+def table(heads: Sequence[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    """Return the lines of a table in Markdown."""
+    head, *lines = (f"| {' | '.join(cells)} |" for cells in (heads, *rows))
+    return [head, f"|{'---|' * len(heads)}", *lines]
 
 
 def _part(name: str) -> re.Pattern[str]:

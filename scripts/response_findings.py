@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from interpolation_orders import trials
 from kept import read_rows
-from pages import RECORD, main
+from pages import RECORD, main, table
 from response_record import CONTROL, Row, Rows, column, drift, rows, write_record
 
 from linattn._typing import Array
@@ -41,9 +41,8 @@ def findings() -> str:
     """Return what the record says, as Markdown."""
     goals = [*_c24(), *_lengths(), *_random_goal(), *_passes(), *_sampling(), *_spread()]
     goals += [*_tuned(), *_orders()]
-    table = ["| quantity | goal | measured |", "|---|---|---|"]
-    table += [f"| {' | '.join(line)} |" for line in goals]
-    parts = [_scope(), table, _by_kind(), _law(), _pays(), _others()]
+    told = table(("quantity", "goal", "measured"), goals)
+    parts = [_scope(), told, _by_kind(), _law(), _pays(), _others()]
     return "\n".join(line for part in parts if part for line in (*part, ""))
 
 

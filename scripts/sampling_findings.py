@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from kept import keep, origin, read_rows, write_json, write_rows
-from pages import RECORD, main
+from kept import column, keep, origin, read_rows, write_json, write_rows
+from pages import RECORD, main, table
 
-from linattn._typing import Array
 from linattn.experiments import load_results
 from linattn.experiments.store import Result
 from linattn.report.words import in_words, paired
@@ -123,40 +122,33 @@ def grouped(rows: Iterable[Row], *names: str) -> list[tuple[tuple[str, ...], lis
     return [(values, list(part)) for values, part in groupby(held, key)]
 
 
-def column(rows: Iterable[Row], name: str, **where: str) -> Array:
-    """Return a column by seed, of rows with some entries."""
-    kept = [row for row in rows if all(row[k] == v for k, v in where.items())]
-    return np.array([float(r[name]) for r in sorted(kept, key=lambda r: int(r["seed"]))])
+def _with_full_batches(rows: Iterable[Row]) -> Iterator[tuple[str, float, list[Row]]]:
+    """Every world, its drift number, and its rows with the largest batches."""
+    _, held = grouped(rows, "batch_size")[-1]
+    for (target, covariate, step, count), part in grouped(held, *WORLD, "local_lr", "local_steps"):
+        yield f"{target}, {covariate}", 0.5 * float(step) * (int(count) - 1), part
 
 
 def kernel_table(rows: list[Row]) -> list[str]:
     """The kernel with part of the clients in units of that with everybody, full batches."""
-    whole = max((row["batch_size"] for row in rows), key=float)
-    rows = [row for row in rows if row["batch_size"] == whole]
-    lines = [
-        "| target, covariate | s | participation | kernel at its best length | kernel at the "
-        "horizon | both stages | drift undone |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for (target, covariate, step, count), part in grouped(rows, *WORLD, "local_lr", "local_steps"):
-        s = 0.5 * float(step) * (int(count) - 1)
+    lines = []
+    for world, s, part in _with_full_batches(rows):
         for (share,), held in grouped(part, "participation")[-2::-1]:
             cells = [
                 paired(column(held, name) / column(part, name, participation="1"))
                 for name in ("kernel_best", "kernel_end", "both_best")
             ]
             undone = in_words(column(held, "undone")) if s else ""
-            lines.append(f"| {target}, {covariate} | {s:g} | {share} | {' | '.join(cells)} | "
-                         f"{undone} |")  # fmt: skip
-    return lines
+            lines.append([world, f"{s:g}", share, *cells, undone])
+    heads = ("target, covariate", "s", "participation", "kernel at its best length",
+             "kernel at the horizon", "both stages", "drift undone")  # fmt: skip
+    return table(heads, lines)
 
 
 def best_line(rows: list[Row]) -> str:
     """The participation with the smallest median kernel loss of every world and drift number."""
-    whole = max((row["batch_size"] for row in rows), key=float)
     told = []
-    kept = [row for row in rows if row["batch_size"] == whole]
-    for (target, covariate, step, count), part in grouped(kept, *WORLD, "local_lr", "local_steps"):
+    for world, s, part in _with_full_batches(rows):
         base = {n: column(part, n, participation="1") for n in ("kernel_best", "kernel_end")}
         best = [
             min(
@@ -165,8 +157,7 @@ def best_line(rows: list[Row]) -> str:
             )[0][0]
             for name in base
         ]
-        s = 0.5 * float(step) * (int(count) - 1)
-        told.append(f"{best[0]} and {best[1]} ({target}, {covariate}, s = {s:g})")
+        told.append(f"{best[0]} and {best[1]} ({world}, s = {s:g})")
     return (
         "Participation with the best kernel, at its best length and at the horizon: "
         + "; ".join(told)
@@ -194,19 +185,17 @@ BASE = ("0.75", "0.3", "10")
 
 def participation_table(rows: list[Row]) -> list[str]:
     """Few clients and one exact value round against everybody, tuned."""
-    lines = [
-        "| target, covariate | E | participation | equal | of FedAvg of everybody | of everybody "
-        "with an exact round | FedAvg of these clients |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    lines = []
     synthetic = [row for row in rows if row["data"] == "synthetic"]
     for (*world, count), part in grouped(synthetic, *WORLD, "local_steps"):
         told = [budget for budget in BUDGETS if (*world, count) == BASE or budget == LAST]
         for (share,), held in grouped(part, "participation")[-2::-1]:
             for budget in told:
-                where = f"| {', '.join(world)} | {count} | {share} | {BUDGETS[budget]} |"
-                lines.append(f"{where} {' | '.join(_tuned_cells(part, held, budget))} |")
-    return lines
+                where = (", ".join(world), count, share, BUDGETS[budget])
+                lines.append([*where, *_tuned_cells(part, held, budget)])
+    heads = ("target, covariate", "E", "participation", "equal", "of FedAvg of everybody",
+             "of everybody with an exact round", "FedAvg of these clients")  # fmt: skip
+    return table(heads, lines)
 
 
 def _tuned_cells(everybody: list[Row], few: list[Row], budget: str) -> list[str]:
@@ -222,16 +211,15 @@ def _tuned_cells(everybody: list[Row], few: list[Row], budget: str) -> list[str]
 def digits_lines(rows: list[Row]) -> list[str]:
     """Test accuracy on digits."""
     digits = [row for row in rows if row["data"] == "digits"]
-    lines = ["| equal | participation | FedAvg, % | with one exact value round, % |",
-             "|---|---|---|---|"]  # fmt: skip
+    lines = []
     for budget, word in BUDGETS.items():
         for (share,), held in grouped(digits, "participation")[::-1]:
             cells = [
                 in_words(100.0 * column(held, "score", budget=budget, end=end))
                 for end in ("fed_avg", "fed_frozen_exact")
             ]
-            lines.append(f"| {word} | {share} | {' | '.join(cells)} |")
-    return lines
+            lines.append([word, share, *cells])
+    return table(("equal", "participation", "FedAvg, %", "with one exact value round, %"), lines)
 
 
 def in_short() -> str:
