@@ -220,14 +220,13 @@ def _joined(parts: Iterable[Drawn]) -> Drawn:
 def stored_verdicts(output: Path) -> list[Verdict]:
     """Return the verdicts of every simulation on its runs of the last complete preset."""
     found: list[Verdict] = []
-    for simulation in load_simulations():
+    for simulation in (one for one in load_simulations() if one.checks):
         try:
-            results = stored_results(output, simulation.name, None) if simulation.checks else []
+            results = stored_results(output, simulation.name, None)
         except FileNotFoundError:
             continue
-        if results:
-            sets = [result.dataset for result in results]
-            found += [check(sets) for check in simulation.checks]
+        sets = [result.dataset for result in results]
+        found += [check(sets) for check in simulation.checks]
     return found
 
 
