@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.special import bdtrc
 
-from linattn.claims.judge import STATUSES as STATUSES
-from linattn.claims.judge import Verdict
+from linattn.claims.judge import STATUSES, Verdict
 from linattn.claims.record import Claim, Condition, Constant
 
 JUDGED = ("holds", "violated", "reported")

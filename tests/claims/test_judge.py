@@ -5,9 +5,10 @@ import pytest
 
 import linattn as la
 from linattn.claims import Claim, Condition, Instance, Measurement, Requirement, judge
+from linattn.claims.judge import STATUSES
 from linattn.claims.record import LONG_BUDGET, shared, shared_runs
 from linattn.claims.table import check_all, check_instance
-from linattn.claims.tally import STATUSES, from_record, merged, tally, to_record
+from linattn.claims.tally import from_record, merged, tally, to_record
 
 NAN, INF = float("nan"), float("inf")
 
