@@ -28,25 +28,14 @@ FORBIDDEN = 1e3
 RANDOM_SHARE = 0.25
 
 
-class Shape(NamedTuple):
-    """What the search does not vary: the parametrization of the kernel."""
-
-    factored: bool = False
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Numbers of coordinates: tokens, targets, kernel, value, and six scalars."""
-        rows = CLIENTS * SEQUENCES * TOKENS
-        kernel = 2 * DIM * RANK if self.factored else DIM * DIM
-        return rows * DIM, rows * OUTPUTS, kernel, DIM * OUTPUTS, 6
-
-    @property
-    def size(self) -> int:
-        """Number of coordinates."""
-        return sum(self.sizes)
+def sizes(*, factored: bool) -> tuple[int, ...]:
+    """Numbers of coordinates: tokens, targets, kernel, value, and six scalars."""
+    rows = CLIENTS * SEQUENCES * TOKENS
+    kernel = 2 * DIM * RANK if factored else DIM * DIM
+    return rows * DIM, rows * OUTPUTS, kernel, DIM * OUTPUTS, 6
 
 
-def decode(vector: Array, shape: Shape) -> Instance:
+def decode(vector: Array, *, factored: bool) -> Instance:
     """Return the instance of a point of the box [−3, 3]^N.
 
     Two clients with two sequences of two tokens, d = 2, m = 1, token readout. The last six
@@ -56,10 +45,10 @@ def decode(vector: Array, shape: Shape) -> Instance:
     Parameters
     ----------
     vector : array, shape (N,)
-    shape : Shape
-
+    factored : bool
+        Whether the kernel is factored, which the search does not vary.
     """
-    ends = np.cumsum(shape.sizes)
+    ends = np.cumsum(sizes(factored=factored))
     tokens, targets, kernel, value, scalars = np.split(vector, ends[:-1])
     lean, value_ridge, kernel_ridge, step, count, scale = scalars / BOX
     share = 1.0 / (1.0 + np.exp(-4.0 * lean))
@@ -70,7 +59,7 @@ def decode(vector: Array, shape: Shape) -> Instance:
         value_ridge=_between(value_ridge, 1e-4, 1.0),
         kernel_ridge=_between(kernel_ridge, 1e-4, 1.0),
     )
-    params = _params(_between(scale, 0.1, 3.0), kernel, value, shape)
+    params = _params(_between(scale, 0.1, 3.0), kernel, value, factored=factored)
     return Instance(
         problem,
         params,
@@ -85,9 +74,9 @@ def _between(unit: float, low: float, high: float) -> float:
     return float(np.exp(np.log(low) + 0.5 * (1.0 + unit) * (np.log(high) - np.log(low))))
 
 
-def _params(scale: float, kernel: Array, value: Array, shape: Shape) -> Params:
+def _params(scale: float, kernel: Array, value: Array, *, factored: bool) -> Params:
     block = scale * value.reshape(1, DIM, OUTPUTS)
-    if not shape.factored:
+    if not factored:
         return Params.merged(scale * kernel.reshape(1, DIM, DIM), block)
     query, key = np.split(np.sqrt(scale) * kernel, 2)
     return Params.factored(query.reshape(1, DIM, RANK), key.reshape(1, DIM, RANK), block)
@@ -123,17 +112,18 @@ class _ExhaustedError(Exception):
 class _Objective:
     """log(tightness) at a point, with a count and the best point so far."""
 
-    def __init__(self, claim: Claim, shape: Shape) -> None:
-        self.claim, self.shape = claim, shape
+    def __init__(self, claim: Claim, *, factored: bool) -> None:
+        self.claim, self.factored = claim, factored
+        self.size = sum(sizes(factored=factored))
         self.count, self.limit = 0, 0
-        self.best, self.best_value = np.zeros(shape.size), np.inf
+        self.best, self.best_value = np.zeros(self.size), np.inf
 
     def __call__(self, vector: Array) -> float:
         if self.count >= self.limit:
             raise _ExhaustedError
         self.count += 1
         point = np.clip(vector, -BOX, BOX)
-        value = _log_tightness(self.claim, decode(point, self.shape))
+        value = _log_tightness(self.claim, decode(point, factored=self.factored))
         if value < self.best_value:
             self.best, self.best_value = point.copy(), value
         return value
@@ -184,10 +174,10 @@ def search(
     one_of("optimizer", optimizer, OPTIMIZERS)
     if claim.kind not in ("upper", "lower"):
         raise ValueError(f"claim must be an upper or lower bound, got {claim.id} ({claim.kind}).")
-    objective = _Objective(claim, Shape(factored))
+    objective = _Objective(claim, factored=factored)
     objective.limit = max(1, round(RANDOM_SHARE * positive_int("evaluations", evaluations)))
     draw = stream(seed, "adversary")
-    points = np.clip(draw.normal(size=(objective.limit, objective.shape.size)), -BOX, BOX)
+    points = np.clip(draw.normal(size=(objective.limit, objective.size)), -BOX, BOX)
     values = np.array([objective(point) for point in points])
     best, objective.limit = objective.best_value, evaluations
     with suppress(_ExhaustedError):
@@ -205,15 +195,15 @@ Search = Callable[[_Objective, Array, int], object]
 
 
 def _evolve(objective: _Objective, ranked: Array, seed: int) -> object:
-    bounds = [(-BOX, BOX)] * objective.shape.size
+    bounds = [(-BOX, BOX)] * objective.size
     return scipy.optimize.differential_evolution(
-        objective, bounds, init=ranked[: 2 * objective.shape.size], maxiter=10**6, tol=0.0,
+        objective, bounds, init=ranked[: 2 * objective.size], maxiter=10**6, tol=0.0,
         polish=False, seed=seed,
     )  # fmt: skip
 
 
 def _anneal(objective: _Objective, ranked: Array, seed: int) -> object:
-    bounds = [(-BOX, BOX)] * objective.shape.size
+    bounds = [(-BOX, BOX)] * objective.size
     return scipy.optimize.dual_annealing(
         objective, bounds, x0=ranked[0], maxiter=10**6, seed=seed, no_local_search=True
     )

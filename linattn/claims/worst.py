@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from linattn.claims.adversary import FORBIDDEN, Part, Shape, decode
+from linattn.claims.adversary import FORBIDDEN, Part, decode
 from linattn.claims.record import Instance
 
 RARE = 1e-3
@@ -48,7 +48,7 @@ class Found:
     @property
     def instance(self) -> Instance:
         """The instance."""
-        return decode(np.array(self.vector), Shape(self.factored))
+        return decode(np.array(self.vector), factored=self.factored)
 
     def __repr__(self) -> str:
         return (

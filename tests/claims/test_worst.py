@@ -7,7 +7,7 @@ import pytest
 
 import linattn as la
 from linattn.claims import get_claim
-from linattn.claims.adversary import BOX, FORBIDDEN, OPTIMIZERS, Part, Shape, decode, search
+from linattn.claims.adversary import BOX, FORBIDDEN, OPTIMIZERS, Part, decode, search, sizes
 from linattn.claims.table import check_instance
 from linattn.claims.worst import Found, file_name, joined, read_found, write_found
 
@@ -47,14 +47,14 @@ def test_the_search_was_long_enough_and_beat_random_search(path):
 
 @pytest.mark.parametrize("factored", [False, True])
 def test_every_point_of_the_box_is_an_instance(factored):
-    shape = Shape(factored)
+    size = sum(sizes(factored=factored))
     for corner in (-BOX, 0.3, BOX):
-        instance = decode(np.full(shape.size, corner), shape)
+        instance = decode(np.full(size, corner), factored=factored)
         assert instance.params.is_factored is factored
         assert 1 <= instance.local_steps <= 16
         assert 1e-4 * (1 - 1e-9) <= instance.problem.value_ridge <= 1 + 1e-9
         assert instance.problem.weights.sum() == pytest.approx(1.0)
-    first, second = (decode(np.full(shape.size, c), shape) for c in (-1.0, 1.0))
+    first, second = (decode(np.full(size, c), factored=factored) for c in (-1.0, 1.0))
     assert first.local_lr * la.safe_step(second.problem, second.params) < second.local_lr * (
         la.safe_step(first.problem, first.params)
     )
@@ -69,13 +69,13 @@ def test_search_improves_on_random_instances(optimizer):
     assert part.at_random == (part.value == part.random.min())
     again = search(claim, optimizer, evaluations=300, seed=1)
     assert np.array_equal(again.vector, part.vector)
-    replayed = check_instance(claim, decode(part.vector, Shape()))
+    replayed = check_instance(claim, decode(part.vector, factored=False))
     assert np.log(replayed.tightness) == pytest.approx(part.value, rel=1e-12)
 
 
 def test_the_best_of_all_parts_is_found():
     def part(value, at_random=False):
-        return Part(np.full(Shape().size, value), value, at_random, np.array([1.0, 3.0]), 5)
+        return Part(np.full(3, value), value, at_random, np.array([1.0, 3.0]), 5)
 
     found = joined("C3 bound", False, {"A": [part(0.5), part(0.2)], "B": [part(0.3)]})
     assert (found.optimizer, found.tightness, found.evaluations) == ("A", np.exp(0.2), 15)
@@ -97,6 +97,6 @@ def test_search_refuses_what_has_no_tightness():
 
 
 def test_a_point_survives_its_file(tmp_path):
-    vector = tuple(np.random.default_rng(0).normal(size=Shape(factored=True).size).tolist())
+    vector = tuple(np.random.default_rng(0).normal(size=sum(sizes(factored=True))).tolist())
     found = Found("C8 bound", True, vector, 1.5, 2.0, 10, "Nelder–Mead")
     assert read_found(write_found(tmp_path, found)) == found
