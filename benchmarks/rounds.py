@@ -40,23 +40,18 @@ def peers(case: Case, data: Data) -> dict[str, Callable[[], Any]]:
 
     kernel, value = data.params["kernel"][0], data.params.value[0]
     settings = {"ridges": RIDGES, "step": STEP, "local_steps": case.local_steps}
-    held = statistics(data, case)
+    groups = [("statistics", peers_jax.STATISTICS, statistics(data, case))]
+    tokens = (data.tokens, data.targets)
+    if case in TOKEN_CASES:
+        groups += [("tokens", peers_jax.TOKENS, tokens), ("hoisted", peers_jax.HOISTED, tokens)]
     calls = {
-        f"jax statistics {name}": peers_jax.bind(run, kernel, value, held, **settings)
-        for name, run in peers_jax.STATISTICS.items()
+        f"jax {group} {name}": peers_jax.bind(run, kernel, value, held, **settings)
+        for group, runs, held in groups
+        for name, run in runs.items()
     }
     if case in TOKEN_CASES:
         import peers_torch
 
-        tokens = (data.tokens, data.targets)
-        calls |= {
-            f"jax tokens {name}": peers_jax.bind(run, kernel, value, tokens, **settings)
-            for name, run in peers_jax.TOKENS.items()
-        }
-        calls |= {
-            f"jax hoisted {name}": peers_jax.bind(run, kernel, value, tokens, **settings)
-            for name, run in peers_jax.HOISTED.items()
-        }
         calls["torch tokens"] = peers_torch.bind(kernel, value, tokens, **settings)
     return calls
 

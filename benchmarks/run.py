@@ -27,7 +27,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from linattn.cli import table as aligned
 from linattn.experiments.files import csv_bytes
-from linattn.experiments.provenance import provenance
+from linattn.experiments.provenance import THREAD_VARIABLES, provenance
 
 HERE = Path(__file__).parent
 PARTS = ("rounds", "calls", "sweeps", "scale")
@@ -36,10 +36,9 @@ GROUPS = ("jax statistics", "jax tokens", "jax hoisted", "torch")
 
 def environment(threads: int) -> dict[str, str]:
     """Environment in which every library uses so many threads."""
-    names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
     # Passive: idle threads of one candidate must not spin on a core while another is timed.
     fixed = {"JAX_PLATFORMS": "cpu", "OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_THREAD_TIMEOUT": "4"}
-    return {**os.environ, **dict.fromkeys(names, str(threads)), **fixed}
+    return {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads)), **fixed}
 
 
 def measure(part: str, output: Path, threads: int, *arguments: str) -> dict[str, Any]:
