@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from time import perf_counter
 from typing import TYPE_CHECKING, TextIO
 
@@ -22,11 +22,10 @@ POWER = 0.5
 """Of a task's cost in its share of the time: the dear come first, and costs are rough."""
 
 
-@contextmanager
 def reporter(
     tasks: Sequence[Task], missing: Sequence[Task], *, stream: TextIO | None = None
-) -> Iterator[Observer]:
-    """Yield a function that reports every finished run.
+) -> AbstractContextManager[Observer]:
+    """Return a context with a function that reports every finished run.
 
     Parameters
     ----------
@@ -39,10 +38,8 @@ def reporter(
     """
     out = sys.stderr if stream is None else stream
     if is_terminal(out):
-        with _bar(tasks, missing, out) as observer:
-            yield observer
-    else:
-        yield _plain(tasks, missing, out)
+        return _bar(tasks, missing, out)
+    return nullcontext(_plain(tasks, missing, out))
 
 
 def clock(seconds: float) -> str:
