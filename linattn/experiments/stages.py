@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
+from functools import partial
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -160,15 +161,14 @@ def draw(
     target = open_folder(output / "figures")
     # A process takes a second to start, a figure about as long to draw.
     count = min(available_workers(), len(scripts) // FIGURES_PER_PROCESS)
+    one = partial(draw_one, output=output, target=target, look=look, preset=preset)
     if count <= 1:
-        return _joined(draw_one(path, output, target, look, preset) for path in scripts)
+        return _joined(map(one, scripts))
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(count, mp_context=context) as executor:
         with single_threaded(), without_main():  # submitting starts the processes
-            futures = [
-                executor.submit(draw_one, path, output, target, look, preset) for path in scripts
-            ]
-        return _joined(future.result() for future in futures)
+            drawn = executor.map(one, scripts)
+        return _joined(drawn)
 
 
 def _checked(look: PageLook) -> PageLook:
