@@ -34,7 +34,7 @@ def random_instance(seed: int, index: int) -> Instance:
         num_heads=int(draw.integers(1, 4)),
         kernel="factored" if factored else "merged",
         rank=int(draw.integers(1, problem.dim + 1)) if factored else None,
-        scale=float(np.exp(draw.uniform(np.log(0.2), np.log(2.0)))),
+        scale=_log_uniform(draw, 0.2, 2.0),
         value=str(draw.choice(["zeros", "normal", "minimizer"])),
         seed=int(draw.integers(2**31)),
     )
