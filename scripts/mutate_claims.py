@@ -49,36 +49,28 @@ FLIPPED = {
 }  # fmt: skip
 # Every number of a claim against the twin: seconds, and most mutants end here.
 NUMBERS = "tests/claims/test_cases.py::test_the_numbers_are_the_twins"
-FIRST = {
-    "theory/tracking.py": ("tests/theory/test_tracking.py",),
-    "theory/consensus.py": ("tests/theory/test_consensus.py",),
-    "theory/inexact.py": ("tests/theory/test_inexact.py",),
-    "theory/drift.py": ("tests/theory/test_drift.py",),
-    "theory/published.py": ("tests/theory/test_published.py",),
-    "theory/population.py": ("tests/theory/test_population.py",),
+# Modules that have tests of their own name, which notice most of their mutants.
+OWN = (
+    "theory/tracking", "theory/consensus", "theory/inexact", "theory/drift", "theory/published",
+    "theory/population", "theory/scaffold", "theory/frozen", "theory/moments", "theory/impulse",
+    "theory/prediction", "theory/in_context", "analysis/certificate", "analysis/centralized",
+    "analysis/bias_drift",
+)  # fmt: skip
+FIRST = {f"{name}.py": (f"tests/{name.replace('/', '/test_')}.py",) for name in OWN} | {
     "theory/symmetry.py": (NUMBERS,),
-    "theory/scaffold.py": ("tests/theory/test_scaffold.py",),
     "theory/wick.py": ("tests/theory/test_population.py",),
-    "theory/frozen.py": ("tests/theory/test_frozen.py",),
     "theory/stage.py": ("tests/theory/test_frozen.py", "tests/theory/test_unequal_work.py"),
     "theory/bias.py": ("tests/theory/test_frozen.py", "tests/theory/test_unequal_work.py"),
     "theory/local_work.py": ("tests/theory/test_unequal_work.py",),
-    "theory/moments.py": ("tests/theory/test_moments.py",),
     "theory/congruence.py": ("tests/theory/test_moments.py",),
     "theory/local_noise.py": ("tests/theory/test_moments.py",),
     "theory/weights.py": ("tests/theory/test_moments.py",),
-    "theory/impulse.py": ("tests/theory/test_impulse.py",),
     "theory/interpolation.py": ("tests/theory/test_prediction.py",),
-    "theory/prediction.py": ("tests/theory/test_prediction.py",),
-    "theory/in_context.py": ("tests/theory/test_in_context.py",),
     "theory/in_context_law.py": ("tests/theory/test_in_context.py",),
     "theory/polynomials.py": ("tests/theory/test_polynomials.py", "tests/theory/test_frozen.py"),
-    "analysis/certificate.py": ("tests/analysis/test_certificate.py",),
     "analysis/descent_steps.py": (NUMBERS,),
     "analysis/mismatch.py": (NUMBERS,),
     "analysis/trajectory.py": (NUMBERS,),
-    "analysis/centralized.py": ("tests/analysis/test_centralized.py",),
-    "analysis/bias_drift.py": ("tests/analysis/test_bias_drift.py",),
     "analysis/applicable.py": ("tests/claims/test_guards.py",),
 }
 CLAIM_TESTS = tuple(
