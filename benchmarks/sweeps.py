@@ -16,18 +16,13 @@ import linattn as la
 from linattn.data.worlds import InitialSpec
 from linattn.experiments import compute_tasks
 from linattn.experiments.find import find_script, load_simulation
+from linattn.experiments.simulation import Task
 
 SHARE = 0.05
 
 
-def sweep_specs(preset: str) -> list[Any]:
-    """The specs of the bias_drift simulation."""
-    return load_simulation(find_script("bias_drift")).specs(preset)
-
-
-def time_sweep(specs: list[Any], workers: int) -> dict[str, float]:
+def time_sweep(tasks: list[Task], workers: int) -> dict[str, float]:
     """Wall time of a sweep into an empty store, start-up reported apart."""
-    tasks = map(load_simulation(find_script("bias_drift")).task, specs)
     with TemporaryDirectory() as folder:
         report = compute_tasks(tasks, Path(folder), workers=workers)
     if not report.complete:
@@ -40,26 +35,23 @@ def time_sweep(specs: list[Any], workers: int) -> dict[str, float]:
     }
 
 
-def plain_runs(specs: list[Any]) -> list[tuple[Any, int, int]]:
-    """Every (spec, local steps, warm-up length): one run each of a plain script."""
-    return [(s, s.local_steps, t) for s in specs for t in s.lengths()]
-
-
 def sampled(spec: Any) -> bool:
     """Whether clients or sequences are drawn, which the plain script does not."""
     return spec.participation < 1.0 or spec.batch_size is not None
 
 
-def time_plain(runs: list[tuple[Any, int, int]], share: float, budget: float) -> dict[str, Any]:
+def time_plain(specs: list[Any], share: float, budget: float) -> dict[str, Any]:
     """Time a random share of the runs and extrapolate by the number of gradient steps.
 
-    A run of R rounds and E local steps costs R·E gradient evaluations whatever the warm-up length,
-    up to the kernel's part of a frozen gradient, so runs are stratified by E. Long runs are timed
-    on their first rounds: `rounds` per run are chosen so that the sample fits the budget.
+    Every warm-up length of a spec is one run of a plain script. A run of R rounds and E local steps
+    costs R·E gradient evaluations whatever the warm-up length, up to the kernel's part of a frozen
+    gradient, so runs are stratified by E. Long runs are timed on their first rounds: `rounds` per
+    run are chosen so that the sample fits the budget.
     """
     import plain_torch
 
     rng = np.random.default_rng(0)
+    runs = [(s, s.local_steps, t) for s in specs for t in s.lengths()]
     merged = [run for run in runs if run[0].initial == InitialSpec() and not sampled(run[0])]
     count = max(1, round(share * len(runs)))
     sample = [merged[i] for i in rng.choice(len(merged), count, replace=False)]
@@ -130,14 +122,15 @@ def main() -> None:
     parser.add_argument("--preset", default="paper")
     parser.add_argument("--budget", type=float, default=240.0, help="seconds for the plain script")
     chosen = parser.parse_args()
-    specs = sweep_specs(chosen.preset)
+    simulation = load_simulation(find_script("bias_drift"))
+    specs = simulation.specs(chosen.preset)
     found: dict[str, Any] = {"preset": chosen.preset, "specs": len(specs)}
     for workers in (2, 1):
         print(f"  sweep with {workers} workers", flush=True)
-        found[f"workers_{workers}"] = time_sweep(specs, workers)
+        found[f"workers_{workers}"] = time_sweep(list(map(simulation.task, specs)), workers)
     found["dgemm_scaling"] = dgemm_scaling()
     print("  plain script", flush=True)
-    found["plain"] = time_plain(plain_runs(specs), SHARE, chosen.budget)
+    found["plain"] = time_plain(specs, SHARE, chosen.budget)
     with open(chosen.json, "w", encoding="utf-8") as file:
         json.dump(found, file)
 
