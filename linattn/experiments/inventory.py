@@ -58,7 +58,8 @@ def inventory(
     """
     if store.exists() and not store.is_dir():
         raise ValueError(f"store must be a folder, got {store}.")
-    entries, known = _entries(simulations, store)
+    known = {simulation.name: simulation for simulation in simulations}
+    entries = _judged(scan(store) if store.is_dir() else [], known)
     rows: list[Stored] = []
     asked: set[str] = set()
     for simulation in known.values():
@@ -74,13 +75,9 @@ def inventory(
     return rows, [note for entry in entries if (note := _note(entry, asked, known))]
 
 
-def _entries(
-    simulations: Iterable[Simulation[Any]], store: Path
-) -> tuple[list[Entry], dict[str, Simulation[Any]]]:
-    """Every file of a store, judged by its simulation where that is known."""
-    known = {simulation.name: simulation for simulation in simulations}
-    entries = scan(store) if store.is_dir() else []
-    return [inspect_file(e.path, known.get(e.name)) for e in entries], known
+def _judged(entries: Iterable[Entry], known: Mapping[str, Simulation[Any]]) -> list[Entry]:
+    """Every file, judged by its simulation where that is known."""
+    return [inspect_file(entry.path, known.get(entry.name)) for entry in entries]
 
 
 def _note(entry: Entry, asked: set[str], known: Mapping[str, Simulation[Any]]) -> str:
@@ -105,8 +102,8 @@ def removable(simulations: Iterable[Simulation[Any]], store: Path) -> list[tuple
     ValueError
         If the store is not a folder.
     """
-    scan(store)
-    entries, known = _entries(simulations, store)
+    known = {simulation.name: simulation for simulation in simulations}
+    entries = _judged(scan(store), known)
     found = [(path, "set aside as damaged") for path in sorted(store.glob("*.nc.damaged"))]
     for entry in entries:
         if entry.state != "stored":
