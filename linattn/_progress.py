@@ -39,12 +39,11 @@ def steady_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def say(text: str, stream: TextIO | None = None) -> None:
-    """Print a line of progress or of an error, if that can be: default on standard error."""
-    out = sys.stderr if stream is None else stream
+def say(text: str) -> None:
+    """Print a line of progress or of an error on standard error, if that can be."""
     with suppress(OSError, ValueError):  # full, broken or closed
-        if out is not None:
-            print(text, file=out, flush=True)
+        if sys.stderr is not None:
+            print(text, file=sys.stderr, flush=True)
 
 
 def is_terminal(stream: TextIO | None) -> bool:

@@ -31,13 +31,12 @@ def closed():
 
 @pytest.mark.parametrize("stream", [Broken(), closed()], ids=["broken", "closed"])
 def test_what_nobody_can_hear_is_not_said(stream, monkeypatch):
-    _progress.say("a word", stream)
-    assert not _progress.is_terminal(stream)
-    tasks = [SIMULATION.task(ToySpec())]
-    with reporter(tasks, tasks, stream=stream) as observe:
-        observe(tasks[0], Outcome("stored", 0.0))
     monkeypatch.setattr(sys, "stderr", stream)
     _progress.say("a word")
+    assert not _progress.is_terminal(stream)
+    tasks = [SIMULATION.task(ToySpec())]
+    with reporter(tasks, tasks) as observe:
+        observe(tasks[0], Outcome("stored", 0.0))
 
 
 def test_a_process_without_streams_gets_some(monkeypatch, capfd):

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from time import perf_counter
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from linattn._progress import is_terminal, say
 from linattn.experiments.simulation import Task
@@ -22,10 +22,8 @@ POWER = 0.5
 """Of a task's cost in its share of the time: the dear come first, and costs are rough."""
 
 
-def reporter(
-    tasks: Sequence[Task], missing: Sequence[Task], *, stream: TextIO | None = None
-) -> AbstractContextManager[Observer]:
-    """Return a context with a function that reports every finished run.
+def reporter(tasks: Sequence[Task], missing: Sequence[Task]) -> AbstractContextManager[Observer]:
+    """Return a context with a function that reports every finished run on standard error.
 
     Parameters
     ----------
@@ -33,13 +31,10 @@ def reporter(
         All runs.
     missing : sequence of Task
         Those that are not stored yet.
-    stream : text file, optional
-        Default standard error.
     """
-    out = sys.stderr if stream is None else stream
-    if is_terminal(out):
-        return _bar(tasks, missing, out)
-    return nullcontext(_plain(tasks, missing, out))
+    if is_terminal(sys.stderr):
+        return _bar(tasks, missing)
+    return nullcontext(_plain(tasks, missing))
 
 
 def clock(seconds: float) -> str:
@@ -60,7 +55,7 @@ def _share(task: Task) -> float:
     return float(max(task.cost, 1.0) ** POWER)
 
 
-def _plain(tasks: Sequence[Task], missing: Sequence[Task], out: TextIO | None) -> Observer:
+def _plain(tasks: Sequence[Task], missing: Sequence[Task]) -> Observer:
     began = said = perf_counter()
     done, total = len(tasks) - len(missing), len(tasks)
     spent, everything = 0.0, sum(map(_share, missing))
@@ -81,13 +76,13 @@ def _plain(tasks: Sequence[Task], missing: Sequence[Task], out: TextIO | None) -
         else:
             return
         said = perf_counter()
-        say(f"[{done}/{total}] {words}, {left} left", out)
+        say(f"[{done}/{total}] {words}, {left} left")
 
     return report
 
 
 @contextmanager
-def _bar(tasks: Sequence[Task], missing: Sequence[Task], out: TextIO) -> Iterator[Observer]:
+def _bar(tasks: Sequence[Task], missing: Sequence[Task]) -> Iterator[Observer]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as TimeLeft
@@ -95,7 +90,7 @@ def _bar(tasks: Sequence[Task], missing: Sequence[Task], out: TextIO) -> Iterato
     done, total = len(tasks) - len(missing), len(tasks)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[runs]}"),
                TimeLeft(elapsed_when_finished=True))  # fmt: skip
-    with Progress(*columns, console=Console(file=out), transient=False) as bar:
+    with Progress(*columns, console=Console(stderr=True), transient=False) as bar:
         line = bar.add_task(
             "starting workers", total=sum(map(_share, missing)), runs=f"{done}/{total}"
         )

@@ -186,13 +186,14 @@ def test_processors_of_a_group_are_counted(tmp_path):
     assert engine.available_workers() >= 1
 
 
-def test_a_terminal_gets_a_bar():
+def test_a_terminal_gets_a_bar(monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):
             return True
 
     screen = Terminal()
-    with reporter(TASKS[:2], TASKS[1:2], stream=screen) as report:
+    monkeypatch.setattr("sys.stderr", screen)
+    with reporter(TASKS[:2], TASKS[1:2]) as report:
         report(TASKS[1], STORED)
     assert "2/2" in screen.getvalue()
 
