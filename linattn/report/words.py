@@ -23,7 +23,7 @@ LARGE = 2.0 * float(np.log(DIVERGED))
 ROUNDING = 1e-9
 
 
-def spread(values: ArrayLike, axis: int = 0) -> tuple[Any, tuple[Any, Any]]:
+def spread(values: ArrayLike) -> tuple[Any, tuple[Any, Any]]:
     """Return median and band over seeds, where +inf (unstable, diverged) is worse than anything.
 
     A median or a quantile that falls on an unstable seed is +inf.
@@ -35,7 +35,7 @@ def spread(values: ArrayLike, axis: int = 0) -> tuple[Any, tuple[Any, Any]]:
     (2.0, 1.2, inf)
     """
     array = np.nan_to_num(np.asarray(values, dtype=float), nan=np.nan, posinf=HUGE)
-    low, middle, high = np.quantile(array, (QUANTILES[0], 0.5, QUANTILES[1]), axis=axis)
+    low, middle, high = np.quantile(array, (QUANTILES[0], 0.5, QUANTILES[1]), axis=0)
     lifted = [np.where(edge > HUGE**0.5, np.inf, edge) for edge in (middle, low, high)]
     return lifted[0], (lifted[1], lifted[2])
 
