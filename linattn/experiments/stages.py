@@ -273,16 +273,15 @@ def verify(
     recalled = set() if own else {c.id for c in table_claims() if c.provenance == "recalled"}
     rows = [_tally_row(part, part.claim in recalled) for part in tallies]
     rows += [_row(verdict, verdict.status) for verdict in stored]
-    counts = Counter(
-        # A recalled bound that is violated is shown as such, but is no failure of ours.
-        "recalled, violated" if part.claim in recalled and part.status == "violated"
-        else part.status
-        for part in tallies
-    )  # fmt: skip
-    counts.update(verdict.status for verdict in stored)
-    failed = [p.claim for p in tallies if p.status == "violated" and p.claim not in recalled]
-    failed += [v.claim for v in stored if v.status == "violated"]
-    return Verified(rows, failed, dict(counts), report)
+    # A recalled bound that is violated is shown as such, but is no failure of ours.
+    excused = "recalled, violated"
+    states = [
+        (p.claim, excused if p.status == "violated" and p.claim in recalled else p.status)
+        for p in tallies
+    ]
+    states += [(verdict.claim, verdict.status) for verdict in stored]
+    failed = [claim for claim, state in states if state == "violated"]
+    return Verified(rows, failed, dict(Counter(state for _, state in states)), report)
 
 
 def _tally_row(part: Tally, recalled: bool) -> Row:
