@@ -32,7 +32,8 @@ def write_record(results: Path) -> None:
     """Keep figures and costs of all whole presets."""
     times = wall_times(results)
     rows: dict[str, dict[str, Any]] = {}
-    for origin in _origins():  # of other stores, whose times may be lost
+    for path in FOLDER.glob("*_provenance.json"):  # of other stores, whose times may be lost
+        origin = json.loads(path.read_text("utf-8"))
         name = origin["simulation"]
         rows[name] = {"simulation": name, "runs": origin["runs"], "minutes": ""}
     if RUNS.is_file():
@@ -62,11 +63,6 @@ def _whole(results: Path, simulation: Simulation[Any]) -> list[Result]:
         return []
     runs = load_results(results, simulation.name, preset="paper")
     return runs if len(runs) == len(wanted) else []
-
-
-def _origins() -> list[dict[str, Any]]:
-    """Which runs the kept figures are of."""
-    return [json.loads(path.read_text("utf-8")) for path in FOLDER.glob("*_provenance.json")]
 
 
 def pages() -> Iterator[tuple[str, list[str]]]:
