@@ -212,7 +212,7 @@ def _usual(name: str, flat: Mapping[str, Any], alike: Sequence[Mapping[str, Any]
 
 
 def _told(names: Sequence[str], flat: Mapping[str, Any]) -> str:
-    words = (WORDS.get(name) or f"{_word(name)} {{}}" for name in names)
+    words = (WORDS.get(n) or n.rpartition(".")[2].replace("_", " ") + " {}" for n in names)
     return ", ".join(w.format(_said(flat.get(n))) for w, n in zip(words, names, strict=True))
 
 
@@ -234,10 +234,6 @@ def _base(flat: Mapping[str, Any], within: Sequence[str]) -> str:
         kind = "ReLU" if flat["model.feature_map"] == "relu" else "linear"
         deep = [f"deep {kind} L = {flat['model.num_layers']}"]
     return ", ".join([*deep, *factored, *levels]) or "all runs"
-
-
-def _word(name: str) -> str:
-    return name.rpartition(".")[2].replace("_", " ")
 
 
 def _said(value: Any) -> str:
