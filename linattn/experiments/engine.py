@@ -193,7 +193,11 @@ def _compute(report: Report, backend: Backend, observer: Observer | None) -> Non
                 if outcome.state == "unwritable":
                     refused = outcome.sentence
                     backend.stop()
-                _record(report, task, outcome)
+                if outcome.state == "stored":
+                    report.computed += 1
+                    record_time(report.output, task, outcome.seconds)
+                else:
+                    report.failures.append(Failure(task, outcome.sentence, outcome.trace))
                 if observer:
                     observer(task, outcome)
     except KeyboardInterrupt:
@@ -201,11 +205,3 @@ def _compute(report: Report, backend: Backend, observer: Observer | None) -> Non
     report.startup_seconds = backend.startup
     if refused:
         raise OSError(refused)
-
-
-def _record(report: Report, task: Task, outcome: Outcome) -> None:
-    if outcome.state != "stored":
-        report.failures.append(Failure(task, outcome.sentence, outcome.trace))
-        return
-    report.computed += 1
-    record_time(report.output, task, outcome.seconds)
