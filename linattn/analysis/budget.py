@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import NamedTuple
 
@@ -156,3 +157,10 @@ class TwoStageCost:
 def affordable(costs: Array, amount: float) -> int:
     """Return how many of a rising sequence of costs stay within an amount."""
     return int(np.searchsorted(costs, amount * (1.0 + 1e-12), side="right"))
+
+
+def bought(costs: Callable[[int], Array], amount: float, guess: int = 64) -> int:
+    """Return how many rounds an amount buys, where `costs` gives the costs of the first so many."""
+    while (count := affordable(costs(guess), amount)) == guess:
+        guess *= 4
+    return count

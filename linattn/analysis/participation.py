@@ -9,6 +9,7 @@ stage is unstable, a step and length are not taken.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from linattn._checks import MOST_ENTRIES, positive_int, real
 from linattn._threads import one_blas_thread
 from linattn._typing import Array, IntArray
 from linattn.analysis.bias_drift import SecondStage, loss_after, warmup_path
-from linattn.analysis.budget import KINDS, TwoStageCost, affordable
+from linattn.analysis.budget import KINDS, TwoStageCost, affordable, bought
 from linattn.analysis.synchronized import finite_profiles
 from linattn.federated.settings import Settings, check_settings
 from linattn.objectives.joint import check_fits
@@ -252,11 +253,11 @@ class _Schedule:
         fractions = np.linspace(0.0, 1.0, self.plan.num_lengths) ** 2
         lengths = np.rint(np.maximum(most, 0)[:, None] * fractions).astype(np.int64)
         lengths[0] = most[0]  # FedAvg goes to the end
-        bought = np.zeros(lengths.shape, dtype=np.int64)
-        bought[-1] = min(most[-1], 0)
+        frozen = np.zeros(lengths.shape, dtype=np.int64)
+        frozen[-1] = min(most[-1], 0)
         for end, cost in enumerate(costs, start=1):
-            bought[end] = [_bought(cost, int(t), amount - spent[t]) for t in lengths[end]]
-        self.lengths[kind], self.bought[kind] = lengths, bought
+            frozen[end] = [bought(partial(cost.frozen, t), amount - spent[t]) for t in lengths[end]]
+        self.lengths[kind], self.bought[kind] = lengths, frozen
 
     def settings(self, step: float) -> Settings:
         """Those of the warm-up."""
@@ -267,16 +268,6 @@ class _Schedule:
             participation=self.plan.participation,
             seed=self.seed,
         )
-
-
-def _bought(cost: TwoStageCost, warmup: int, left: float) -> int:
-    """Frozen rounds that the rest of a budget buys."""
-    guess = 64
-    while True:
-        count = affordable(cost.frozen(warmup, guess), left)
-        if count < guess:
-            return count
-        guess *= 4
 
 
 class _Draw:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from linattn._settings import MOST_STEPS, check_local_steps
 from linattn._threads import one_blas_thread
 from linattn._typing import Array
 from linattn.analysis.bias_drift import SecondStage, loss_after
-from linattn.analysis.budget import Budget, TwoStageCost, affordable
+from linattn.analysis.budget import Budget, TwoStageCost, affordable, bought
 from linattn.analysis.synchronized import finite_profile
 from linattn.federated.method import Method
 from linattn.federated.methods import fed_avg, fed_frozen
@@ -172,15 +173,6 @@ class _Cell:
     def _left(self, t: int) -> float:
         return self.setting.budget.amount - float(self.spent[t])
 
-    def _frozen_rounds(self, t: int) -> int:
-        """How many frozen rounds the rest of the budget buys after t warm-up rounds."""
-        guess = 64
-        while True:
-            bought = affordable(self.cost.frozen(t, guess), self._left(t))
-            if bought < guess:
-                return bought
-            guess *= 4
-
     def _two_stage(self, name: str, t: int) -> tuple[float, int]:
         if name == "fed_avg":
             return self._end() if t == self.lengths[-1] else (INF, t)
@@ -192,7 +184,7 @@ class _Cell:
             return (finite_profile(self.problem, here), t + 1) if affordable_here else (INF, t)
         if self.second is None:
             return self._second_stage("fed_avg", t)
-        rounds = self._frozen_rounds(t)
+        rounds = bought(partial(self.cost.frozen, t), self._left(t))
         return self._averaged(here, rounds, self.second), t + rounds
 
     def _end(self) -> tuple[float, int]:
@@ -245,11 +237,11 @@ class _Cell:
             losses = np.append(losses[:-1], result.columns[measured])
             each = np.sum([result.columns[name][1:] for name in accounts], axis=0)
             spent = np.append(spent, spent[-1] + np.cumsum(each))
-            bought = affordable(spent[1:], left)
-            if bought == len(losses) - 1 and result.outcome.status == "diverged":
+            count = affordable(spent[1:], left)
+            if count == len(losses) - 1 and result.outcome.status == "diverged":
                 return INF, result.outcome.round
-            if bought < len(losses) - 1:
-                return float(losses[bought]), first + bought
+            if count < len(losses) - 1:
+                return float(losses[count]), first + count
             at, memory, end = result.params, result.memory, result.outcome.round
             if not each.any():  # it has stopped: no round is bought any more
                 if np.ptp(losses[-len(each) - 1 :]) > 0.0:
