@@ -72,6 +72,7 @@ class TwoStageCost:
         Of the two stages.
     seed : int
         Of the draws of participants.
+    batch_size : int, optional
 
     Notes
     -----
@@ -88,8 +89,10 @@ class TwoStageCost:
         participation: float,
         frozen_participation: float,
         seed: int,
+        batch_size: int | None = None,
     ) -> None:
         self.problem, self.kind, self.local_steps = problem, kind, local_steps
+        self.batch_size = batch_size
         self.shares, self.seed = (participation, frozen_participation), seed
         self.value_size = params.value.size
         self.kernel_size = params.layout.size - self.value_size
@@ -109,7 +112,7 @@ class TwoStageCost:
     def _client_work(self, stage: int) -> Array:
         """Multiply-adds of E gradients of every client, (C,)."""
         work, steps = self._work[stage], self.local_steps
-        sizes = self.problem.client_sizes.tolist()
+        sizes = [min(self.batch_size or n, n) for n in self.problem.client_sizes.tolist()]
         return np.array([float(work.total(0, n * steps, steps)) for n in sizes])
 
     def warmup(self, rounds: int) -> Array:

@@ -140,11 +140,11 @@ class _Cell:
             participation=setting.participation,
             frozen_participation=setting.frozen_participation,
             seed=seed,
+            batch_size=setting.batch_size,
         )
         amount = setting.budget.amount
-        first = self.cost.warmup(1)[1]
-        most = int(amount / first * 4) + 1 if setting.batch_size or first else 1
-        self.most = affordable(self.cost.warmup(most)[1:], amount)
+        guess = int(amount / self.cost.warmup(1)[1]) + 1  # as if every round cost the same
+        self.most = bought(lambda rounds: self.cost.warmup(rounds)[1:], amount, guess)
         self.spent = self.cost.warmup(self.most)
         asked = setting.lengths or default_grid(self.most)
         self.lengths = tuple(t for t in asked if t <= self.most)

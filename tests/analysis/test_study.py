@@ -8,6 +8,7 @@ from linattn.analysis.budget import Budget, TwoStageCost, affordable, one_budget
 from linattn.analysis.study import bootstrapped, cells_in_order, plateau
 from linattn.analysis.study_cell import default_grid
 from linattn.federated.method import Plan
+from linattn.federated.settings import choose_participants
 
 STEPS = (0.01, 0.03, 0.06)
 SETTINGS = {"local_lrs": STEPS, "local_steps": 4, "rounds": 8}
@@ -105,8 +106,9 @@ def test_words_and_pictures(found):
 
 @pytest.mark.parametrize("kind", ["floats", "multiply_adds"])
 @pytest.mark.parametrize("shares", [(1.0, 1.0), (0.5, 0.5), (0.5, 1.0)])
-def test_costs_are_the_accountants(small_problem, small_params, kind, shares):
-    settings = {"local_steps": 3, "seed": 5}
+@pytest.mark.parametrize("batch_size", [None, 2])
+def test_costs_are_the_accountants(small_problem, small_params, kind, shares, batch_size):
+    settings = {"local_steps": 3, "seed": 5, "batch_size": batch_size}
     cost = TwoStageCost(
         small_problem, small_params, kind, participation=shares[0],
         frozen_participation=shares[1], **settings,
@@ -141,6 +143,22 @@ def test_a_budget_of_floats_buys_more_frozen_rounds(small_problem):
     assert rounds.sel({"method": "scaffold", "warmup": 6}) == 3
     forked = rounds.sel({"method": "frozen_scaffold", "warmup": 2})
     assert 2 < forked < rounds.sel({"method": "fed_frozen", "warmup": 2})
+
+
+@pytest.mark.parametrize("batch_size", [None, 2])
+def test_a_budget_of_work_is_what_a_run_of_unequal_clients_does(batch_size):
+    """The first round is that of the client with most sequences: it costs many times the others."""
+    draw = np.random.default_rng(0)
+    clients = [(draw.normal(size=(n, 4, 3)), draw.normal(size=(n, 4, 2))) for n in (40, *[2] * 19)]
+    problem = la.problem_from_tokens(clients, value_ridge=0.1, kernel_ridge=0.1)
+    params, more = la.initial_params(problem), {"participation": 0.05, "batch_size": batch_size}
+    seed = next(s for s in range(99) if choose_participants(20, 0.05, s, 0).tolist() == [0])
+    result = la.run(la.fed_avg(), problem, params, rounds=60, local_steps=2, local_lr=0.01,
+                    metrics=("multiply_adds",), seed=seed, **more)  # fmt: skip
+    amount = float(result.columns["multiply_adds"].sum())
+    held = la.study(problem, params, methods=("fed_avg",), local_lrs=[0.01], local_steps=2,
+                    multiply_adds=amount, seeds=[seed], **more)  # fmt: skip
+    assert held.table["rounds"].values.ravel()[-1] == 60
 
 
 def test_divergence_is_infinite_and_loses(small_problem):
