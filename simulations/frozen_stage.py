@@ -65,10 +65,7 @@ def run(spec: FrozenStageSpec) -> xr.Dataset:
         "identical_clients": la.pool(problem).subset([0]),  # identical clients move identically
         "consistent_targets": consistent_targets(problem, params),
     }
-    parts = [
-        _panel(spec, problem, params, local_steps=steps, controls=controls)
-        for steps in spec.local_steps
-    ]
+    parts = [_panel(spec, problem, params, steps, controls) for steps in spec.local_steps]
     return stacked(parts, spec.local_steps)
 
 
@@ -81,13 +78,13 @@ def _panel(
     spec: FrozenStageSpec,
     problem: la.Problem,
     params: la.Params,
-    *,
     local_steps: int,
     controls: dict[str, la.Problem],
 ) -> xr.Dataset:
     import xarray as xr
 
-    stage = la.frozen_stage(problem, params, local_steps=local_steps, local_lr=spec.local_lr)
+    settings = {"local_steps": local_steps, "local_lr": spec.local_lr}
+    stage, path = _stage_and_path(problem, params, spec.rounds, settings)
     bias, first = stage.bias, stage.first_order_bias
     values = {
         "rate": stage.rate,
@@ -98,69 +95,57 @@ def _panel(
         "condition": float(np.linalg.cond(stage.hessian)),
         "minimizer_norm": _norm(stage.minimizer),
         "bias": _norm(bias),
-        **_settled(spec, problem, params, local_steps=local_steps),
+        **_settled(problem, params, spec.settle_rounds, settings),
         "bias_first_order": _norm(first),
         "first_order_error": _norm(bias - first),
         "bias_bound": np.nan if stage.bias_bound is None else stage.bias_bound,
     }
     data = single(values, UNITS)
-    data |= along("round", _rounds(spec, problem, params, local_steps=local_steps), UNITS)
-    nulls = [_null(spec, controls[name], params, local_steps=local_steps) for name in CONTROLS]
+    block = la.ValueBlock(problem, params)
+    data |= along("round", [_round(block, stage, path, t) for t in range(spec.rounds + 1)], UNITS)
+    nulls = [_null(controls[name], params, spec.rounds, settings) for name in CONTROLS]
     data |= along("control", nulls, {})
     return xr.Dataset(data, coords={"round": np.arange(spec.rounds + 1), "control": list(CONTROLS)})
 
 
-def _rounds(
-    spec: FrozenStageSpec, problem: la.Problem, params: la.Params, *, local_steps: int
-) -> list[dict[str, float]]:
-    """Simulated and closed-form value blocks of every round, and how far they are apart."""
-    stage = la.frozen_stage(problem, params, local_steps=local_steps, local_lr=spec.local_lr)
-    path = _simulated(spec, problem, params, local_steps=local_steps, rounds=spec.rounds)
-    block = la.ValueBlock(problem, params)
+def _round(
+    block: la.ValueBlock, stage: la.FrozenStage, path: list[la.Params], t: int
+) -> dict[str, float]:
+    """Simulated and closed-form value blocks after t rounds, and how far they are apart."""
     limit = stage.fixed_point
-    scale = _norm(params.value - limit) + _norm(limit) or 1.0
-    rows = []
-    for t in range(spec.rounds + 1):
-        value, closed = path[min(t, len(path) - 1)].value, stage.after(t)
-        lost = len(path) <= t  # the simulation diverged before round t
-        rows.append(
-            {
-                "objective_simulated": np.nan if lost else block.value(value),
-                "objective_closed": block.value(closed) if np.isfinite(closed).all() else np.inf,
-                "distance_simulated": np.nan if lost else _norm(value - limit),
-                "distance_closed": _norm(closed - limit),
-                "relative_error": np.nan if lost else _norm(value - closed) / scale,
-            }
-        )
-    return rows
+    scale = _norm(path[0].value - limit) + _norm(limit) or 1.0
+    value, closed = path[min(t, len(path) - 1)].value, stage.after(t)
+    lost = len(path) <= t  # the simulation diverged before round t
+    return {
+        "objective_simulated": np.nan if lost else block.value(value),
+        "objective_closed": block.value(closed) if np.isfinite(closed).all() else np.inf,
+        "distance_simulated": np.nan if lost else _norm(value - limit),
+        "distance_closed": _norm(closed - limit),
+        "relative_error": np.nan if lost else _norm(value - closed) / scale,
+    }
 
 
 def _null(
-    spec: FrozenStageSpec, problem: la.Problem, params: la.Params, *, local_steps: int
+    problem: la.Problem, params: la.Params, rounds: int, settings: dict[str, Any]
 ) -> dict[str, float]:
     """Bias of a control relative to ‖V*‖: by the formula and by simulation from V*."""
-    start = _at_minimizer(problem, params)
-    stage = la.frozen_stage(problem, start, local_steps=local_steps, local_lr=spec.local_lr)
-    path = _simulated(spec, problem, start, local_steps=local_steps, rounds=spec.rounds)
-    scale = _norm(start.value)
-    moved = _norm(path[-1].value - start.value)
+    stage, path = _stage_and_path(problem, _at_minimizer(problem, params), rounds, settings)
+    start = path[0].value
+    moved, scale = _norm(path[-1].value - start), _norm(start)
     return {"null_bias": _norm(stage.bias) / scale, "null_simulated": moved / scale}
 
 
 def _settled(
-    spec: FrozenStageSpec, problem: la.Problem, params: la.Params, *, local_steps: int
+    problem: la.Problem, params: la.Params, rounds: int, settings: dict[str, Any]
 ) -> dict[str, float]:
     """Distance from V* after settling from V*, where a stage without bias would stay: simulated
     and in closed form.
     """
-    start = _at_minimizer(problem, params)
-    stage = la.frozen_stage(problem, start, local_steps=local_steps, local_lr=spec.local_lr)
-    rounds = spec.settle_rounds
-    path = _simulated(spec, problem, start, local_steps=local_steps, rounds=rounds)
-    diverged = len(path) <= spec.settle_rounds
+    stage, path = _stage_and_path(problem, _at_minimizer(problem, params), rounds, settings)
+    start, diverged = path[0].value, len(path) <= rounds
     return {
-        "bias_simulated": np.nan if diverged else _norm(path[-1].value - start.value),
-        "bias_closed": _norm(stage.after(spec.settle_rounds) - start.value),
+        "bias_simulated": np.nan if diverged else _norm(path[-1].value - start),
+        "bias_closed": _norm(stage.after(rounds) - start),
     }
 
 
@@ -168,21 +153,13 @@ def _at_minimizer(problem: la.Problem, params: la.Params) -> la.Params:
     return params.replace(value=la.ValueBlock(problem, params).minimizer())
 
 
-def _simulated(
-    spec: FrozenStageSpec, problem: la.Problem, params: la.Params, *, local_steps: int, rounds: int
-) -> list[la.Params]:
-    """Frozen rounds by explicit local gradient steps; the path ends where it diverges."""
-    result = la.run(
-        la.fed_frozen(warmup_rounds=0),
-        problem,
-        params,
-        rounds=rounds,
-        local_steps=local_steps,
-        local_lr=spec.local_lr,
-        record_params=True,
-        metrics=(),
-    )
-    return result.path
+def _stage_and_path(
+    problem: la.Problem, params: la.Params, rounds: int, settings: dict[str, Any]
+) -> tuple[la.FrozenStage, list[la.Params]]:
+    """The closed form, and frozen rounds by explicit local gradient steps until they diverge."""
+    result = la.run(la.fed_frozen(warmup_rounds=0), problem, params, rounds=rounds,
+                    record_params=True, metrics=(), **settings)  # fmt: skip
+    return la.frozen_stage(problem, params, **settings), result.path
 
 
 def _norm(array: Array) -> float:
