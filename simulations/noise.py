@@ -6,6 +6,8 @@ Run ``python simulations/noise.py --preset quick``; results go to ``./results``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from msgspec import Meta
 import linattn as la
 from linattn._fields import Count, Fraction
 from linattn._typing import Array
-from linattn.analysis.sampled import KernelTerms, kernel_terms, warmup_draws
+from linattn.analysis.sampled import kernel_terms, warmup_draws
 from linattn.analysis.stability import critical_steps
 from linattn.claims import Verdict
 from linattn.data.worlds import ProblemSpec
@@ -89,11 +91,7 @@ def run(spec: NoiseSpec) -> xr.Dataset:
     found = spec.reference(spec.num_starts)
     held = _Warmups(spec, problem, params, found.value)
     shape = (len(spec.participation), len(spec.batch_sizes))
-    cells = [
-        held.cell(spec.draws(share, size))
-        for share in spec.participation
-        for size in spec.batch_sizes
-    ]
+    cells = [held.cell(spec.draws(*pair)) for pair in product(spec.participation, spec.batch_sizes)]
     data: dict[str, Any] = {
         name: (
             ("participation", "batch_size", "warmup"),
@@ -170,13 +168,9 @@ class _Warmups:
             "objective_error": errors * np.ones(len(self.lengths)),
             "profile": terms.kernel_bias + self.reference,
             "profile_error": terms.standard_error,
-            **_parts(terms),
+            **{name: getattr(terms, name) for name in (*KERNEL, "undone")},
             **{n: np.mean([table[n].values for table in tables], axis=0) for n in VALUE},
         }
-
-
-def _parts(terms: KernelTerms) -> dict[str, Array]:
-    return {name: getattr(terms, name) for name in (*KERNEL, "undone")}
 
 
 def _floors(spec: NoiseSpec, problem: la.Problem, at: la.Params) -> dict[str, Any]:
@@ -206,12 +200,11 @@ def _unequal(spec: NoiseSpec, problem: la.Problem, at: la.Params) -> dict[str, A
     """½‖V_∞ − V*‖²_A of equal and unequal work with the same mean, as the step shrinks."""
     spaced = np.linspace(1, 2 * spec.local_steps - 1, problem.num_clients)
     work = [round(count) for count in spaced]
+    stage = partial(la.frozen_stage, problem, at, local_lr=spec.local_lr)
     stages = {
-        "equal": la.frozen_stage(problem, at, local_steps=spec.local_steps, local_lr=spec.local_lr),
-        "plain": la.frozen_stage(problem, at, local_steps=work, local_lr=spec.local_lr),
-        "normalized": la.frozen_stage(
-            problem, at, local_steps=work, local_lr=spec.local_lr, normalized=True
-        ),
+        "equal": stage(local_steps=spec.local_steps),
+        "plain": stage(local_steps=work),
+        "normalized": stage(local_steps=work, normalized=True),
     }
     floors = {
         f"floor_{name}": [s.at_step(f * spec.local_lr).floor for f in SHRINKING]
@@ -231,12 +224,11 @@ def _additive(runs: Sequence[xr.Dataset]) -> Verdict:
 
 
 def _ordered(runs: Sequence[xr.Dataset]) -> Verdict:
-    columns = [
-        (held[low].values, held[high].values * (1.0 + 1e-3), held[high].values)
-        for held in runs
-        for low, high in [("critical_second_moment", "critical_mean")]
-    ]
-    return worst("C20 stored", "the second moment breaks first", "upper", columns)
+    def column(held: xr.Dataset) -> Column:
+        mean = held["critical_mean"].values
+        return held["critical_second_moment"].values, mean * (1.0 + 1e-3), mean
+
+    return worst("C20 stored", "the second moment breaks first", "upper", map(column, runs))
 
 
 MAIN = [(0.75, 0.3)]

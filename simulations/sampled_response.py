@@ -11,7 +11,6 @@ import numpy as np
 
 import linattn as la
 from linattn._fields import Count, Fraction
-from linattn._typing import Array
 from linattn.analysis.bias_drift import warmup_star
 from linattn.analysis.regret import has_tradeoff, stake
 from linattn.experiments import Simulation
@@ -99,18 +98,16 @@ def _one(
 def _mean(found: list[xr.Dataset]) -> xr.Dataset:
     """The table of the means, with T* of the mean."""
     first = found[0]
-    means = {n: _over(found, n) for n in ("objective", "profile", "stable")}
+    means = {
+        name: np.mean([held[name].values for held in found], axis=0)
+        for name in ("objective", "profile", "stable")
+    }
     stable = means["stable"] == 1.0
     table = first[["objective", "profile"]].assign(
-        {name: ("warmup", means[name]) for name in ("objective", "profile")}
-        | {"stable": ("warmup", stable)}
+        {name: ("warmup", values) for name, values in (means | {"stable": stable}).items()}
     )
     star = warmup_star(table["warmup"].values.tolist(), means["objective"], stable)
     return table.assign_attrs(warmup_star=star)
-
-
-def _over(found: list[xr.Dataset], name: str) -> Array:
-    return np.asarray(np.mean([held[name].values for held in found], axis=0))
 
 
 def _profile(table: xr.Dataset) -> xr.Dataset:
