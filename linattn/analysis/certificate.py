@@ -11,8 +11,8 @@ from linattn._settings import LocalSteps, StepSize
 from linattn._threads import one_blas_thread
 from linattn._typing import Array
 from linattn.analysis.applicable import refuse_others
-from linattn.analysis.recorded import recorded_driver
 from linattn.analysis.step_errors import ErrorSplit, StepErrors
+from linattn.analysis.trajectory import recorded_driver
 from linattn.federated.method import Method
 from linattn.federated.rounds import Round, check_settings
 from linattn.linalg import largest_eigenvalue

@@ -8,7 +8,7 @@ import numpy as np
 
 from linattn._typing import Array
 from linattn.analysis.certificate import Ledger
-from linattn.analysis.recorded import recorded_driver
+from linattn.analysis.trajectory import recorded_driver
 from linattn.federated.method import Method
 from linattn.federated.rounds import RunSettings, check_settings
 from linattn.types import Params, Problem

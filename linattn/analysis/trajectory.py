@@ -9,9 +9,10 @@ import numpy as np
 
 from linattn._threads import one_blas_thread
 from linattn._typing import Array, IntArray
-from linattn.analysis.recorded import recorded_driver
 from linattn.federated.method import Method
-from linattn.federated.rounds import RunSettings, check_settings
+from linattn.federated.methods import fed_avg
+from linattn.federated.rounds import RoundDriver, RunSettings, Settings, check_settings
+from linattn.oracles.protocol import oracle_of
 from linattn.types import Params, Problem
 
 
@@ -50,6 +51,14 @@ class LocalPath(NamedTuple):
         centre = np.einsum("p,...pd->...d", self.weights, rows)
         sizes = np.sum((rows - centre[..., None, :]) ** 2, axis=-1)
         return np.asarray(np.sqrt(sizes @ self.weights))
+
+
+def recorded_driver(
+    problem: Problem, params: Params, settings: Settings, method: Method | None = None
+) -> RoundDriver:
+    """Return the driver of a run that hands back every local step; default FedAvg."""
+    oracle = oracle_of(problem, params)
+    return RoundDriver(method or fed_avg(), problem, oracle, params, settings, record=True)
 
 
 def local_paths(
