@@ -17,18 +17,17 @@ from linattn._fields import Count, Fraction, Positive
 from linattn.analysis.budget import KINDS
 from linattn.analysis.participation import ENDS, Plan, TunedEnds, tuned_ends
 from linattn.claims import Verdict
-from linattn.data.splits import federated_split
 from linattn.data.worlds import InitialSpec, ProblemSpec, World
 from linattn.experiments import Grid, Simulation, Spec
 from linattn.experiments.checks import worst
 from linattn.experiments.specs import (
     COVARIATE,
     HETEROGENEOUS,
-    REAL_RIDGE,
     SMALL,
     TARGET,
     WORLDS,
     distinct,
+    single_layer_world,
 )
 from linattn.experiments.tables import single
 from linattn.types import single_layer
@@ -71,17 +70,8 @@ class ParticipationSpec(Spec):
 
     def world(self) -> World:
         """Problem, start, the step that is tried first, and what is tested."""
-        if self.data == "synthetic":
-            problem = self.problem.make(self.seed)
-            start = self.initial.make(problem, self.seed)
-            return World(problem, start, self.first_factor * la.safe_step(problem, start))
-        held = federated_split(self.data, alpha=self.alpha, seed=self.seed)
-        problem = la.problem_from_tokens(
-            held.train, readout=held.readout, value_ridge=REAL_RIDGE, kernel_ridge=REAL_RIDGE
-        )
-        start = self.initial.make(problem, self.seed)
-        step = self.first_factor * la.safe_step(problem, start)
-        return World(problem, start, step, held.readout, held.client_tests)
+        world = single_layer_world(self.data, self.problem, self.initial, self.alpha, self.seed)
+        return world._replace(local_lr=self.first_factor * world.local_lr)
 
 
 def run(spec: ParticipationSpec) -> xr.Dataset:

@@ -238,23 +238,9 @@ class WorldSpec(Spec):
 
     def world(self) -> World:
         """Return problem, start and unit step."""
-        if self.data != "synthetic":
-            return self._real_world()
         if self.deep:
             return World(*self.model.make(self.problem, self.seed), self.deep_step)
-        problem = self.problem.make(self.seed)
-        params = self.initial.make(problem, self.seed)
-        return World(problem, params, safe_step(problem, params))
-
-    def _real_world(self) -> World:
-        alpha = self.alpha if DATASETS[self.data].usual == "dirichlet" else None
-        held = federated_split(self.data, alpha=alpha, seed=self.seed)
-        problem = problem_from_tokens(
-            held.train, readout=held.readout, value_ridge=REAL_RIDGE, kernel_ridge=REAL_RIDGE
-        )
-        params = self.initial.make(problem, self.seed)
-        step = safe_step(problem, params)
-        return World(problem, params, step, held.readout, held.client_tests)
+        return single_layer_world(self.data, self.problem, self.initial, self.alpha, self.seed)
 
     def train(
         self, method: Method, world: World, *, observe: Observe | None = None, **more: Any
@@ -313,6 +299,23 @@ class WorldSpec(Spec):
                 break
             rounds = min(2 * rounds, self.most_rounds)
         return rounds
+
+
+def single_layer_world(
+    data: str, spec: ProblemSpec, initial: InitialSpec, alpha: float, seed: int
+) -> World:
+    """Return a synthetic problem or real clients with a start, and the safe step there."""
+    if data == "synthetic":
+        problem, tested = spec.make(seed), tuple[Any, ...]()
+    else:
+        concentration = alpha if DATASETS[data].usual == "dirichlet" else None
+        held = federated_split(data, alpha=concentration, seed=seed)
+        problem = problem_from_tokens(
+            held.train, readout=held.readout, value_ridge=REAL_RIDGE, kernel_ridge=REAL_RIDGE
+        )
+        tested = held.readout, held.client_tests
+    params = initial.make(problem, seed)
+    return World(problem, params, safe_step(problem, params), *tested)
 
 
 def increasing(name: str, values: tuple[Any, ...], *, most: float | None = None) -> None:
