@@ -154,8 +154,8 @@ class Ledger:
         self.population: Population = population(problem)
         self.kernel = params.layout.kernel_part
         self.sums = dict.fromkeys((*LEDGER, *IDENTITY), 0.0)
-        self.profile = self._start_profile(params)
-        self.initial = self.profile
+        self.system = self.population.value_system(params.kernels())
+        self.profile = self.initial = self.population.profile_value(params, self.system)
         self.rows: list[dict[str, float]] = []
         self.profiles = [self.profile]
         self.steps: list[tuple[float, float, float]] = []
@@ -168,10 +168,6 @@ class Ledger:
             self.curvature_kind = "cheap bound"
             self.cheap = cheap_curvature_bound(problem)
         self._row(0, 0.0)
-
-    def _start_profile(self, params: Params) -> float:
-        self.system = self.population.value_system(params.kernels())
-        return self.population.profile_value(params, self.system)
 
     def _row(self, violations: int, eta_curvature: float) -> None:
         s = self.sums

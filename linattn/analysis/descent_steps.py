@@ -63,8 +63,7 @@ def descent_steps(
         Default `fed_avg()`. Whether the inequality speaks of it is for the caller to ask
         (`linattn.analysis.applicable`).
     **settings
-        rounds, local_steps, local_lr, batch_size, participation, sampling, stragglers and seed as
-        in `run`.
+        As in `run`.
 
     Notes
     -----

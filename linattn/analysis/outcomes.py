@@ -122,7 +122,12 @@ def frozen_outcomes(problem: Problem, params: Params, **settings: Unpack[RunSett
     check_fits(problem, params)
     checked = check_settings(**settings)
     check_local_steps(checked.local_steps, problem.num_clients)
-    _check_count(problem, checked)
+    per_round = _count(problem, checked._replace(rounds=1))
+    if per_round**checked.rounds > MAX_OUTCOMES:
+        raise ValueError(
+            f"settings must have at most {MAX_OUTCOMES:,} outcomes to list, got "
+            f"{per_round:,} per round in {checked.rounds} rounds."
+        )
     with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
         ends = [_client_maps(problem, params, checked, i) for i in range(problem.num_clients)]
         parts = []
@@ -217,16 +222,6 @@ def _count(problem: Problem, settings: Settings) -> int:
         per_draw = (prod(counts[i] for i in set(s)) for s in tuples)
     total = listed if listed > MAX_OUTCOMES else sum(per_draw)
     return int(total**settings.rounds)
-
-
-def _check_count(problem: Problem, settings: Settings) -> None:
-    """Refuse lists that are too long."""
-    single = _count(problem, settings._replace(rounds=1))
-    if single**settings.rounds > MAX_OUTCOMES:
-        raise ValueError(
-            f"settings must have at most {MAX_OUTCOMES:,} outcomes to list, got "
-            f"{single:,} per round in {settings.rounds} rounds."
-        )
 
 
 class Ensemble(NamedTuple):

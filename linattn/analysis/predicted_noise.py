@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -63,14 +64,11 @@ def in_expectation(
 
         return objective
 
-    def profile(params: Params) -> float:
-        return finite_profile(problem, params)
-
     shifts = np.zeros((2, table.sizes["warmup"]))
     with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
         for k, t in enumerate(table["warmup"].values.tolist()):
             if np.isfinite(table["objective"].values[k]):
-                shifts[0, k] = _shift(ensemble, profile, t)
+                shifts[0, k] = _shift(ensemble, partial(finite_profile, problem), t)
                 shifts[1, k] = _shift(ensemble, final(rounds - t), t)
     return _shifted(table, *shifts)
 

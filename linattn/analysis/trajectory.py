@@ -78,8 +78,7 @@ def local_paths(
     method : Method, optional
         Default `fed_avg()`.
     **settings
-        rounds, local_steps, local_lr, batch_size, participation, sampling, stragglers and seed as
-        in `run`.
+        As in `run`.
 
     Notes
     -----
