@@ -142,22 +142,18 @@ class Study:
         ValueError
             If the study has no such method.
         """
-        losses = self.losses(method)
-        at_best = np.nanmin(np.where(np.isnan(losses), np.inf, losses), axis=-1)  # (E, η, S)
-        medians = np.median(at_best, axis=-1)
+        losses, lengths = self.losses(method), self.table["warmup"].values
+        medians = np.median(_at_best(losses), axis=-1)
         e, k = np.unravel_index(int(np.argmin(medians)), medians.shape)
         chosen = losses[e, k]
-        lengths = self.table["warmup"].values
-        stars = np.nanargmin(np.where(np.isnan(chosen), np.inf, chosen), axis=-1)
-        plateaus = [plateau(row, lengths) for row in chosen]
         return Best(
             method,
             float(self.table["local_lr"].values[k]),
             int(self.table["local_steps"].values[e]),
             bool(0 < k < losses.shape[1] - 1),
-            lengths[stars],
-            np.array(plateaus),
-            at_best[e, k],
+            lengths[np.nan_to_num(chosen, nan=np.inf, posinf=np.inf).argmin(axis=-1)],
+            np.array([plateau(row, lengths) for row in chosen]),
+            _at_best(chosen),
         )
 
     def compare(self, first: str, second: str) -> Comparison:
@@ -209,16 +205,19 @@ class Study:
         axes = axes_or_new(axes)
         steps = self.table["local_lr"].values
         for name in self.methods:
-            losses = self.losses(name)
-            at_best = np.nanmin(np.where(np.isnan(losses), np.inf, losses), axis=-1)
-            for e, count in enumerate(self.table["local_steps"].values):
-                shown = np.median(at_best[e], axis=-1)
-                label = name if losses.shape[0] == 1 else f"{name}, E = {count}"
+            medians = np.median(_at_best(self.losses(name)), axis=-1)
+            for count, shown in zip(self.table["local_steps"].values, medians, strict=True):
+                label = name if len(medians) == 1 else f"{name}, E = {count}"
                 kept = np.where(np.isfinite(shown), shown, np.nan)
                 axes.plot(steps, kept, marker="o", markersize=3, label=label)
         axes.set(xscale="log", yscale="log", xlabel="local step η", ylabel="loss at the best T")
         axes.legend()
         return axes
+
+
+def _at_best(losses: Array) -> Array:
+    """The smallest losses over warm-up lengths, the last axis; +inf where there is none."""
+    return np.asarray(np.nan_to_num(losses, nan=np.inf, posinf=np.inf).min(axis=-1))
 
 
 def _lengths_in_words(best: Best) -> str:
