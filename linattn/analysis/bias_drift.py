@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from linattn._checks import real
-from linattn._settings import LocalSteps, Sampling, check_local_steps, constant_step, step_at
+from linattn._settings import LocalSteps, check_local_steps, constant_step, step_at
 from linattn._threads import one_blas_thread
-from linattn._typing import Array, BoolArray, IntArray
+from linattn._typing import Array, BoolArray
 from linattn.analysis.centralized import CentralizedDescent
 from linattn.analysis.synchronized import (
     central_round,
@@ -160,15 +160,17 @@ def bias_drift(
     return _table(lengths, rows, settings, target, found)
 
 
-class SecondStage(NamedTuple):
-    """Settings of the frozen stage."""
+def is_drawn(problem: Problem, settings: Settings) -> bool:
+    """Whether clients, minibatches or stragglers are drawn."""
+    drawn = settings.batch_size is not None or settings.stragglers > 0.0
+    return drawn or not settings.sampling.is_everybody(problem.num_clients)
 
-    local_steps: int | IntArray
-    local_lr: float
+
+class SecondStage(NamedTuple):
+    """Settings of the frozen stage, whose step size is `frozen_lr` where it is set apart."""
+
+    settings: Settings
     frozen_lr: float | str | None
-    sampling: Sampling
-    batch_size: int | None
-    stragglers: float
 
     @classmethod
     def checked(
@@ -181,21 +183,19 @@ class SecondStage(NamedTuple):
     ) -> SecondStage:
         """Those of the warm-up but for what is set apart; refused before it if moments would be."""
         check_frozen_lr(frozen_lr)
-        sampling = settings.sampling
         if participation is not None:
             share = real("frozen_participation", participation, above=0.0, maximum=1.0)
-            sampling = sampling._replace(participation=share)
-        steps, step_size = settings.local_steps, step_at(settings.local_lr, 0)
-        stage = cls(steps, step_size, frozen_lr, sampling, settings.batch_size, settings.stragglers)
-        if stage.random(problem):
+            sampling = settings.sampling._replace(participation=share)
+            settings = settings._replace(sampling=sampling)
+        if is_drawn(problem, settings):
             check_moment_rows(params)
-            weight_moments(problem.weights, sampling)
-        return stage
+            weight_moments(problem.weights, settings.sampling)
+        return cls(settings, frozen_lr)
 
-    def random(self, problem: Problem) -> bool:
-        """Whether clients, minibatches or stragglers are drawn."""
-        drawn = self.batch_size is not None or self.stragglers > 0.0
-        return drawn or not self.sampling.is_everybody(problem.num_clients)
+    @property
+    def local_lr(self) -> float:
+        """η of the warm-up."""
+        return step_at(self.settings.local_lr, 0)
 
     def at(self, problem: Problem, params: Params) -> tuple[FrozenStage, FrozenMoments | None]:
         """The (mean) stage at a kernel, and its moments where anything is random."""
@@ -205,18 +205,19 @@ class SecondStage(NamedTuple):
         self, problem: Problem, points: Sequence[Params]
     ) -> list[tuple[FrozenStage, FrozenMoments | None]]:
         """The same at many points."""
+        settings = self.settings
         steps: dict[str, Any] = {
-            "local_steps": self.local_steps,
+            "local_steps": settings.local_steps,
             "local_lr": self.local_lr,
             "frozen_lr": self.frozen_lr,
         }
-        if not self.random(problem):
+        if not is_drawn(problem, settings):
             return [(stage, None) for stage in frozen_stages(problem, points, **steps)]
         drawn: dict[str, Any] = {
-            "participation": self.sampling.participation,
-            "sampling": self.sampling.scheme,
-            "batch_size": self.batch_size,
-            "stragglers": self.stragglers,
+            "participation": settings.sampling.participation,
+            "sampling": settings.sampling.scheme,
+            "batch_size": settings.batch_size,
+            "stragglers": settings.stragglers,
         }
         found = [frozen_moments(problem, params, **steps, **drawn) for params in points]
         return [(moments.stage, moments) for moments in found]

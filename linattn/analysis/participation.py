@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from linattn._checks import MOST_ENTRIES, positive_int, real
+from linattn._settings import Sampling
 from linattn._threads import one_blas_thread
 from linattn._typing import Array, IntArray
 from linattn.analysis.bias_drift import SecondStage, loss_after, warmup_path
@@ -144,10 +145,9 @@ def tuned_ends(
     positive_int("num_draws", plan.num_draws, minimum=2)
     positive_int("num_lengths", plan.num_lengths, minimum=2)
     real("participation", plan.participation, above=0.0, maximum=1.0)
-    drawn = max(1, round(plan.participation * problem.num_clients)) < problem.num_clients
-    schedules = [
-        _Schedule(problem, params, plan, draw) for draw in range(plan.num_draws if drawn else 1)
-    ]
+    everybody = Sampling(plan.participation).is_everybody(problem.num_clients)
+    draws = range(1 if everybody else plan.num_draws)
+    schedules = [_Schedule(problem, params, plan, draw) for draw in draws]
     found: dict[int, _Ends] = {}
     wanted = [-1, 0, 1]
     with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
@@ -227,7 +227,7 @@ class _Schedule:
         self.problem, self.params, self.plan, self.seed = problem, params, plan, plan.seed + draw
         share, clients = plan.participation, problem.num_clients
         # Unequal clients may spend less than their share: as many rounds again, and some.
-        self.most = int(2.0 * plan.rounds * clients / max(1, round(share * clients))) + 8
+        self.most = int(2.0 * plan.rounds * clients / Sampling(share).draws(clients)) + 8
         self.lengths: dict[str, IntArray] = {}
         self.bought: dict[str, IntArray] = {}
         for kind in KINDS:

@@ -10,7 +10,7 @@ import numpy as np
 from linattn._checks import positive_int
 from linattn._threads import one_blas_thread
 from linattn._typing import Array
-from linattn.analysis.bias_drift import warmup_path
+from linattn.analysis.bias_drift import is_drawn, warmup_path
 from linattn.analysis.synchronized import finite_profiles
 from linattn.federated.settings import Settings
 from linattn.types import Params, Problem
@@ -76,13 +76,10 @@ def warmup_draws(
     Source: Sampling, minibatches, unequal work. Cost: num_draws runs of R rounds.
     """
     count, rounds = positive_int("num_draws", num_draws), range(settings.rounds + 1)
-    drawn = settings.batch_size is not None or settings.stragglers > 0.0
-    if not drawn and settings.sampling.is_everybody(problem.num_clients):
-        count = 1
     with one_blas_thread():
         return [
             warmup_path(problem, params, rounds, settings._replace(seed=settings.seed + k))
-            for k in range(count)
+            for k in range(count if is_drawn(problem, settings) else 1)
         ]
 
 

@@ -259,16 +259,15 @@ def _closed_form(
     problem: Problem, params: Params, setting: Setting, local_steps: int, local_lr: float
 ) -> SecondStage | None:
     """The frozen stage in closed form; None where its moments are refused: it is then simulated."""
-    share = setting.frozen_participation
     settings = check_settings(
         rounds=1,
         local_steps=check_local_steps(local_steps, problem.num_clients),
         local_lr=local_lr,
-        participation=share,
+        participation=setting.frozen_participation,
         batch_size=setting.batch_size,
     )
     try:
-        return SecondStage.checked(problem, params, settings, setting.frozen_lr, share)
+        return SecondStage.checked(problem, params, settings, setting.frozen_lr, None)
     except ValueError:
         return None
 
