@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Required, TypedDict, Unpack
 
 import numpy as np
 
@@ -265,41 +265,36 @@ def bootstrapped(differences: Array) -> tuple[float, float]:
     return float(low), float(high)
 
 
+class StudySettings(TypedDict, total=False):
+    """Keyword arguments of `linattn.study` that are the same wherever it is computed."""
+
+    local_lrs: Required[Sequence[float]]
+    local_steps: Required[int | Sequence[int]]
+    warmup_lengths: Sequence[int] | None
+    participation: float
+    frozen_participation: float | None
+    batch_size: int | None
+    frozen_lr: float | str | None
+    seeds: Iterable[int]
+
+
 def study_in_memory(
     problem: Problems,
     params: Starts,
     *,
     methods: Sequence[str | Method],
-    local_lrs: Sequence[float],
-    local_steps: int | Sequence[int],
     rounds: int | None = None,
     floats: float | None = None,
     multiply_adds: float | None = None,
-    warmup_lengths: Sequence[int] | None = None,
-    participation: float = 1.0,
-    frozen_participation: float | None = None,
-    batch_size: int | None = None,
-    frozen_lr: float | str | None = None,
-    seeds: Iterable[int] = range(1),
     time_budget: float | None = None,
     observe: Callable[[int, int], None] | None = None,
     warmup: Warmup = simulated_warmup,
+    **settings: Unpack[StudySettings],
 ) -> Study:
     """Return the study of `linattn.study`, computed in this process; `warmup` makes the paths."""
     began = perf_counter()
     budget = one_budget(rounds, floats, multiply_adds)
-    setting, steps, counts, every = checked(
-        methods,
-        budget,
-        local_lrs=local_lrs,
-        local_steps=local_steps,
-        warmup_lengths=warmup_lengths,
-        participation=participation,
-        frozen_participation=frozen_participation,
-        batch_size=batch_size,
-        frozen_lr=frozen_lr,
-        seeds=seeds,
-    )
+    setting, steps, counts, every = checked(methods, budget, **settings)
     order = cells_in_order(steps, counts, every)
     found: dict[tuple[int, float, int], Cell] = {}
     for done, (count, step, seed) in enumerate(order):
@@ -320,12 +315,12 @@ def checked(
     *,
     local_lrs: Sequence[float],
     local_steps: int | Sequence[int],
-    warmup_lengths: Sequence[int] | None,
-    participation: float,
-    frozen_participation: float | None,
-    batch_size: int | None,
-    frozen_lr: float | str | None,
-    seeds: Iterable[int],
+    warmup_lengths: Sequence[int] | None = None,
+    participation: float = 1.0,
+    frozen_participation: float | None = None,
+    batch_size: int | None = None,
+    frozen_lr: float | str | None = None,
+    seeds: Iterable[int] = range(1),
 ) -> tuple[Setting, list[float], list[int], list[int]]:
     """Validate the arguments of a study; return setting, steps, numbers of local steps, seeds."""
     check_frozen_lr(frozen_lr)

@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
-from typing import Any
+from typing import Unpack
 
 from linattn._checks import positive_int
 from linattn._progress import is_terminal
@@ -18,6 +18,7 @@ from linattn.analysis.study import (
     Problems,
     Starts,
     Study,
+    StudySettings,
     assembled,
     at_seed,
     cells_in_order,
@@ -115,15 +116,15 @@ def study(
     >>> bool(found.compare("fed_frozen", "fed_avg").median <= 1e-12)
     True
     """
-    arguments: dict[str, Any] = {
+    settings: StudySettings = {
         "local_lrs": local_lrs,
         "local_steps": local_steps,
-        "seeds": seeds,
         "warmup_lengths": warmup_lengths,
         "participation": participation,
         "frozen_participation": frozen_participation,
         "batch_size": batch_size,
         "frozen_lr": frozen_lr,
+        "seeds": seeds,
     }
     if store is None and positive_int("workers", workers) == 1:
         with _bar() as observe:
@@ -136,12 +137,12 @@ def study(
                 multiply_adds=multiply_adds,
                 time_budget=time_budget,
                 observe=observe,
-                **arguments,
+                **settings,
             )
     budget = one_budget(rounds, floats, multiply_adds)
     with TemporaryDirectory() if store is None else nullcontext(store) as folder:
         return _stored(
-            problem, params, methods, budget, Path(folder), workers, time_budget, **arguments
+            problem, params, methods, budget, Path(folder), workers, time_budget, **settings
         )
 
 
@@ -161,7 +162,7 @@ def _stored(
     folder: Path,
     workers: int,
     time_budget: float | None,
-    **arguments: Any,
+    **settings: Unpack[StudySettings],
 ) -> Study:
     """Seed by seed on the engine, until the time is over."""
     began = perf_counter()
@@ -174,7 +175,7 @@ def _stored(
             )
         names.append(pinned("methods", method))
     loaded = [_loaded(name) for name in names]
-    setting, steps, counts, every = checked(loaded, budget, **arguments)
+    setting, steps, counts, every = checked(loaded, budget, **settings)
     simulation = load_simulation(CELLS)
 
     def task(count: int, step: float, seed: int) -> Task:
