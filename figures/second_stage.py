@@ -67,15 +67,14 @@ def summary(results: Sequence[Result]) -> str:
     found = [world for world in groups(results) if world.heterogeneity[1] > 0.0]
     drift = np.concatenate([_share(w, "fed_avg")[:, _middle(w)] for w in found])
     closed = []
-    variates: list[bool] = []
-    exact: list[bool] = []
     for world in found:
         with np.errstate(invalid="ignore"):
             ratio = (world.values("floor") / _ends(world, "fed_avg"))[:, _middle(world)]
         closed.append(mostly((ratio > 0.5) & (ratio < 2.0)))
-        for name, hits in (("scaffold", variates), ("one_shot", exact)):
-            if name in world.names("stage"):
-                hits.append(mostly(_recovered(world, name)[:, _middle(world)] > 0.5))
+    variates, exact = (
+        [mostly(_recovered(w, n)[:, _middle(w)] > 0.5) for w in found if n in w.names("stage")]
+        for n in ("scaffold", "one_shot")
+    )
     return "\n".join(
         [
             f"after averaging {in_words(drift, percent=True)} of the loss above P_ref is value "
