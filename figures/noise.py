@@ -6,7 +6,7 @@ drift that sampling undoes. Lower row: the frozen stage alone, at the best kerne
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +70,8 @@ def _findings(part: Group) -> list[str]:
     shares = part.coordinate("participation")
     kernel, total = _lowest(part, "profile"), _lowest(part, "objective")
     best = shares[kernel.argmin(axis=1)]
-    fall = {name: _bias(part, name)[:, -1] / _bias(part, name)[:, 0] for name in UNEQUAL}
+    floors = {name: part.values(f"floor_{name}") for name in UNEQUAL}
+    fall = {name: floor[:, -1] / floor[:, 0] for name, floor in floors.items()}
     halvings = np.log2(part.coordinate("small_step")[0] / part.coordinate("small_step")[-1])
     return [
         f"{part.label}, s = {drift(part):g}, kernel alone at its best length, in units of that "
@@ -78,7 +79,8 @@ def _findings(part: Group) -> list[str]:
         f"both stages at their best length, in these units: {_each(shares, total)}",
         f"share of the drift undone at the horizon: {_each(shares, _share_undone(part))}; "
         f"κE/(E − 1) = {', '.join(number(k) for k in _kappa(part)[1:])}",
-        f"the second moment breaks at {in_words(_ratio(part))} of the step that breaks the mean",
+        f"the second moment breaks at {in_words(_ratio(part).min(axis=(1, 2)))} of the step that "
+        "breaks the mean",
         f"with {halvings:.0f} halvings of the step the bias floor of unequal work falls to "
         f"{in_words(fall['plain'])} of itself, normalized to {in_words(fall['normalized'])}",
     ]
@@ -149,7 +151,7 @@ def _kappa(part: Group) -> Array:
 def _undone(page: Page, results: Sequence[Result]) -> None:
     panel = page.panel("drift that sampling undoes", "κE/(E − 1), κ = (C − K)/(K(C − 1))",
                        "share undone (1)")  # fmt: skip
-    found = sorted(_by_drift(results), key=lambda item: item[0])
+    found = _by_drift(results)
     for k, (s, part) in enumerate(found):
         shown = Look(f"s = {s:g}", SHADES[k % len(SHADES)], "", MARKERS[k % len(MARKERS)])
         panel.spots(shown, _kappa(part), _share_undone(part))
@@ -157,13 +159,13 @@ def _undone(page: Page, results: Sequence[Result]) -> None:
     panel.add("line", Look("isotropic differences", INK, "--"), [0.0, end], [0.0, end])
 
 
-def _by_drift(results: Sequence[Result]) -> Iterator[tuple[float, Group]]:
+def _by_drift(results: Sequence[Result]) -> list[tuple[float, Group]]:
     """One part for every drift number above zero, of the world of the figure."""
     main = _main(results)
     own = [p for w in worlds(results) for p in w.split(*PAIR)
            if p.heterogeneity == main.heterogeneity]  # fmt: skip
     held = {drift(p): p for p in own if drift(p) > 0.0} | {drift(main): main}
-    yield from held.items()
+    return sorted(held.items(), key=lambda item: item[0])
 
 
 def _floor(page: Page, part: Group, looks: Sequence[Look]) -> None:
@@ -176,15 +178,14 @@ def _floor(page: Page, part: Group, looks: Sequence[Look]) -> None:
 
 
 def _ratio(part: Group) -> Array:
-    """Smallest over the settings of the critical step of the second moment over the mean's."""
-    ratio = part.values("critical_second_moment") / part.values("critical_mean")
-    return np.asarray(ratio.min(axis=(1, 2)))
+    """Critical step of the second moment over the mean's, (S, participations, batch sizes)."""
+    return part.values("critical_second_moment") / part.values("critical_mean")
 
 
 def _critical(page: Page, part: Group) -> None:
     panel = page.panel("step that breaks the second moment", log("participation"),
                        "critical step / that of the mean")  # fmt: skip
-    ratio = part.values("critical_second_moment") / part.values("critical_mean")
+    ratio = _ratio(part)
     for j, size in enumerate(part.coordinate("batch_size")):
         whole = size >= part.fields["problem.sequences_per_client"]
         label = "full batch" if whole else f"batch of {size:g}"
@@ -193,11 +194,7 @@ def _critical(page: Page, part: Group) -> None:
     panel.level(Look("mean unstable from here on", INK, "--"), 1.0)
 
 
-def _bias(part: Group, name: str) -> Array:
-    return part.values(f"floor_{name}")
-
-
 def _unequal(page: Page, part: Group) -> None:
     panel = page.panel("bias of unequal work", STEP, log("bias floor (loss)"))
     for name, shown in UNEQUAL.items():
-        panel.curve(shown, part.coordinate("small_step"), _bias(part, name))
+        panel.curve(shown, part.coordinate("small_step"), part.values(f"floor_{name}"))
