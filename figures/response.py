@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from linattn._typing import Array
 from linattn.experiments.find import PageLook
 from linattn.experiments.store import Result
 from linattn.linalg import lowest_point
@@ -127,28 +126,24 @@ def _curve(panel: Panel, part: Group, shown: Look) -> None:
         panel.add("points", best, length * scale, height)
 
 
-def _best_times(part: Group) -> Array:
-    """τ* of every seed with a trade-off, between the lengths of the grid by a parabola."""
+def _best_times(part: Group) -> list[tuple[int, float]]:
+    """Seed and τ* of every run with a trade-off, between the lengths of the grid by a parabola."""
     scale = part.fields["local_lr"] * part.fields["local_steps"]
-    lengths, found = part.coordinate("warmup"), []
-    for row in excess(part)[part.values("tradeoff") > 0]:
-        found.append(scale * lowest_point(lengths, row))
-    return np.array(found)
+    lengths, inside = part.coordinate("warmup"), part.values("tradeoff") > 0
+    return [
+        (field(result, "seed"), scale * lowest_point(lengths, row))
+        for result, held, row in zip(part.results, inside, excess(part), strict=True)
+        if held
+    ]
 
 
 def _spreads(world: Group) -> Iterator[float]:
     """Relative spread of τ* over the steps of one seed and drift number."""
     held: dict[tuple[int, float], list[float]] = {}
     for part in world.split(*PAIR):
-        scale = part.fields["local_lr"] * part.fields["local_steps"]
-        for result, inside, row in zip(
-            part.results, part.values("tradeoff") > 0, excess(part), strict=True
-        ):
-            if inside and drift(part) > 0.0:
-                key = (field(result, "seed"), drift(part))
-                held.setdefault(key, []).append(
-                    scale * lowest_point(part.coordinate("warmup"), row)
-                )
+        if drift(part) > 0.0:
+            for seed, best in _best_times(part):
+                held.setdefault((seed, drift(part)), []).append(best)
     for values in held.values():
         if len(values) > 1:
             yield (max(values) - min(values)) / float(np.mean(values))
@@ -164,11 +159,11 @@ def _collapse(page: Page, results: Sequence[Result]) -> None:
         steps, "so^", ("#7F7F7F", "#0072B2", "#D55E00"), (3.0, 1.8, 1.0), strict=False
     ):
         parts = [p for p in world.split(*PAIR) if p.fields["local_lr"] == step and drift(p) > 0.0]
-        found = [(drift(part), _best_times(part)) for part in parts]
-        found = [(s, times) for s, times in found if times.size]
+        times = {drift(part): [best for _, best in _best_times(part)] for part in parts}
+        found = [(s, float(np.median(held))) for s, held in times.items() if held]
         if found:
-            panel.add("points", Look(f"η = {step:g}", shade, "", marker, size),
-                      [s for s, _ in found], [float(np.median(t)) for _, t in found])  # fmt: skip
+            look = Look(f"η = {step:g}", shade, "", marker, size)
+            panel.add("points", look, *zip(*found, strict=True))
     told = {drift(p): float(p.values("law_time")[0]) for p in world.split(*PAIR)}
     lawful = sorted((s, time) for s, time in told.items() if s > 0.0 and np.isfinite(time))
     if len(lawful) > 1:
