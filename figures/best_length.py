@@ -20,12 +20,21 @@ from linattn.experiments.store import Result
 from linattn.report.canvas import Axis, Page, log
 from linattn.report.groups import Group, field
 from linattn.report.looks import INK, MARKERS, SHADES, Look
-from linattn.report.regimes import PAIR, TIME, drift, excess, saved, time, worlds
+from linattn.report.regimes import (
+    HORIZON,
+    PAIR,
+    TIME,
+    drift,
+    excess,
+    saved,
+    tame_worlds,
+    time,
+    worlds,
+)
 from linattn.report.words import in_words
 
 NAME = "best_length"
 SIMULATION = "bias_drift"
-HORIZON = 60.0
 S = log("drift number s = η(E − 1)/2 (1)")
 CAPTION = (
     "One point per world and (η, E), medians over seeds. Left: warm-up time of the best length; "
@@ -43,7 +52,7 @@ def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
     page = Page(NAME, CAPTION.format(*told), summary(results).splitlines(), height=2.4)
     where = page.panel("best warm-up time", S, Axis("τ* = ηET* (1/curvature)", low=0.0))
     what = page.panel("what freezing leaves", S, log("excess at T* / never freezing (1)", high=1.2))
-    for number, world in enumerate(_worlds(results)):
+    for number, world in enumerate(tame_worlds(results)):
         found = list(_points(world))
         shown = Look(world.label, SHADES[number % 6], "", MARKERS[number % len(MARKERS)])
         for panel, place in ((where, 1), (what, 2)):
@@ -57,7 +66,7 @@ def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
 
 def summary(results: Sequence[Result]) -> str:
     """Return how well s alone tells τ*, how good the predicted length is, and the boundary."""
-    found = _worlds(results)
+    found = tame_worlds(results)
     every = [part for world in found for part in world.split(*PAIR)]
     known = [p for p in every if "regret_predicted" in p.results[0].dataset]
     regret = (
@@ -81,10 +90,6 @@ def summary(results: Sequence[Result]) -> str:
             "taken"
         )
     return "\n".join(lines)
-
-
-def _worlds(results: Sequence[Result]) -> list[Group]:
-    return worlds([r for r in results if field(r, "horizon") <= HORIZON])
 
 
 def _unstable(results: Sequence[Result]) -> Group | None:

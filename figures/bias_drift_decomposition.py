@@ -13,9 +13,9 @@ import numpy as np
 from linattn.experiments.find import PageLook
 from linattn.experiments.store import Result
 from linattn.report.canvas import Page, log
-from linattn.report.groups import Group, field
+from linattn.report.groups import Group
 from linattn.report.looks import LOOKS
-from linattn.report.regimes import TIME, by_drift, excess, saved, star_in_words, time, worlds
+from linattn.report.regimes import TIME, by_drift, excess, saved, star_in_words, tame_worlds, time
 from linattn.report.words import in_words
 
 NAME = "bias_drift_decomposition"
@@ -80,7 +80,7 @@ def summary(results: Sequence[Result]) -> str:
 
 def _world(results: Sequence[Result]) -> Group:
     """The world of the figure, or the most heterogeneous there is."""
-    found = worlds([r for r in results if field(r, "horizon") <= 60.0])
+    found = tame_worlds(results)
     return next((w for w in found if w.heterogeneity == WORLD), found[-1])
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from linattn.experiments.find import PageLook
 from linattn.experiments.store import Result
 from linattn.report.canvas import Page, log
-from linattn.report.groups import Group, field
+from linattn.report.groups import Group
 from linattn.report.looks import shaded
 from linattn.report.regimes import (
     DRIFTS,
@@ -19,14 +19,14 @@ from linattn.report.regimes import (
     excess,
     saved,
     star_in_words,
+    tame_worlds,
     time,
-    worlds,
+    tradeoffs,
 )
 from linattn.report.words import in_words, page_name, pages
 
 NAME = "bias_drift_objective"
 SIMULATION = "bias_drift"
-HORIZON = 60.0
 CAPTION = (
     "Loss above the best known profile value P_ref after R rounds, T of them warm-up, at several "
     "drift numbers s = η(E − 1)/2 and one horizon τ = ηER. Stars mark the best warm-up, bars the "
@@ -39,7 +39,7 @@ SHADES = dict(zip(DRIFTS, shaded([f"s = {s:g}" for s in DRIFTS]), strict=True))
 def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
     """Draw the figure of stored results into `folder`; return its files."""
     made: list[Path] = []
-    for number, found in enumerate(pages(_worlds(results), 6)):
+    for number, found in enumerate(pages(tame_worlds(results), 6)):
         page = Page(page_name(NAME, number), CAPTION, summary(results).splitlines(), columns=2)
         page.details = [
             f"{world.label}, s = {s:g}: {star_in_words(part)}; excess at T* over never freezing "
@@ -59,26 +59,18 @@ def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
 
 def summary(results: Sequence[Result]) -> str:
     """Return how many runs have a trade-off, what it saves, and whether controls coincide."""
-    parts = [part for world in _worlds(results) for _, part in by_drift(world, ())]
+    parts = [part for world in tame_worlds(results) for _, part in by_drift(world, ())]
     drifting = [part for part in parts if part.fields["local_steps"] > 1 and _different(part)]
-    inside = np.concatenate([part.values("tradeoff") > 0 for part in drifting])
     kept = [saved(p)[p.values("tradeoff") > 0] for p in drifting]
-    others = [p.values("tradeoff") > 0 for p in parts if p not in drifting]
-    alone = np.concatenate(others) if others else np.zeros(0, dtype=bool)
+    others = [part for part in parts if part not in drifting]
     return "\n".join(
         [
-            f"{int(inside.sum())} of {inside.size} runs with E > 1 and heterogeneous clients have "
-            f"a trade-off; there the excess at T* is {in_words(np.concatenate(kept))} of that of "
-            "never freezing",
-            f"without drift or heterogeneity of targets {int(alone.sum())} of {alone.size} runs "
-            "have one",
+            f"{tradeoffs(drifting)} runs with E > 1 and heterogeneous clients have a trade-off; "
+            f"there the excess at T* is {in_words(np.concatenate(kept))} of that of never freezing",
+            f"without drift or heterogeneity of targets {tradeoffs(others)} runs have one",
             *_controls(drifting),
         ]
     )
-
-
-def _worlds(results: Sequence[Result]) -> list[Group]:
-    return worlds([r for r in results if field(r, "horizon") <= HORIZON])
 
 
 def _different(part: Group) -> bool:

@@ -13,7 +13,7 @@ from linattn.experiments.store import Result
 from linattn.report.canvas import Axis, Page
 from linattn.report.groups import Group, groups
 from linattn.report.looks import LOOKS
-from linattn.report.regimes import drift
+from linattn.report.regimes import drift, tradeoffs
 from linattn.report.words import in_words
 
 NAME = "freeze_rule"
@@ -58,7 +58,6 @@ def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
 def summary(results: Sequence[Result]) -> str:
     """Return the relative regret of every rule, and how many runs have a trade-off."""
     found = groups(results)
-    inside = np.concatenate([part.values("tradeoff") > 0 for part in found])
     words = []
     for rule in _rules(found):
         regret = _all(found, rule, "rule_regret")
@@ -66,7 +65,7 @@ def summary(results: Sequence[Result]) -> str:
         words.append(f"{rule} {in_words(regret)}, at most {TARGET:g} in {good}")
     return "\n".join(
         [
-            f"{int(inside.sum())} of {inside.size} runs have a trade-off",
+            f"{tradeoffs(found)} runs have a trade-off",
             f"relative regret there: {'; '.join(words)}",
         ]
     )

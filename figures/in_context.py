@@ -13,7 +13,7 @@ from linattn.experiments.store import Result
 from linattn.report.canvas import Page, log
 from linattn.report.groups import Group, groups
 from linattn.report.looks import LOOKS, shaded
-from linattn.report.regimes import PAIR, TIME, by_drift, time
+from linattn.report.regimes import PAIR, TIME, by_drift, time, tradeoffs
 from linattn.report.words import bounded, in_words
 
 NAME = "in_context"
@@ -59,19 +59,14 @@ def summary(results: Sequence[Result]) -> str:
     saved = [_excess(p).min(axis=1) / _excess(p)[:, -1] for p in apart]
     learned = np.concatenate([_learned(part) for part in parts])
     lines = [
-        f"{_inside(apart)} runs with E > 1 and clients that differ have a trade-off; the excess "
+        f"{tradeoffs(apart)} runs with E > 1 and clients that differ have a trade-off; the excess "
         f"over the known optimum at the best length is {in_words(np.concatenate(saved))} of that "
         "of never freezing" if saved else "no run has E > 1 and clients that differ",
-        f"with E = 1 or alike clients {_inside(controls)} runs have one",
+        f"with E = 1 or alike clients {tradeoffs(controls)} runs have one",
         f"the best model of the drawn sequences is {in_words(learned)} above the "
         "optimum in exact moments",
     ]  # fmt: skip
     return "\n".join(lines)
-
-
-def _inside(parts: Sequence[Group]) -> str:
-    held = np.concatenate([p.values("tradeoff") > 0 for p in parts]) if parts else np.zeros(0, bool)
-    return f"{int(held.sum())} of {held.size}"
 
 
 def _worlds(results: Sequence[Result]) -> list[Group]:

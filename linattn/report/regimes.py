@@ -9,18 +9,25 @@ import numpy as np
 from linattn._typing import Array
 from linattn.experiments.store import Result
 from linattn.report.canvas import Axis
-from linattn.report.groups import Group, groups
+from linattn.report.groups import Group, field, groups
 from linattn.report.words import in_words
 
 TIME = Axis("warm-up time ηET (1/curvature)", low=0.0)
 PAIR = ("local_lr", "local_steps")
 DRIFTS = (0.0, 0.05, 0.1, 0.2)
 """Drift numbers that are shown where there are many."""
+HORIZON = 60.0
+"""Of the regimes; runs beyond it are about what is unstable."""
 
 
 def worlds(results: Sequence[Result]) -> list[Group]:
     """Return the worlds, each with all its (η, E)."""
     return groups(results, *PAIR)
+
+
+def tame_worlds(results: Sequence[Result]) -> list[Group]:
+    """Return the worlds of the regimes, without runs that are about what is unstable."""
+    return worlds([result for result in results if field(result, "horizon") <= HORIZON])
 
 
 def drift(part: Group) -> float:
@@ -59,6 +66,12 @@ def saved(part: Group) -> Array:
     """Excess at T* over that of never freezing, (S,): 1 where freezing gains nothing."""
     above = excess(part)
     return np.asarray(above.min(axis=1) / above[:, -1])
+
+
+def tradeoffs(parts: Sequence[Group]) -> str:
+    """Return in how many runs of how many freezing before the end is best, in words."""
+    inside = [held for part in parts for held in part.values("tradeoff") > 0]
+    return f"{sum(inside)} of {len(inside)}"
 
 
 def star_in_words(part: Group) -> str:
