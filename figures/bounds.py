@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from linattn._typing import Array
 from linattn.experiments.find import PageLook
 from linattn.experiments.store import Result
 from linattn.report.canvas import Page, log
 from linattn.report.groups import Group, groups
 from linattn.report.looks import LOOKS, Look
-from linattn.report.words import in_words, page_name, pages, spread
+from linattn.report.words import bounded, in_words, page_name, pages, spread
 
 NAME = "bounds"
 SIMULATION = "bounds"
@@ -70,20 +69,15 @@ def _bias(page: Page, world: Group) -> None:
     steps = world.coordinate("local_steps")
     across = world.values("step")[0] * steps
     for name, look in SERIES.items():
-        panel.curve(look, across, _known(world.values(name)))
+        panel.curve(look, across, world.values(name))
     panel.level("one_step", across[0] / steps[0] / curvature, upright=True, label="ηLE = 1")
     panel.rim(across, np.where(world.values("stable") > 0, 0.0, np.inf))
 
 
 def _front(page: Page, world: Group) -> None:
     panel = page.panel(f"rate, {world.label}", log("‖V∞ − V*‖ / ‖V*‖ (1)"), "contraction (1)")
-    bias = spread(_known(world.values("bias")) / world.values("minimizer_norm"))[0]
+    bias = spread(bounded(world.values("bias")) / world.values("minimizer_norm"))[0]
     for name, look in FRONT.items():
         values = world.values(name)
         shown = values if name == "rate" else 1.0 - 1.0 / values
         panel.curve(look, np.where(np.isfinite(bias), bias, np.nan), shown)
-
-
-def _known(values: Array) -> Array:
-    """Refused or unstable is +inf: drawn nowhere."""
-    return np.where(np.isfinite(values), values, np.inf)

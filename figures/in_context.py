@@ -14,7 +14,7 @@ from linattn.report.canvas import Page, log
 from linattn.report.groups import Group, groups
 from linattn.report.looks import LOOKS, shaded
 from linattn.report.regimes import PAIR, TIME, by_drift, time, tradeoffs
-from linattn.report.words import bounded, in_words
+from linattn.report.words import in_words
 
 NAME = "in_context"
 SIMULATION = "in_context"
@@ -47,7 +47,7 @@ def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
             f"kernel, a = {_spread(world):g}", TIME, log("‖vB − θ*‖/‖θ*‖ on features (1)")
         )
         for s, part in by_drift(world, ()):
-            panel.curve(looks[s], time(part), bounded(part.values("apart")))
+            panel.curve(looks[s], time(part), part.values("apart"))
     return page.save(folder, look)
 
 
