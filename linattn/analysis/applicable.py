@@ -72,17 +72,7 @@ def unmet_needs(needs: Iterable[str], setting: Setting) -> tuple[Unmet, ...]:
     return tuple(Unmet(need, instead) for need, instead in found if instead)
 
 
-def other_steps(method: Method | None) -> str:
-    """Say why the local steps of a method are not plain; empty if they are, as FedAvg's."""
-    return _apart(method, LOCAL)
-
-
-def other_server(method: Method | None) -> str:
-    """Say why the server of a method does not go to the weighted mean; empty if it does."""
-    return _apart(method, SERVER)
-
-
-def other_moves(method: Method | None) -> str:
+def _other_moves(method: Method | None) -> str:
     """Say why a method does not average normalized moves; what is None is left to the claim."""
     if method is None or method.nature.normalized:
         return _apart(method, {key: words for key, words in SERVER.items() if key != "normalized"})
@@ -90,6 +80,7 @@ def other_moves(method: Method | None) -> str:
 
 
 def _apart(method: Method | None, words: dict[str, str]) -> str:
+    """Say what sets a method apart from FedAvg in these respects; empty if nothing does."""
     if method is None:
         return ""
     found = [words[name] for name in method.nature.deviations if name in words]
@@ -113,9 +104,9 @@ def _sampling(setting: Setting) -> str:
 INSTEAD: dict[str, Callable[[Setting], str]] = {
     MERGED: lambda setting: "this one is factored" if setting.params.is_factored else "",
     FACTORED: lambda setting: "" if setting.params.is_factored else "this one is merged",
-    PLAIN_STEPS: lambda setting: other_steps(setting.method),
-    AVERAGING: lambda setting: other_server(setting.method),
-    NORMALIZED: lambda setting: other_moves(setting.method),
+    PLAIN_STEPS: lambda setting: _apart(setting.method, LOCAL),
+    AVERAGING: lambda setting: _apart(setting.method, SERVER),
+    NORMALIZED: lambda setting: _other_moves(setting.method),
     FULL_BATCHES: _minibatches,
     FULL_PARTICIPATION: _sampling,
 }
