@@ -81,8 +81,10 @@ def run(spec: BiasDriftSpec) -> xr.Dataset:
                     metrics=(), **spec.settings(), **drawn)  # fmt: skip
     path = filled(result.path, spec.rounds)
     descent = la.CentralizedDescent(problem, params, spec.local_lr)
-    table = partial(_table, spec, params=params, reference=reference)
-    found = table(problem, path=path, descent=descent, **drawn)
+    table = partial(la.bias_drift, params=params, rounds=spec.rounds, reference=reference,
+                    warmup_lengths=spec.lengths(), frozen_lr=spec.frozen_lr,
+                    **spec.settings())  # fmt: skip
+    found = table(problem=problem, path=path, descent=descent, **drawn)
     data = {name: found[name] for name in COLUMNS} | _stability(spec, problem, path)
     values = {"warmup_star": best_length(found), "tradeoff": has_tradeoff(found)}
     if spec.compared:
@@ -91,12 +93,6 @@ def run(spec: BiasDriftSpec) -> xr.Dataset:
         values |= more
     fixed = single(values, UNITS) | reference_variables(reference)
     return xr.Dataset(data | fixed, {"warmup": list(spec.lengths())})
-
-
-def _table(spec: BiasDriftSpec, clients: la.Problem, **more: Any) -> xr.Dataset:
-    settings = {"rounds": spec.rounds, "warmup_lengths": spec.lengths(),
-                "frozen_lr": spec.frozen_lr, **spec.settings()}  # fmt: skip
-    return la.bias_drift(clients, **settings | more)
 
 
 def _beside(
@@ -109,10 +105,11 @@ def _beside(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The controls and the prediction: objectives by warm-up length, and what they say."""
     run = la.predict_run(problem, params, rounds=spec.rounds, check_chaos=False, **spec.settings())
+    alike = la.pool(problem).subset([0])  # identical clients move identically
     tables = {
-        "one_step": table(problem, local_steps=1),
-        "identical": table(la.pool(problem).subset([0])),  # identical clients move identically
-        "predicted": table(problem, path=filled(run.path, spec.rounds), descent=descent),
+        "one_step": table(problem=problem, local_steps=1),
+        "identical": table(problem=alike),
+        "predicted": table(problem=problem, path=filled(run.path, spec.rounds), descent=descent),
     }
     columns: dict[str, Any] = {f"objective_{k}": v["objective"] for k, v in tables.items()}
     synchronized = la.synchronized_control(

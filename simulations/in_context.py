@@ -138,7 +138,7 @@ def _in_exact_moments(
 ) -> tuple[float, float]:
     """F after the frozen rounds in exact moments, and the distance of the kernel from the best."""
     stage = la.frozen_stage(problem, reached, **settings)
-    ended = reached.replace(value=stage.after(frozen).reshape(reached.value.shape))
+    ended = reached.replace(value=stage.after(frozen))
     features = _features(reached.replace(value=limit.minimizer(reached)))
     wanted = _features(best)
     apart = float(np.linalg.norm(features - wanted) / np.linalg.norm(wanted))

@@ -101,10 +101,10 @@ class MethodsSpec(WorldSpec):
     def variants(self, name: str, world: World, rounds: int) -> Iterator[tuple[float, Method]]:
         """Yield a method at every value of its setting, NaN where it has none."""
         field = PARAMETERS.get(name, "")
-        grids = {"warmup_rounds": tuple(sorted({round(s * rounds) for s in self.warmup_shares}))}
-        held = {f: grids.get(f) or getattr(self, f, ()) for f in set(PARAMETERS.values())}
+        lengths = sorted({round(share * rounds) for share in self.warmup_shares})
+        values = lengths if field == "warmup_rounds" else getattr(self, field, (float("nan"),))
         plain = Choices(world.params, self.local_steps, embedding_dim=self.embedding_dim)
-        for value in held[field] if field else (float("nan"),):
+        for value in values:
             settings: dict[str, Any] = {field: value} if field else {}
             choices = plain._replace(**settings)
             own = own_object(name) if is_own(name) else make_method(name, choices)

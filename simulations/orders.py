@@ -72,8 +72,7 @@ def _measured(
     problem: la.Problem, params: la.Params, local_lr: float, local_steps: int
 ) -> dict[str, float]:
     stage = la.frozen_stage(problem, params, local_steps=local_steps, local_lr=local_lr)
-    bias = stage.bias
-    flat = stack_heads(bias) if bias.ndim == 3 else bias
+    flat = stack_heads(stage.bias)
 
     def one_round(at: la.Params, method: Method) -> LocalPath | None:
         return next(
@@ -83,10 +82,10 @@ def _measured(
             None,
         )
 
-    star = params.replace(value=stage.minimizer.reshape(params.value.shape))
+    star = params.replace(value=stage.minimizer)
     apart, path = one_round(star, la.fed_frozen(warmup_rounds=0)), one_round(params, la.fed_avg())
     values = {
-        "bias": float(np.linalg.norm(bias)),
+        "bias": float(np.linalg.norm(flat)),
         "excess": 0.5 * float(np.vdot(flat, stage.hessian @ flat)),
         **dict.fromkeys(("drift_sq", "round_error", "covariance"), np.nan),  # where it diverges
     }

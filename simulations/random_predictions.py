@@ -15,7 +15,7 @@ from linattn.analysis.predicted import COARSER, SAFETY, judge
 from linattn.analysis.regret import has_tradeoff, stake
 from linattn.analysis.study_cell import default_grid
 from linattn.experiments import Grid, Simulation, Spec
-from linattn.experiments.predictions import RegimeWorld, Tables, compared, path_error
+from linattn.experiments.predictions import RegimeWorld, Tables, compared, path_error, spent
 from linattn.experiments.tables import single
 from linattn.streams import stream
 from linattn.theory.prediction import prediction_error
@@ -111,8 +111,8 @@ def run(spec: RandomSpec) -> xr.Dataset:
         "estimated_path_error": SAFETY * float(prediction_error(coarse, fine).max()),
         "tradeoff": has_tradeoff(measured),
         "stake": stake(measured),
-        "num_impulses": fine.num_impulses + fine.num_rejected,
-        "num_impulses_coarse": coarse.num_impulses + coarse.num_rejected,
+        "num_impulses": spent(fine),
+        "num_impulses_coarse": spent(coarse),
         "amplification": fine.amplification,
         "trusted": verdict.trusted,
         "reason": verdict.reason,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import sqrt
 from typing import NamedTuple
 
 from linattn._settings import LocalSteps
-from linattn.theory.moments import FrozenMoments, frozen_moments
+from linattn.theory.moments import frozen_moments
 from linattn.types import Params, Problem
 
 PRECISION = 1e-4
@@ -59,23 +60,20 @@ def critical_steps(
     -----
     Source: C7, C20. Cost: about 20 times `frozen_moments`.
     """
-
-    def moments(step: float) -> FrozenMoments:
-        return frozen_moments(
-            problem,
-            params,
-            local_steps=local_steps,
-            local_lr=step,
-            participation=participation,
-            batch_size=batch_size,
-            sampling=sampling,
-        )
-
-    stage = moments(1.0).stage
+    moments = partial(
+        frozen_moments,
+        problem,
+        params,
+        local_steps=local_steps,
+        participation=participation,
+        batch_size=batch_size,
+        sampling=sampling,
+    )
+    stage = moments(local_lr=1.0).stage
     first = 1.0 / float(stage.largest_step_curvature)
     return CriticalSteps(
         boundary(lambda step: stage.at_step(step).stable, first)[1],
-        boundary(lambda step: moments(step).stable, first)[1],
+        boundary(lambda step: moments(local_lr=step).stable, first)[1],
     )
 
 
