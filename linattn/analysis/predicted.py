@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from linattn._checks import real
-from linattn._settings import LocalSteps, Sampling, check_sampling
+from linattn._settings import LocalSteps, check_sampling
 from linattn.analysis.bias_drift import bias_drift
 from linattn.analysis.predicted_noise import in_expectation
 from linattn.analysis.regret import has_tradeoff, relative_regret
@@ -102,21 +101,43 @@ def predict_trade_off(
     check_fits(problem, params)
     real("tolerance", tolerance, minimum=0.0)
     asked = default_grid(rounds) if warmup_lengths is None else warmup_lengths
-    forecast = _Forecast(
-        problem,
-        params,
-        check_lengths([0, rounds, *asked], rounds),
-        local_steps,
-        local_lr,
-        check_sampling(participation, sampling),
-        batch_size,
-        frozen_lr,
-        reference_value(problem, like=params) if reference is None else reference,
-    )
-    run = forecast.predict(tolerance)
-    table = other = forecast.table(run)
+    lengths = check_lengths([0, rounds, *asked], rounds)
+    drawn = check_sampling(participation, sampling)
+    known = reference_value(problem, like=params) if reference is None else reference
+    steps: dict[str, Any] = {"local_steps": local_steps, "local_lr": local_lr}
+    draws: dict[str, Any] = {
+        "participation": drawn.participation,
+        "sampling": drawn.scheme,
+        "batch_size": batch_size,
+    }
+
+    def predict(tolerance: float, *, check: bool = False) -> PredictedRun | PredictedEnsemble:
+        common: dict[str, Any] = {"rounds": lengths[-1], "tolerance": tolerance, **steps}
+        if batch_size is None and drawn.is_everybody(problem.num_clients):
+            return predict_run(problem, params, check_chaos=not check, **common)
+        reach = NEAR if check else REACH
+        return predict_ensemble(problem, params, reach=reach, **common, **draws)
+
+    def along(run: PredictedRun | PredictedEnsemble) -> xr.Dataset:
+        found = bias_drift(
+            problem,
+            params,
+            warmup_lengths=lengths,
+            rounds=lengths[-1],
+            frozen_lr=frozen_lr,
+            reference=known,
+            path=filled(run.path, lengths[-1]),
+            **steps,
+            **draws,
+        )
+        if isinstance(run, PredictedRun):
+            return found
+        return in_expectation(found, problem, run, sampling=drawn, frozen_lr=frozen_lr, **steps)
+
+    run = predict(tolerance)
+    table = other = along(run)
     if tolerance > 0.0:
-        other = forecast.table(forecast.predict(COARSER * tolerance, check=True))
+        other = along(predict(COARSER * tolerance, check=True))
     verdict = judge(table, other, run)
     return table.assign_attrs(
         curve_error=SAFETY * curve_error(table, other),
@@ -126,72 +147,6 @@ def predict_trade_off(
         num_rejected=run.num_rejected,
         amplification=getattr(run, "amplification", float("nan")),
     )
-
-
-@dataclass(frozen=True)
-class _Forecast:
-    """Checked arguments of `predict_trade_off`."""
-
-    problem: Problem
-    params: Params
-    lengths: list[int]
-    local_steps: LocalSteps
-    local_lr: float
-    sampling: Sampling
-    batch_size: int | None
-    frozen_lr: float | str | None
-    reference: float | Reference
-
-    @property
-    def rounds(self) -> int:
-        return self.lengths[-1]
-
-    def predict(self, tolerance: float, *, check: bool = False) -> PredictedRun | PredictedEnsemble:
-        everybody = self.sampling.is_everybody(self.problem.num_clients)
-        common: dict[str, Any] = {
-            "rounds": self.rounds,
-            "local_steps": self.local_steps,
-            "local_lr": self.local_lr,
-            "tolerance": tolerance,
-        }
-        if everybody and self.batch_size is None:
-            return predict_run(self.problem, self.params, check_chaos=not check, **common)
-        return predict_ensemble(
-            self.problem,
-            self.params,
-            participation=self.sampling.participation,
-            batch_size=self.batch_size,
-            sampling=self.sampling.scheme,
-            reach=NEAR if check else REACH,
-            **common,
-        )
-
-    def table(self, run: PredictedRun | PredictedEnsemble) -> xr.Dataset:
-        table = bias_drift(
-            self.problem,
-            self.params,
-            warmup_lengths=self.lengths,
-            rounds=self.rounds,
-            local_steps=self.local_steps,
-            local_lr=self.local_lr,
-            participation=self.sampling.participation,
-            batch_size=self.batch_size,
-            sampling=self.sampling.scheme,
-            frozen_lr=self.frozen_lr,
-            reference=self.reference,
-            path=filled(run.path, self.rounds),
-        )
-        if isinstance(run, PredictedRun):
-            return table
-        return in_expectation(
-            table,
-            self.problem,
-            run,
-            local_steps=self.local_steps,
-            local_lr=self.local_lr,
-            frozen_lr=self.frozen_lr,
-            sampling=self.sampling,
-        )
 
 
 def filled(path: list[Params], rounds: int) -> list[Params]:
