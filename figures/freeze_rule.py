@@ -36,6 +36,7 @@ def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
     when = page.panel("where they freeze", "T / T* (1)", share)
     regret = page.panel("what it costs", cost, share)
     grows = page.panel("with drift", "drift number s (1)", cost)
+    drifts = sorted({drift(part) for part in found})
     for rule in _rules(found):
         shown = LOOKS[f"{rule}_rule"]._replace(marker="")
         ratio = np.sort(_all(found, rule, "rule_round") / _all(found, rule, "warmup_star"))
@@ -43,11 +44,9 @@ def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
         for panel, values in ((when, ratio), (regret, costs)):
             if values.size:
                 panel.add("line", shown, values, (np.arange(values.size) + 1.0) / values.size)
-        held: dict[float, list[Array]] = {}
-        for part in found:
-            held.setdefault(drift(part), []).append(_all([part], rule, "rule_regret"))
-        places = [s for s in sorted(held) if np.concatenate(held[s]).size]
-        middle = [float(np.median(np.concatenate(held[s]))) for s in places]
+        held = {s: _all([p for p in found if drift(p) == s], rule, "rule_regret") for s in drifts}
+        places = [s for s in drifts if held[s].size]
+        middle = [float(np.median(held[s])) for s in places]
         if places:
             grows.add("line", LOOKS[f"{rule}_rule"], places, middle)
     when.level("reference", 1.0, upright=True, label="T*")

@@ -100,7 +100,7 @@ def run(spec: NoiseSpec) -> xr.Dataset:
         )
         for name in cells[0]
     }
-    best = int(np.argmin(held.objective_of_everybody()))
+    best = int(np.argmin(held.everybody["objective"].values))
     data |= _floors(spec, problem, held.full[best])
     data |= _unequal(spec, problem, held.full[best])
     coordinates = {
@@ -125,11 +125,7 @@ class _Warmups:
         self.central = self.descent.at(spec.local_steps * t for t in self.lengths)
         (path,) = self._draws({})
         self.full = [path[t] for t in self.lengths]
-        self._everybody = self._table(path, {}, 0)
-
-    def objective_of_everybody(self) -> Array:
-        """F(B_T, V_R) with full participation and full batches, (L,)."""
-        return np.asarray(self._everybody["objective"].values)
+        self.everybody = self._table(path, {}, 0)
 
     def _draws(self, drawn: dict[str, Any]) -> list[list[la.Params]]:
         settings = check_settings(rounds=self.spec.rounds, **self.spec.settings(), **drawn)

@@ -16,9 +16,9 @@ from linattn.analysis.certificate import descent_certificate
 from linattn.analysis.checked import compare
 from linattn.analysis.predicted import filled, predict_trade_off
 from linattn.analysis.study import Study, study_in_memory
-from linattn.analysis.study_cell import default_grid
+from linattn.analysis.study_cell import TWO_STAGE, default_grid, simulated_warmup
 from linattn.federated.freeze import RULES, freeze_rule
-from linattn.federated.methods import fed_avg, fed_frozen
+from linattn.federated.methods import fed_frozen
 from linattn.federated.rounds import run
 from linattn.federated.settings import RunSettings
 from linattn.objectives.joint import Joint
@@ -109,8 +109,7 @@ def assess(
         seed=seed,
     )
     with stage(f"warm-up of {rounds} rounds"):
-        warm = run(fed_avg(), problem, start, record_params=True, metrics=(), **settings)
-    path = filled(warm.path, rounds)
+        path = filled(simulated_warmup(problem, start, **settings), rounds)
     asked = default_grid(rounds) if warmup_lengths is None else warmup_lengths
     common: dict[str, Any] = {
         **settings,
@@ -156,7 +155,7 @@ def _tuned(
             found = study_in_memory(
                 problem,
                 start,
-                methods=("fed_avg", "fed_frozen", "fed_frozen_exact"),
+                methods=TWO_STAGE,
                 local_lrs=[factor * step for factor in factors],
                 warmup_lengths=[lengths[k] for k in chosen],
                 frozen_lr=frozen_lr,

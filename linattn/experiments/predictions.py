@@ -14,10 +14,9 @@ from linattn._fields import Count
 from linattn.analysis.bias_drift import bias_drift
 from linattn.analysis.predicted import curve_error, filled, objective_at, predict_trade_off
 from linattn.analysis.regret import best_length, relative_regret
+from linattn.analysis.study_cell import simulated_warmup
 from linattn.data.worlds import InitialSpec, ProblemSpec
 from linattn.experiments.specs import RegimeSpec
-from linattn.federated.methods import fed_avg
-from linattn.federated.rounds import run
 from linattn.objectives.reference import Reference, reference_value
 from linattn.theory.log_law import LogLaw, log_law
 from linattn.theory.prediction import PredictedRun, predict_run
@@ -156,10 +155,7 @@ class Tables:
 
     def measured_path(self) -> list[Params]:
         """Rounds 0 to R of FedAvg, up to a divergence."""
-        world = self.world
-        result = run(fed_avg(), world.problem, world.params, record_params=True, metrics=(),
-                     **self.settings)  # fmt: skip
-        return result.path
+        return simulated_warmup(self.world.problem, self.world.params, **self.settings)
 
     def along(self, path: list[Params], lengths: Sequence[int] = ()) -> xr.Dataset:
         """The table of a path; `lengths` instead of the usual ones."""
