@@ -21,7 +21,7 @@ from linattn._typing import Array, IntArray
 from linattn.analysis.bias_drift import SecondStage, loss_after, warmup_path
 from linattn.analysis.budget import KINDS, TwoStageCost, affordable, bought
 from linattn.analysis.synchronized import finite_profiles
-from linattn.federated.settings import Settings, check_settings
+from linattn.federated.settings import check_settings
 from linattn.objectives.joint import check_fits
 from linattn.objectives.value import ValueBlock
 from linattn.types import Params, Problem
@@ -217,9 +217,9 @@ class _Schedule:
 
     Attributes
     ----------
-    lengths : dict of array, shape (4, lengths)
+    lengths : array of int, shape (3, 4, lengths)
         Warm-up lengths of every budget and end, as far as the budget reaches.
-    bought : dict of array, shape (4, lengths)
+    bought : array of int, shape (3, 4, lengths)
         Frozen rounds after each; −1 where an exact round is too dear.
     """
 
@@ -228,11 +228,8 @@ class _Schedule:
         share, clients = plan.participation, problem.num_clients
         # Unequal clients may spend less than their share: as many rounds again, and some.
         self.most = int(2.0 * plan.rounds * clients / Sampling(share).draws(clients)) + 8
-        self.lengths: dict[str, IntArray] = {}
-        self.bought: dict[str, IntArray] = {}
-        for kind in KINDS:
-            amount = float(self._cost(kind, 1.0, 1.0).warmup(plan.rounds)[-1])
-            self._buy(kind, amount, [self._cost(kind, share, second) for second in (share, 1.0)])
+        tables = [self._buy(kind) for kind in KINDS]
+        self.lengths, self.bought = (np.array(each) for each in zip(*tables, strict=True))
 
     def _cost(self, kind: str, first: float, second: float) -> TwoStageCost:
         return TwoStageCost(
@@ -245,7 +242,11 @@ class _Schedule:
             seed=self.seed,
         )
 
-    def _buy(self, kind: str, amount: float, costs: list[TwoStageCost]) -> None:
+    def _buy(self, kind: str) -> tuple[IntArray, IntArray]:
+        """Lengths and frozen rounds of one budget, each (4, lengths)."""
+        share = self.plan.participation
+        amount = float(self._cost(kind, 1.0, 1.0).warmup(self.plan.rounds)[-1])
+        costs = [self._cost(kind, share, second) for second in (share, 1.0)]
         spent = costs[0].warmup(self.most)
         left = np.full(len(ENDS), amount)
         left[-1] -= costs[0].exact
@@ -257,17 +258,7 @@ class _Schedule:
         frozen[-1] = min(most[-1], 0)
         for end, cost in enumerate(costs, start=1):
             frozen[end] = [bought(partial(cost.frozen, t), amount - spent[t]) for t in lengths[end]]
-        self.lengths[kind], self.bought[kind] = lengths, frozen
-
-    def settings(self, step: float) -> Settings:
-        """Those of the warm-up."""
-        return check_settings(
-            rounds=self.most,
-            local_steps=self.plan.local_steps,
-            local_lr=step,
-            participation=self.plan.participation,
-            seed=self.seed,
-        )
+        return lengths, frozen
 
 
 class _Draw:
@@ -275,12 +266,18 @@ class _Draw:
 
     def __init__(self, held: _Schedule, step: float, evaluate: Evaluate | None) -> None:
         self.problem, self.held, self.evaluate = held.problem, held, evaluate
-        settings = held.settings(step)
+        settings = check_settings(
+            rounds=held.most,
+            local_steps=held.plan.local_steps,
+            local_lr=step,
+            participation=held.plan.participation,
+            seed=held.seed,
+        )
         self.stages = [
             SecondStage.checked(held.problem, held.params, settings, None, second)
             for second in (held.plan.participation, 1.0)
         ]
-        wanted = sorted({int(t) for table in held.lengths.values() for t in table.ravel()})
+        wanted = np.unique(held.lengths).tolist()
         path = warmup_path(held.problem, held.params, wanted, settings)
         self.path = dict(zip(wanted, path, strict=True))
         profiles = finite_profiles(held.problem, path).tolist()
@@ -289,11 +286,10 @@ class _Draw:
 
     def ends(self) -> _Ends:
         """All ends, arrays (3, 4, lengths)."""
-        lengths = np.array([self.held.lengths[kind] for kind in KINDS])
-        bought = np.array([self.held.bought[kind] for kind in KINDS])
+        lengths, frozen = self.held.lengths, self.held.bought
         found = np.empty((3, *lengths.shape))
         for place in np.ndindex(*lengths.shape):
-            key = (place[1], int(lengths[place]), int(bought[place]))
+            key = (place[1], int(lengths[place]), int(frozen[place]))
             if key not in self._known:
                 self._known[key] = self._end(*key)
             found[(slice(None), *place)] = self._known[key]
