@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from linattn._checks import one_of, positive_int, shown
-from linattn._settings import MOST_STEPS, check_local_steps
+from linattn._settings import MOST_STEPS
 from linattn._threads import one_blas_thread
 from linattn._typing import Array
 from linattn.analysis.bias_drift import SecondStage, loss_after
@@ -154,7 +154,7 @@ class _Cell:
                 f"the budget buys, got {', '.join(map(str, asked))}."
             )
         self.path = warmup(problem, params, rounds=self.most, **self.run)
-        self.second = _closed_form(problem, params, setting, local_steps, local_lr)
+        self.second = self._closed_form()
 
     def cell(self) -> Cell:
         objective: dict[str, Array] = {}
@@ -169,6 +169,15 @@ class _Cell:
             objective[name] = np.array([value for value, _ in pairs])
             rounds[name] = np.array([float(count) for _, count in pairs])
         return Cell(self.lengths, objective, rounds)
+
+    def _closed_form(self) -> SecondStage | None:
+        """The frozen stage; None where its moments are refused: it is then simulated."""
+        setting, settings = self.setting, check_settings(rounds=1, **self.run)
+        share, step = setting.frozen_participation, setting.frozen_lr
+        try:
+            return SecondStage.checked(self.problem, self.params, settings, step, share)
+        except ValueError:
+            return None
 
     def _left(self, t: int) -> float:
         return self.setting.budget.amount - float(self.spent[t])
@@ -253,23 +262,6 @@ class _Cell:
             # As many rounds as the rest buys at the price of the last one, and one to see the end.
             if each[-1] > 0.0:
                 length = min(int((left - spent[-1]) / each[-1]) + 1, max(1, end - first))
-
-
-def _closed_form(
-    problem: Problem, params: Params, setting: Setting, local_steps: int, local_lr: float
-) -> SecondStage | None:
-    """The frozen stage in closed form; None where its moments are refused: it is then simulated."""
-    settings = check_settings(
-        rounds=1,
-        local_steps=check_local_steps(local_steps, problem.num_clients),
-        local_lr=local_lr,
-        participation=setting.frozen_participation,
-        batch_size=setting.batch_size,
-    )
-    try:
-        return SecondStage.checked(problem, params, settings, setting.frozen_lr, None)
-    except ValueError:
-        return None
 
 
 def default_grid(rounds: int) -> tuple[int, ...]:
