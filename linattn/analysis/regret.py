@@ -32,18 +32,16 @@ def stake(table: xr.Dataset) -> float:
     float
         NaN if no length is stable; +inf where never freezing diverges.
     """
-    objective, best = table["objective"].values, _best(table)
-    fall, price = float(objective[0]) - best, float(objective[-1]) - best
-    if not np.isfinite(best):
-        return float("nan")
-    return price / fall if fall > 0.0 else float(np.inf if price > 0.0 else 0.0)
+    fall, price = _fall_and_price(table)
+    if np.isnan(price) or (fall > 0.0 and price < np.inf):
+        return price / fall
+    return float(np.inf if price > 0.0 else 0.0)
 
 
 def has_tradeoff(table: xr.Dataset) -> bool:
     """Whether F_never − F(T*) is at least 1e-3 of F(T=0) − F(T*) (lengths 0 and R in the table)."""
-    objective, best = table["objective"].values, _best(table)
-    fall, price = float(objective[0]) - best, float(objective[-1]) - best
-    return bool(np.isfinite(best) and price > 0.0 and price >= TRADE_OFF * fall)
+    fall, price = _fall_and_price(table)
+    return price > 0.0 and price >= TRADE_OFF * fall
 
 
 def relative_regret(table: xr.Dataset, objective: float) -> float:
@@ -57,6 +55,13 @@ def relative_regret(table: xr.Dataset, objective: float) -> float:
     if not np.isfinite(never):  # against a diverging run every finite loss is the oracle's
         return 0.0 if np.isfinite(objective) else 1.0
     return (objective - best) / (never - best)
+
+
+def _fall_and_price(table: xr.Dataset) -> tuple[float, float]:
+    """F(T=0) − F(T*) and F_never − F(T*), NaN if no length is stable."""
+    best, objective = _best(table), table["objective"].values
+    best = best if np.isfinite(best) else np.nan
+    return float(objective[0]) - best, float(objective[-1]) - best
 
 
 def _best(table: xr.Dataset) -> float:

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import linattn as la
 from linattn.analysis.predicted import curve_error, judge
-from linattn.analysis.regret import relative_regret
+from linattn.analysis.regret import has_tradeoff, relative_regret, stake
 from linattn.theory.prediction import predict_run
 
 RUN = {"rounds": 150, "local_steps": 10, "local_lr": 0.02}
@@ -58,6 +59,26 @@ def test_without_drift_there_is_nothing_to_choose(base):
     alone = la.predict_trade_off(problem, params, reference=reference, **RUN | {"local_steps": 1})
     assert alone.attrs["trusted"] is False
     assert "stake is below 1e-3" in alone.attrs["reason"]
+
+
+@pytest.mark.parametrize(
+    ("objective", "share", "worth"),
+    [
+        ([5.0, 1.0, 2.0], 0.25, True),
+        ([5.0, 1.0, 1.001], 0.00025, False),
+        ([1.0, 1.5, 2.0], np.inf, True),
+        ([1.0, 1.0, 1.0], 0.0, False),
+        ([5.0, 1.0, np.inf], np.inf, True),
+        ([np.inf, 1.0, 2.0], 0.0, False),
+        ([np.inf, 1.0, np.inf], np.inf, True),
+        ([np.inf, np.inf, np.inf], np.nan, False),
+    ],
+)
+def test_the_stake_where_ends_diverge(objective, share, worth):
+    stable = np.isfinite(objective)
+    table = xr.Dataset({"objective": ("warmup", objective), "stable": ("warmup", stable)})
+    assert stake(table) == pytest.approx(share, nan_ok=True)
+    assert has_tradeoff(table) is worth
 
 
 def test_a_chaotic_run_is_not_trusted(base):
