@@ -248,12 +248,9 @@ def plateau(losses: Array, lengths: Array) -> tuple[int, int]:
         return int(lengths[known[0]]), int(lengths[known[-1]])
     stake = values[-1] - values[at]
     slack = PLATEAU * stake if np.isfinite(stake) else PLATEAU * abs(values[at])
-    good = values <= values[at] + slack
-    low = high = at
-    while low > 0 and good[low - 1]:
-        low -= 1
-    while high < len(good) - 1 and good[high + 1]:
-        high += 1
+    worse = np.flatnonzero(values > values[at] + slack)
+    low = worse[worse < at].max(initial=-1) + 1
+    high = worse[worse > at].min(initial=len(values)) - 1
     return int(lengths[known[low]]), int(lengths[known[high]])
 
 
