@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from linattn._checks import real
-from linattn._settings import LocalSteps, check_sampling
-from linattn.analysis.bias_drift import bias_drift
-from linattn.analysis.predicted_noise import in_expectation
+from linattn._settings import LocalSteps, Sampling, check_sampling
+from linattn._threads import one_blas_thread
+from linattn._typing import Array
+from linattn.analysis.bias_drift import bias_drift, loss_after, warmup_star
 from linattn.analysis.regret import has_tradeoff, relative_regret
 from linattn.analysis.study_cell import default_grid
-from linattn.analysis.synchronized import check_lengths
+from linattn.analysis.synchronized import check_lengths, finite_profile
 from linattn.objectives.joint import check_fits
 from linattn.objectives.reference import Reference, reference_value
 from linattn.theory.ensemble import REACH, PredictedEnsemble, predict_ensemble
+from linattn.theory.frozen import frozen_stage
 from linattn.theory.prediction import PredictedRun, predict_run
+from linattn.theory.weights import weight_moments
 from linattn.types import Params, Problem
 
 if TYPE_CHECKING:
@@ -105,6 +110,7 @@ def predict_trade_off(
     drawn = check_sampling(participation, sampling)
     known = reference_value(problem, like=params) if reference is None else reference
     steps: dict[str, Any] = {"local_steps": local_steps, "local_lr": local_lr}
+    stage: dict[str, Any] = {**steps, "frozen_lr": frozen_lr}
     draws: dict[str, Any] = {
         "participation": drawn.participation,
         "sampling": drawn.scheme,
@@ -124,15 +130,14 @@ def predict_trade_off(
             params,
             warmup_lengths=lengths,
             rounds=lengths[-1],
-            frozen_lr=frozen_lr,
             reference=known,
             path=filled(run.path, lengths[-1]),
-            **steps,
+            **stage,
             **draws,
         )
         if isinstance(run, PredictedRun):
             return found
-        return in_expectation(found, problem, run, sampling=drawn, frozen_lr=frozen_lr, **steps)
+        return _in_expectation(found, problem, run, drawn, stage)
 
     run = predict(tolerance)
     table = other = along(run)
@@ -147,6 +152,59 @@ def predict_trade_off(
         num_rejected=run.num_rejected,
         amplification=getattr(run, "amplification", float("nan")),
     )
+
+
+def _in_expectation(
+    table: xr.Dataset,
+    problem: Problem,
+    ensemble: PredictedEnsemble,
+    sampling: Sampling,
+    stage: dict[str, Any],
+) -> xr.Dataset:
+    """The table along the mean path with the spread of single runs around it (C19, C20).
+
+    ``profile`` becomes E P(B_T), ``objective`` E F(B_T, V_R), both over N(θ̄_T, Σ_T); what the
+    spread of (B_T, V_T) adds to the value drift is counted as ``value_noise``. `stage` are the
+    settings of the frozen stage.
+    """
+    averaging = weight_moments(problem.weights, sampling).mean
+    rounds = int(table.attrs["rounds"])
+
+    def final(params: Params, remaining: int) -> float:
+        if not np.isfinite(finite_profile(problem, params)):
+            return float("inf")
+        mean = replace(frozen_stage(problem, params, **stage), averaging=averaging)
+        return loss_after(problem, params, mean, remaining)
+
+    shifts = np.zeros((2, table.sizes["warmup"]))
+    with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
+        for k, t in enumerate(table["warmup"].values.tolist()):
+            if np.isfinite(table["objective"].values[k]):
+                shifts[0, k] = _shift(ensemble, partial(finite_profile, problem), t)
+                shifts[1, k] = _shift(ensemble, partial(final, remaining=rounds - t), t)
+    return _shifted(table, *shifts)
+
+
+def _shift(ensemble: PredictedEnsemble, function: Callable[[Params], float], t: int) -> float:
+    """E f(θ_T) − f(θ̄_T), +inf where it is not finite."""
+    shift = ensemble.expectation(function, t) - function(ensemble.path[t])
+    return shift if np.isfinite(shift) else float("inf")
+
+
+def _shifted(table: xr.Dataset, profile: Array, objective: Array) -> xr.Dataset:
+    changes = {
+        "profile": profile,
+        "kernel_bias": profile,
+        "objective": objective,
+        "value_noise": np.where(np.isfinite(objective), objective - profile, np.inf),
+    }
+    shifted = table.assign(
+        {name: table[name].copy(data=table[name].values + x) for name, x in changes.items()}
+    )
+    best = warmup_star(
+        shifted["warmup"].values.tolist(), shifted["objective"].values, shifted["stable"].values
+    )
+    return shifted.assign_attrs(warmup_star=best)
 
 
 def filled(path: list[Params], rounds: int) -> list[Params]:
