@@ -31,6 +31,7 @@ class ImpulsesSpec(PredictedSpec):
     pass_tolerance: Positive = 0.01
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         distinct("tolerances", self.tolerances)
         increasing("passes", self.passes)
 

@@ -53,6 +53,7 @@ class ResponseSpec(PredictedSpec):
     routes: tuple[Route, ...] = ()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         distinct("tolerances", self.tolerances)
         if self.routes:
             distinct("routes", self.routes)

@@ -5,10 +5,11 @@ import pytest
 
 import linattn as la
 from linattn.data.worlds import ModelSpec, ProblemSpec
+from linattn.experiments.find import find_scripts
 from linattn.experiments.predictions import PredictedSpec
 from linattn.experiments.specs import RegimeSpec
 from linattn.theory.log_law import log_law
-from scripts import run
+from scripts import run, simulation
 
 SMALL = {
     "problem": ProblemSpec(num_clients=3, sequences_per_client=8, num_tokens=6, dim=3,
@@ -131,6 +132,15 @@ def test_the_tuned_optimum_beside_its_prediction():
         assert found["reached"][k] == studies["measured"].losses(method)[0, at, 0, length]
     assert (found["reached"] >= found["measured"]).all()
     assert (np.abs(found["predicted"] - found["measured"]) > 0.0).any()
+
+
+def test_regimes_of_too_many_rounds_are_refused():
+    specs = [simulation(path.stem).spec for path in find_scripts("simulations")]
+    regimes = [spec for spec in specs if issubclass(spec, RegimeSpec)]
+    assert len(regimes) > 6
+    for spec in regimes:
+        with pytest.raises(ValueError, match="horizon must be at most"):
+            spec(horizon=1e12)
 
 
 @pytest.mark.parametrize("more", [{"weights": "rising"}, {"identical": True}])
