@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple, Required, TypedDict, Unpack
 
@@ -382,14 +383,13 @@ def assembled(
     names = list(setting.methods)
     shape = (len(names), len(counts), len(kept_steps), len(kept_seeds), len(lengths))
     losses, rounds = np.full(shape, np.nan), np.full(shape, np.nan)
-    for a, count in enumerate(counts):
-        for b, step in enumerate(kept_steps):
-            for c, seed in enumerate(kept_seeds):
-                cell = found[count, step, seed]
-                places = np.searchsorted(lengths, cell.lengths)
-                for m, name in enumerate(names):
-                    losses[m, a, b, c, places] = cell.objective[name]
-                    rounds[m, a, b, c, places] = cell.rounds[name]
+    cells = product(enumerate(counts), enumerate(kept_steps), enumerate(kept_seeds))
+    for (a, count), (b, step), (c, seed) in cells:
+        cell = found[count, step, seed]
+        places = np.searchsorted(lengths, cell.lengths)
+        for m, name in enumerate(names):
+            losses[m, a, b, c, places] = cell.objective[name]
+            rounds[m, a, b, c, places] = cell.rounds[name]
     dims = ("method", "local_steps", "local_lr", "seed", "warmup")
     table = xr.Dataset(
         {
