@@ -32,7 +32,7 @@ class SecondStageSpec(RegimeSpec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        increasing("warmup_times", self.warmup_times, most=self.horizon)
+        increasing("warmup_times", self.warmup_times, most=self.horizon, limit="horizon")
         if "fed_avg" not in self.stages:
             raise ValueError("stages must have fed_avg, which the others are compared with.")
 

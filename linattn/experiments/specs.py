@@ -318,8 +318,10 @@ def single_layer_world(
     return World(problem, params, safe_step(problem, params), *tested)
 
 
-def increasing(name: str, values: tuple[Any, ...], *, most: float | None = None) -> None:
-    """Refuse lists that are empty, not strictly increasing, or exceed the rounds.
+def increasing(
+    name: str, values: tuple[Any, ...], *, most: float | None = None, limit: str = "rounds"
+) -> None:
+    """Refuse lists that are empty, not strictly increasing, or exceed a limit.
 
     Raises
     ------
@@ -329,7 +331,7 @@ def increasing(name: str, values: tuple[Any, ...], *, most: float | None = None)
     if not values or list(values) != sorted(set(values)):
         raise ValueError(f"{name} must be strictly increasing, at least one, got {list(values)}.")
     if most is not None and values[-1] > most:
-        raise ValueError(f"{name} must be at most rounds = {most}, got {values[-1]}.")
+        raise ValueError(f"{name} must be at most {limit} = {most:g}, got {values[-1]}.")
 
 
 def distinct(name: str, values: tuple[Any, ...]) -> None:

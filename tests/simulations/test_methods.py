@@ -249,7 +249,7 @@ def test_selection():
         ("methods", {"methods": ("fed_sq", "fed_avg")}, "methods must be among"),
         ("methods", {"methods": ("moon",)}, "must have fed_avg"),
         ("methods", {"deep": True, "data": "watch"}, "deep must be false"),
-        ("second_stage", {"warmup_times": (0.0, 61.0)}, "must be at most"),
+        ("second_stage", {"warmup_times": (0.0, 61.0)}, "at most horizon = 60, got 61"),
         ("second_stage", {"stages": ("scaffold",)}, "must have fed_avg"),
         ("part_schedule", {"initial_rounds": (5, 5)}, "initial_rounds must be distinct"),
         ("personal_attention", {"data": "digits"}, "synthetic"),
