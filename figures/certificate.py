@@ -41,7 +41,8 @@ def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
     page = Page(NAME, CAPTION, summary(results).splitlines(), columns=len(parts))
     page.details = [line for world in worlds(results) for line in _lines(world)]
     for s, part in parts:
-        panel = page.panel(_title(s, part), TIME, log("P − P_ref (loss)"))
+        title = f"s = {s:g} (η = {part.fields['local_lr']:g}, E = {part.fields['local_steps']})"
+        panel = page.panel(title, TIME, log("P − P_ref (loss)"))
         for name, shown in (("certificate", "bound"), ("profile", "measured")):
             panel.curve(shown, time(part, "round"), excess(part, name))
             panel.best(time(part, "round"), excess(part, name), ARGMIN)
@@ -75,10 +76,6 @@ def _shown(results: Sequence[Result]) -> list[tuple[float, Group]]:
     found = worlds(results)
     world = next((w for w in found if w.heterogeneity == WORLD), found[-1])
     return by_drift(world, (0.05, 0.1, 0.2))[-3:]
-
-
-def _title(s: float, part: Group) -> str:
-    return f"s = {s:g} (η = {part.fields['local_lr']:g}, E = {part.fields['local_steps']})"
 
 
 def _lines(world: Group) -> list[str]:

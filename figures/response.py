@@ -67,7 +67,7 @@ def summary(results: Sequence[Result]) -> str:
     spread = [apart for world in _worlds(results) for apart in _spreads(world)]
     lines = [
         f"predicted from {in_words(count)} measurements of drift instead of "
-        f"{in_words([_rounds(part) for part, _ in inside])} federated "
+        f"{in_words([part.coordinate('warmup')[-1] for part, _ in inside])} federated "
         f"rounds, the curve is within {in_words(error, percent=True)} of its excess at worst",
         f"the predicted length is the best one in {int((regret <= 0.0).sum())} of {regret.size} "
         f"runs with a trade-off; its relative regret is at most {regret.max():.2g}",
@@ -108,10 +108,6 @@ def _main(results: Sequence[Result]) -> Group:
     )
     first = min(field(result, "seed") for result in world.results)
     return world.only(lambda result: field(result, "seed") == first)
-
-
-def _rounds(part: Group) -> int:
-    return int(part.coordinate("warmup")[-1])
 
 
 def _curve(panel: Panel, part: Group, shown: Look) -> None:

@@ -32,7 +32,7 @@ def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
     right = page.panel(
         "passes", Axis("passes (1)", low=-0.2, ticks=(0.0, 1.0, 2.0, 3.0)), log("worst error (1)")
     )
-    names = [_label(part) for part in found]
+    names = [f"R = {_rounds(part)}, E = {part.fields['local_steps']}" for part in found]
     for part, shown in zip(found, shaded(names), strict=True):
         counts = np.median(part.values("num_impulses"), axis=0)
         left.spots(shown, counts, part.values("worst_error"), marker="o")
@@ -69,7 +69,3 @@ def _runs(results: Sequence[Result]) -> list[Group]:
 
 def _rounds(part: Group) -> int:
     return int(part.values("rounds")[0])
-
-
-def _label(part: Group) -> str:
-    return f"R = {_rounds(part)}, E = {part.fields['local_steps']}"

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 import linattn as la
 from linattn._fields import Count
@@ -61,17 +61,12 @@ def run(spec: FrozenStageSpec) -> xr.Dataset:
     """
     problem, params = spec.after_warmup()
     controls = {
-        "shared_tokens": _shared(spec),
+        "shared_tokens": replace(spec.problem, shared_tokens=True).make(spec.seed),  # equal A_i
         "identical_clients": la.pool(problem).subset([0]),  # identical clients move identically
         "consistent_targets": consistent_targets(problem, params),
     }
     parts = [_panel(spec, problem, params, steps, controls) for steps in spec.local_steps]
     return stacked(parts, spec.local_steps)
-
-
-def _shared(spec: FrozenStageSpec) -> la.Problem:
-    """The same spec with the same tokens at every client, so that all A_i are equal."""
-    return msgspec.structs.replace(spec.problem, shared_tokens=True).make(spec.seed)
 
 
 def _panel(

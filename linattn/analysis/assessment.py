@@ -124,7 +124,9 @@ class Assessment:
         certificate = found.get("certificate")
         if certificate is not None:
             star = int(np.argmin(certificate["certificate"].values))
-            found |= {"certificate_star": star, "certificate_regret": self._regret_near(star)}
+            lengths = self.table["warmup"].values
+            near = int(lengths[np.argmin(np.abs(lengths - star))])
+            found |= {"certificate_star": star, "certificate_regret": self.regret_at(near)}
         found["rules"] = {
             name: (star, self.regret_of(objective)) for name, (star, objective) in
             found["rules"].items()
@@ -135,11 +137,6 @@ class Assessment:
     def regret_of(self, objective: float) -> float:
         """Relative regret of an objective."""
         return relative_regret(self.table, objective)
-
-    def _regret_near(self, length: int) -> float:
-        """Relative regret at the length of the table that is nearest."""
-        lengths = self.table["warmup"].values
-        return self.regret_at(int(lengths[np.argmin(np.abs(lengths - length))]))
 
     def __str__(self) -> str:
         return "\n".join(
