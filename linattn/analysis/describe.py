@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from linattn._checks import positive_int, real
+from linattn._display import facts_html
 from linattn._threads import one_blas_thread
 from linattn._typing import AnyArray, Array
 from linattn.analysis.heterogeneity import (
@@ -119,13 +120,9 @@ class Description:
         return f"Description({self.problem!r}; safe step {self.safe_step:.3g}; {found})"
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{escape(name)}</th><td>{escape(value)}</td></tr>"
-            for name, value in self.rows()
-        )
         found = [f"Looks wrong: {sentence}" for sentence in self.warnings]
         items = "".join(f"<li>{escape(s)}</li>" for s in found or ["Nothing looks wrong."])
-        return f"<table>{rows}</table><ul>{items}</ul>"
+        return f"{facts_html('Description', self.rows())}<ul>{items}</ul>"
 
 
 def describe(
