@@ -8,7 +8,7 @@ Run ``python simulations/real_data.py --preset quick``; results go to ``./result
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
@@ -158,83 +158,76 @@ def run(spec: RealDataSpec) -> xr.Dataset:
     """
     import xarray as xr
 
-    world = make_world(spec)
-    unit = la.safe_step(world.problem, world.params)
-    warm = lru_cache(maxsize=None)(partial(_warmed, spec, world, unit))
-    average = best_step(lambda f: (warm(f), warm(f).loss), spec.factors)
-    best, tables = {"fed_avg": average}, dict[str, dict[float, list[Ended]]]()
-    for name in STAGES:
-        table = tables[name] = dict[float, list[Ended]]()
-        forks = partial(_forks, spec, world, unit, name, warm, table)
-        best[name] = best_step(forks, near(average.factor))
-    rows = [_row(spec, world, tuned) for tuned in best.values()]
+    runs = _Runs(spec, make_world(spec))
+    average = best_step(partial(runs.ends, "fed_avg"), spec.factors)
+    around = near(average.factor)
+    best = {"fed_avg": average} | {n: best_step(partial(runs.ends, n), around) for n in STAGES}
+    rows = [_row(spec, runs.world, tuned) for tuned in best.values()]
     data: dict[str, Any] = along("method", rows, UNITS)
     for name, units in CURVES.items():
-        curves = np.stack([tuned.found.curves[name] for tuned in best.values()])
+        curves = np.stack([_lowest(tuned.found).curves[name] for tuned in best.values()])
         data[f"{name}_rounds"] = (("method", "round"), curves, {"units": units})
-        ends = [[e.curves[name][-1] for e in tables[n][best[n].factor]] for n in STAGES]
-        ends.insert(0, [best["fed_avg"].found.curves[name][-1]] * len(spec.lengths()))
+        ends = [[ended.curves[name][-1] for ended in tuned.found] for tuned in best.values()]
         data[f"{name}_warmup"] = (("method", "warmup"), np.array(ends), {"units": units})
-    data |= _beside(spec, world, unit * best["fed_avg"].factor, best["fed_avg"].found)
-    data |= single({"unit_step": unit}, UNITS)
+    data |= _beside(spec, runs.world, runs.unit * average.factor, _lowest(average.found))
+    data |= single({"unit_step": runs.unit}, UNITS)
     return xr.Dataset(data, {"method": list(METHODS), "round": np.arange(spec.rounds + 1),
                              "warmup": list(spec.lengths()),
                              "classifier": list(spec.classifiers)})  # fmt: skip
 
 
-def _warmed(spec: RealDataSpec, world: World, unit: float, factor: float) -> Ended:
-    """FedAvg, which is also the warm-up of every length."""
-    result = _trained(spec, world, la.fed_avg(), world.params, unit * factor)
-    return Ended(_curves(spec, result.columns), spec.rounds, result.path)
+class _Runs:
+    """FedAvg at factors of the unit step, which is also the warm-up of all second stages."""
+
+    def __init__(self, spec: RealDataSpec, world: World) -> None:
+        self.spec, self.world = spec, world
+        self.unit = la.safe_step(world.problem, world.params)
+        self._warm: dict[float, Ended] = {}
+
+    def ends(self, name: str, factor: float) -> tuple[list[Ended], float]:
+        """A method after every warm-up length, all alike for FedAvg, and the smallest loss."""
+        if factor not in self._warm:
+            result = self._trained(la.fed_avg(), self.world.params, factor)
+            curves = _curves(self.spec, result.columns)
+            self._warm[factor] = Ended(curves, self.spec.rounds, result.path)
+        warm, lengths = self._warm[factor], self.spec.lengths()
+        if name == "fed_avg":
+            return [warm] * len(lengths), warm.loss
+        found = [
+            self._forked(name, warm, length, factor)
+            if length < len(warm.path)
+            else warm._replace(length=length)
+            for length in lengths
+        ]
+        return found, _lowest(found).loss
+
+    def _forked(self, name: str, warm: Ended, length: int, factor: float) -> Ended:
+        """The run FedFrozen(T) to the bit, from the recorded warm-up."""
+        method = la.fed_frozen(warmup_rounds=length, frozen=STAGES[name])
+        result = self._trained(method, warm.path[length], factor, start_round=length)
+        after = _curves(self.spec, result.columns, warm.curves["floats"][length])
+        kept = {key: np.concatenate([warm.curves[key][:length], after[key]])[: self.spec.rounds + 1]
+                for key in CURVES}  # fmt: skip
+        return Ended(kept, length, result.path[-1:])
+
+    def _trained(
+        self, method: la.Method, start: la.Params, factor: float, **more: Any
+    ) -> la.Result:
+        return la.run(
+            method,
+            self.world.problem,
+            start,
+            local_lr=self.unit * factor,
+            record_params=True,
+            metrics=("objective", "floats_up", "floats_down"),
+            evaluate=self.world.measure,
+            **self.spec.settings(),
+            **more,
+        )
 
 
-def _forks(
-    spec: RealDataSpec,
-    world: World,
-    unit: float,
-    name: str,
-    warm: Any,
-    table: dict[float, list[Ended]],
-    factor: float,
-) -> tuple[Ended, float]:
-    """A second stage after every warm-up length, and the best of them."""
-    start = warm(factor)
-    table[factor] = [
-        _forked(spec, world, name, start, length, unit * factor)
-        if length < len(start.path)
-        else start._replace(length=length)
-        for length in spec.lengths()
-    ]
-    best = min(table[factor], key=lambda ended: ended.loss)
-    return best, best.loss
-
-
-def _forked(
-    spec: RealDataSpec, world: World, name: str, warm: Ended, length: int, step: float
-) -> Ended:
-    """The run FedFrozen(T) to the bit, from the recorded warm-up."""
-    method = la.fed_frozen(warmup_rounds=length, frozen=STAGES[name])
-    result = _trained(spec, world, method, warm.path[length], step, start_round=length)
-    after = _curves(spec, result.columns, warm.curves["floats"][length])
-    kept = {key: np.concatenate([warm.curves[key][:length], after[key]])[: spec.rounds + 1]
-            for key in CURVES}  # fmt: skip
-    return Ended(kept, length, result.path[-1:])
-
-
-def _trained(
-    spec: RealDataSpec, world: World, method: la.Method, start: la.Params, step: float, **more: Any
-) -> la.Result:
-    return la.run(
-        method,
-        world.problem,
-        start,
-        local_lr=step,
-        record_params=True,
-        metrics=("objective", "floats_up", "floats_down"),
-        evaluate=world.measure,
-        **spec.settings(),
-        **more,
-    )
+def _lowest(found: list[Ended]) -> Ended:
+    return min(found, key=lambda ended: ended.loss)
 
 
 def _curves(spec: RealDataSpec, columns: Mapping[str, Any], spent: float = 0.0) -> dict[str, Array]:
@@ -244,9 +237,9 @@ def _curves(spec: RealDataSpec, columns: Mapping[str, Any], spent: float = 0.0) 
     return {name: padded(np.asarray(values), spec.rounds + 1) for name, values in raw.items()}
 
 
-def _row(spec: RealDataSpec, world: World, tuned: Tuned[Ended]) -> dict[str, float]:
+def _row(spec: RealDataSpec, world: World, tuned: Tuned[list[Ended]]) -> dict[str, float]:
     """What a method ends with at its best."""
-    ended = tuned.found
+    ended = _lowest(tuned.found)
     last = max(2, spec.rounds // 10)  # one round has no spread
     finite = np.isfinite(tuned.loss)
     return {
