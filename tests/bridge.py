@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 import reference as ref
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import linattn as la
 from linattn.federated.rounds import RoundDriver
 
 READOUTS = (*ref.READOUTS, ref.own_queries)
+seeds = st.integers(0, 10**6)
+kinds = st.sampled_from(["merged", "factored"])
+readouts = st.sampled_from(READOUTS)
+INSTANCE = (seeds, kinds, readouts)
+
+
+def over(*strategies, examples=25):
+    """Run a test on a few instances that Hypothesis draws, the same ones every time."""
+    few = settings(max_examples=examples, deadline=None, derandomize=True)
+    return lambda test: few(given(*strategies)(test))
 
 
 def from_instance(inst: ref.Instance) -> la.Problem:

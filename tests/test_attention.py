@@ -3,17 +3,13 @@
 import numpy as np
 import pytest
 import reference as ref
-from bridge import make, relative_error, to_params
-from hypothesis import given, settings
+from bridge import kinds, make, over, relative_error, seeds, to_params
 from hypothesis import strategies as st
 
 import linattn as la
 from linattn.attention import sequence_statistics
 
-seeds = st.integers(0, 10**6)
-kinds = st.sampled_from(["merged", "factored"])
 readouts = st.sampled_from(ref.READOUTS)
-few = settings(max_examples=25, deadline=None, derandomize=True)
 
 
 def by_loops(X, B, V, readout):
@@ -27,8 +23,7 @@ def by_loops(X, B, V, readout):
     return out
 
 
-@few
-@given(seeds, kinds, readouts)
+@over(seeds, kinds, readouts)
 def test_predictions_of_ragged_sequences(seed, kind, readout):
     _, inst, theta, V, _, params = make(seed, kind, readout=readout)
     for client in inst.clients:
@@ -55,8 +50,7 @@ def test_one_token_by_hand():
     assert la.loss(params, [[[2.0]]], [[[100.0]]]) == 200.0
 
 
-@few
-@given(seeds, kinds, readouts)
+@over(seeds, kinds, readouts)
 def test_loss_is_the_mean_sequence_loss(seed, kind, readout):
     _, inst, theta, V, _, params = make(seed, kind, readout=readout)
     for i, client in enumerate(inst.clients):
@@ -73,8 +67,7 @@ def test_loss_takes_flat_targets_when_there_is_one_query():
     assert flat == la.loss(params, tokens, targets[:, None], readout="mean")
 
 
-@few
-@given(seeds, readouts)
+@over(seeds, readouts)
 def test_statistics_give_the_sequence_loss(seed, readout):
     _, inst, (B,), V, _, _ = make(seed, readout=readout)
     X, Y = inst.clients[0][0]
@@ -86,8 +79,7 @@ def test_statistics_give_the_sequence_loss(seed, readout):
     assert np.array_equal(G, G.T)
 
 
-@few
-@given(seeds, kinds)
+@over(seeds, kinds)
 def test_queries_of_their_own(seed, kind):
     """Predictions, loss and accuracy at one to three given queries per sequence."""
     _, inst, theta, V, _, params = make(seed, kind, readout=ref.own_queries)

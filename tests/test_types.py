@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from bridge import over
 from hypothesis import strategies as st
 
 import linattn as la
@@ -270,8 +270,7 @@ def test_bad_weights_are_refused(weights, message):
         check_weights(weights, np.ones(3, dtype=np.int64))
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
-@given(st.lists(st.integers(1, 50), min_size=1, max_size=6))
+@over(st.lists(st.integers(1, 50), min_size=1, max_size=6), examples=20)
 def test_sequence_weights_sum_to_one_and_share_the_client_weight(sizes):
     clients = [(np.ones((n, 2, 1)), np.ones((n, 2, 1))) for n in sizes]
     problem = la.problem_from_tokens(clients, value_ridge=1, kernel_ridge=1, weights="equal")

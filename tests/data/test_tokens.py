@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 import reference as ref
-from bridge import READOUTS, from_instance, make, relative_error, same_bits
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from bridge import from_instance, make, over, readouts, relative_error, same_bits, seeds
 from threadpoolctl import threadpool_limits
 
 import linattn as la
@@ -15,8 +13,7 @@ RNG = np.random.default_rng(0)
 X, Y = RNG.standard_normal((3, 4, 2)), RNG.standard_normal((3, 4, 5))
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
-@given(st.integers(0, 10**6), st.sampled_from(READOUTS))
+@over(seeds, readouts)
 def test_statistics_of_ragged_sequences_keep_their_order(seed, readout):
     _, inst, *_, problem, _ = make(seed, readout=readout)
     pairs = [pair for client in inst.clients for pair in client]

@@ -3,17 +3,14 @@
 import numpy as np
 import pytest
 import reference as ref
-from bridge import READOUTS, make, relative_error, to_theta
-from hypothesis import given, settings
+from bridge import INSTANCE, READOUTS, make, over, relative_error, to_theta
 from hypothesis import strategies as st
 
 import linattn as la
 from linattn.streams import stream
 
-few = settings(max_examples=20, deadline=None, derandomize=True)
-seeds = st.integers(0, 10**6)
-kinds = st.sampled_from(["merged", "factored"])
-readouts = st.sampled_from(READOUTS)
+SHARES = st.sampled_from([0.01, 0.3, 0.5, 0.75, 1.0])
+STEPS = st.sampled_from([None, "larger", "safe"])
 SIZES = {"num_clients": 4, "sequences": (2, 4), "tokens": (1, 5)}
 
 
@@ -49,8 +46,7 @@ def check_path(result, twin):
         assert history["value_drift"][t + 1] == pytest.approx(value, rel=1e-7, abs=size)
 
 
-@few
-@given(seeds, kinds, readouts, st.integers(1, 4), st.sampled_from([1, 4]))
+@over(*INSTANCE, st.integers(1, 4), st.sampled_from([1, 4]), examples=20)
 def test_full_batches_and_full_participation(seed, kind, readout, local_steps, rounds):
     _, inst, theta, V, problem, params = make(seed, kind, readout=readout, **SIZES)
     options = {
@@ -75,11 +71,7 @@ def test_full_batches_and_full_participation(seed, kind, readout, local_steps, r
         assert row["value_gradient_norm"] == pytest.approx(size, rel=1e-7)
 
 
-@few
-@given(
-    seeds, kinds, readouts, st.integers(0, 50),
-    st.sampled_from([0.01, 0.3, 0.5, 0.75, 1.0]), st.sampled_from([None, 1, 2, 3, 100]),
-)  # fmt: skip
+@over(*INSTANCE, st.integers(0, 50), SHARES, st.sampled_from([None, 1, 2, 3, 100]), examples=20)
 def test_minibatches_and_participation(seed, kind, readout, run_seed, participation, batch_size):
     _, inst, theta, V, problem, params = make(seed, kind, readout=readout, **SIZES)
     options = {"rounds": 3, "local_steps": 2, "local_lr": 0.1 * ref.safe_step(inst, theta)}
@@ -97,11 +89,7 @@ def test_minibatches_and_participation(seed, kind, readout, run_seed, participat
     check_path(result, twin)
 
 
-@few
-@given(
-    seeds, kinds, readouts, st.integers(0, 4), st.sampled_from([None, "larger", "safe"]),
-    st.sampled_from([None, 2]),
-)  # fmt: skip
+@over(*INSTANCE, st.integers(0, 4), STEPS, st.sampled_from([None, 2]), examples=20)
 def test_fed_frozen(seed, kind, readout, warmup, frozen_lr, batch_size):
     _, inst, theta, V, problem, params = make(seed, kind, readout=readout, **SIZES)
     options = {"rounds": 4, "local_steps": 3, "local_lr": 0.1 * ref.safe_step(inst, theta)}

@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 import reference as ref
-from bridge import READOUTS, make, relative_error
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from bridge import READOUTS, kinds, make, over, readouts, relative_error, seeds
 
 import linattn as la
 from linattn.objectives.forms import SequenceForm
@@ -13,12 +11,7 @@ from linattn.objectives.moment_form import MomentForm, data_form, prefers_moment
 from linattn.objectives.population import Population, client_normal_equations, population
 from linattn.objectives.sequences import sequence_equations
 
-few = settings(max_examples=25, deadline=None, derandomize=True)
-cases = given(
-    st.integers(0, 10**6),
-    st.sampled_from(READOUTS),
-    st.sampled_from(["merged", "factored"]),
-)
+cases = over(seeds, readouts, kinds)
 FORMS = (SequenceForm, MomentForm)
 
 
@@ -28,7 +21,6 @@ def case(seed, readout, kind="merged", num_heads=None):
     return rng, inst, theta, V, problem, params, forms
 
 
-@few
 @cases
 def test_gradients(seed, readout, kind):
     _, inst, theta, V, _, params, forms = case(seed, readout, kind)
@@ -41,7 +33,6 @@ def test_gradients(seed, readout, kind):
         assert relative_error(got.value, value) < 1e-9
 
 
-@few
 @cases
 def test_normal_equations(seed, readout, kind):
     _, inst, theta, _, problem, params, forms = case(seed, readout, kind)
@@ -57,7 +48,6 @@ def test_normal_equations(seed, readout, kind):
         assert relative_error(clients.linear[i], ref.client_linear(inst, i, theta)) < 1e-10
 
 
-@few
 @cases
 def test_kernel_hessian(seed, readout, kind):
     rng, inst, _, V, _, params, forms = case(seed, readout, kind)
@@ -69,7 +59,6 @@ def test_kernel_hessian(seed, readout, kind):
         assert relative_error(image, expected @ direction) < 1e-9
 
 
-@few
 @cases
 def test_hvp(seed, readout, kind):
     rng, inst, theta, V, _, params, forms = case(seed, readout, kind)
@@ -83,7 +72,6 @@ def test_hvp(seed, readout, kind):
         assert relative_error(got[1], value) < 1e-8
 
 
-@few
 @cases
 def test_tensor_gradient(seed, readout, kind):
     _, inst, theta, V, _, params, forms = case(seed, readout, kind)
@@ -130,7 +118,6 @@ def test_the_population_is_built_once_and_forgotten_with_its_problem(small_probl
     assert population(small_problem) is population(small_problem)
 
 
-@few
 @cases
 def test_objectives_do_not_depend_on_the_form(seed, readout, kind):
     *_, problem, params, forms = case(seed, readout, kind)

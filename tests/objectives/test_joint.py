@@ -3,24 +3,16 @@
 import numpy as np
 import pytest
 import reference as ref
-from bridge import READOUTS, direction_like, make, moved, relative_error, to_theta
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from bridge import INSTANCE, direction_like, make, moved, over, relative_error, to_theta
 
 import linattn as la
-
-seeds = st.integers(0, 10**6)
-kinds = st.sampled_from(["merged", "factored"])
-readouts = st.sampled_from(READOUTS)
-few = settings(max_examples=25, deadline=None, derandomize=True)
 
 
 def flat_gradient(inst, theta, V):
     return ref.flatten(*ref.gradient(inst, theta, V))
 
 
-@few
-@given(seeds, kinds, readouts)
+@over(*INSTANCE)
 def test_value_and_gradient_against_the_twin(seed, kind, readout):
     _, inst, theta, V, problem, params = make(seed, kind, readout=readout)
     joint = la.Joint(problem)
@@ -30,8 +22,7 @@ def test_value_and_gradient_against_the_twin(seed, kind, readout):
     assert relative_error(gradient.flat, flat_gradient(inst, theta, V)) < 1e-10
 
 
-@few
-@given(seeds, kinds, readouts)
+@over(*INSTANCE)
 def test_gradient_and_hvp_against_the_taylor_remainder(seed, kind, readout):
     rng, *_, problem, params = make(seed, kind, readout=readout)
     joint, direction = la.Joint(problem), direction_like(rng, params)
@@ -48,8 +39,7 @@ def test_gradient_and_hvp_against_the_taylor_remainder(seed, kind, readout):
     assert error[2] <= 0.3 * error[:2].max() + noise[2]
 
 
-@few
-@given(seeds, kinds, readouts)
+@over(*INSTANCE)
 def test_hvp_against_the_twin_and_differences(seed, kind, readout):
     rng, inst, theta, V, problem, params = make(seed, kind, readout=readout)
     joint, direction = la.Joint(problem), direction_like(rng, params)
@@ -61,10 +51,9 @@ def test_hvp_against_the_twin_and_differences(seed, kind, readout):
     assert relative_error(product.flat, by_stencil) < 1e-9
 
 
-@few
-@given(seeds, kinds)
-def test_hvp_is_symmetric_and_linear(seed, kind):
-    rng, *_, problem, params = make(seed, kind)
+@over(*INSTANCE)
+def test_hvp_is_symmetric_and_linear(seed, kind, readout):
+    rng, *_, problem, params = make(seed, kind, readout=readout)
     joint = la.Joint(problem)
     first, second = direction_like(rng, params), direction_like(rng, params)
     one, two = joint.hvp(params, first).flat, joint.hvp(params, second).flat
@@ -74,8 +63,7 @@ def test_hvp_is_symmetric_and_linear(seed, kind):
     assert relative_error(both, one - 3.0 * two) < 1e-10
 
 
-@few
-@given(seeds, kinds, readouts)
+@over(*INSTANCE)
 def test_gap_against_the_twin_and_by_subtraction(seed, kind, readout):
     _, inst, theta, V, problem, params = make(seed, kind, readout=readout)
     gap, value = la.Joint(problem).gap(params), la.Joint(problem).value(params)

@@ -7,27 +7,25 @@ from bridge import (
     READOUTS,
     direction_like,
     from_instance,
+    kinds,
     make,
     moved,
+    over,
+    readouts,
     relative_error,
+    seeds,
     to_params,
     to_theta,
 )
-from hypothesis import assume, given, settings
+from hypothesis import assume
 from hypothesis import strategies as st
 
 import linattn as la
 from linattn.objectives.population import population
 from linattn.objectives.profile import cheap_curvature_bound, kernel_curvature
 
-seeds = st.integers(0, 10**6)
-kinds = st.sampled_from(["merged", "factored"])
-readouts = st.sampled_from(READOUTS)
-few = settings(max_examples=25, deadline=None, derandomize=True)
 
-
-@few
-@given(seeds, kinds, readouts)
+@over(seeds, kinds, readouts)
 def test_value_minimizer_and_gradient_against_the_twin(seed, kind, readout):
     _, inst, theta, _, problem, params = make(seed, kind, readout=readout)
     profile = la.KernelProfile(problem)
@@ -43,8 +41,7 @@ def test_value_minimizer_and_gradient_against_the_twin(seed, kind, readout):
     assert not zero.any()
 
 
-@few
-@given(seeds, kinds, readouts)
+@over(seeds, kinds, readouts)
 def test_gradient_against_differences_of_the_value(seed, kind, readout):
     rng, *_, problem, params = make(seed, kind, readout=readout, value_ridge=0.3)
     profile, direction = la.KernelProfile(problem), direction_like(rng, params)
@@ -55,8 +52,7 @@ def test_gradient_against_differences_of_the_value(seed, kind, readout):
     assert abs(slope - exact) < 1e-6 * scale + 1e-9 * profile.value(params)
 
 
-@few
-@given(seeds, kinds)
+@over(seeds, kinds)
 def test_the_minimizer_minimizes_by_brute_force(seed, kind):
     rng, *_, problem, params = make(seed, kind)
     joint, profile = la.Joint(problem), la.KernelProfile(problem)
@@ -80,8 +76,7 @@ def test_the_value_block_of_the_parameters_is_ignored(small_problem, small_param
 # ------------------------------------------------------------------------ curvature
 
 
-@few
-@given(seeds, readouts)
+@over(seeds, readouts)
 def test_curvature_is_a_tight_upper_bound(seed, readout):
     _, inst, (B,), _, problem, params = make(seed, readout=readout)
     exact = ref.curvature(inst, B)
@@ -96,8 +91,7 @@ def test_curvature_is_a_tight_upper_bound(seed, readout):
     assert cheap == pytest.approx(ref.curvature_safe_bound(inst, B), rel=1e-8)
 
 
-@few
-@given(seeds, st.sampled_from([1e-2, 1.0, 10.0]))
+@over(seeds, st.sampled_from([1e-2, 1.0, 10.0]))
 def test_curvature_bounds_the_increment(seed, scale):
     rng, *_, problem, params = make(seed)
     profile = la.KernelProfile(problem)
@@ -154,15 +148,13 @@ def test_an_indefinite_value_system_is_a_divergence(small_problem):
 # ------------------------------------------------------------------------ steps
 
 
-@few
-@given(seeds, kinds, readouts)
+@over(seeds, kinds, readouts)
 def test_safe_step_against_the_twin(seed, kind, readout):
     _, inst, theta, _, problem, params = make(seed, kind, readout=readout)
     assert la.safe_step(problem, params) == pytest.approx(ref.safe_step(inst, theta), rel=1e-7)
 
 
-@few
-@given(seeds)
+@over(seeds)
 def test_a_safe_step_makes_centralized_descent_descend(seed):
     *_, problem, params = make(seed)
     joint = la.Joint(problem)

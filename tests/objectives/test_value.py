@@ -3,19 +3,13 @@
 import numpy as np
 import pytest
 import reference as ref
-from bridge import READOUTS, make, relative_error
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from bridge import kinds, make, over, readouts, relative_error, seeds
 
 import linattn as la
 
-few = settings(max_examples=25, deadline=None, derandomize=True)
-cases = given(
-    st.integers(0, 10**6), st.sampled_from(["merged", "factored"]), st.sampled_from(READOUTS)
-)
+cases = over(seeds, kinds, readouts)
 
 
-@few
 @cases
 def test_everything_against_the_twin(seed, kind, readout):
     rng, inst, theta, V, problem, params = make(seed, kind, readout=readout)
@@ -29,7 +23,6 @@ def test_everything_against_the_twin(seed, kind, readout):
         assert block.gap(value) == pytest.approx(ref.gap(inst, theta, value), rel=1e-8)
 
 
-@few
 @cases
 def test_it_is_the_joint_objective_at_a_fixed_kernel(seed, kind, readout):
     *_, problem, params = make(seed, kind, readout=readout)
@@ -42,7 +35,6 @@ def test_it_is_the_joint_objective_at_a_fixed_kernel(seed, kind, readout):
     )
 
 
-@few
 @cases
 def test_the_gradient_against_differences(seed, kind, readout):
     rng, *_, problem, params = make(seed, kind, readout=readout)

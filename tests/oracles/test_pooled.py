@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 import reference as ref
-from bridge import READOUTS, make, moved, relative_error
-from hypothesis import given, settings
+from bridge import INSTANCE, READOUTS, make, moved, over, relative_error
 from hypothesis import strategies as st
 
 import linattn as la
@@ -14,8 +13,6 @@ from linattn.objectives.packing import prefers_client_moments
 from linattn.objectives.population import Population
 from linattn.oracles.pooled import PooledDescent, central_work, one_client, weigh_sequences
 from linattn.oracles.protocol import LocalTask
-
-few = settings(max_examples=20, deadline=None, derandomize=True)
 
 
 def descend(problem, params, step_size, steps, form=MomentForm):
@@ -27,13 +24,7 @@ def descend(problem, params, step_size, steps, form=MomentForm):
     return one_client(problem, held, params).train(task)[0][0]
 
 
-@few
-@given(
-    st.integers(0, 10**6),
-    st.sampled_from(["merged", "factored"]),
-    st.sampled_from(READOUTS),
-    st.integers(0, 4),
-)
+@over(*INSTANCE, st.integers(0, 4), examples=20)
 def test_against_explicit_descent(seed, kind, readout, steps):
     _, inst, theta, V, problem, params = make(seed, kind, readout=readout)
     step_size = 0.2 * la.safe_step(problem, params)

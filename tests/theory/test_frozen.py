@@ -3,18 +3,14 @@
 import numpy as np
 import pytest
 import reference as ref
-from bridge import READOUTS, make, relative_error
-from hypothesis import assume, given, settings
+from bridge import kinds, make, over, readouts, relative_error, seeds
+from hypothesis import assume
 from hypothesis import strategies as st
 
 import linattn as la
 from linattn.theory import FrozenStage, frozen_stage
 from linattn.theory.frozen import frozen_stages
 
-few = settings(max_examples=30, deadline=None, derandomize=True)
-seeds = st.integers(0, 10**6)
-kinds = st.sampled_from(["merged", "factored"])
-readouts = st.sampled_from(READOUTS)
 steps = st.sampled_from([1, 2, 3, 10, 40])
 # η as a share of 2/max λ_max(A_i), the limit of stability.
 shares = st.sampled_from([0.01, 0.3, 0.5, 0.9, 0.99])
@@ -35,8 +31,7 @@ def condition(stage):
     return np.linalg.cond(stage.hessian)
 
 
-@few
-@given(seeds, kinds, readouts, steps, shares)
+@over(seeds, kinds, readouts, steps, shares, examples=30)
 def test_against_dense_matrix_powers(seed, kind, readout, count, share):
     *_, stage, naive = case(seed, kind, readout, count, share)
     assume(condition(stage) <= 1e4)
@@ -108,8 +103,7 @@ def eta_times(naive, stage):
     return naive.largest * stage.local_lr
 
 
-@few
-@given(seeds, kinds, readouts, steps, shares)
+@over(seeds, kinds, readouts, steps, shares, examples=30)
 def test_the_fixed_point_is_fixed(seed, kind, readout, count, share):
     """One explicit round of the twin from V_∞ stays at V_∞."""
     inst, theta, _, _, _, eta, stage, _ = case(seed, kind, readout, count, share)
@@ -119,8 +113,7 @@ def test_the_fixed_point_is_fixed(seed, kind, readout, count, share):
     assert relative_error(after, start) < 1e-11
 
 
-@few
-@given(seeds, kinds, readouts, steps, shares, st.sampled_from([1, 2, 7, 60]))
+@over(seeds, kinds, readouts, steps, shares, st.sampled_from([1, 2, 7, 60]), examples=30)
 def test_closed_form_against_explicit_rounds(seed, kind, readout, count, share, rounds):
     *_, problem, params, eta, stage, _ = case(seed, kind, readout, count, share)
     assume(condition(stage) <= 1e4)
@@ -138,8 +131,7 @@ def test_closed_form_against_explicit_rounds(seed, kind, readout, count, share, 
     assert sum(parts) == pytest.approx(final, rel=1e-7, abs=1e-13 * size**2)
 
 
-@few
-@given(seeds, kinds, readouts, st.sampled_from([1, 2, 9]), shares)
+@over(seeds, kinds, readouts, st.sampled_from([1, 2, 9]), shares, examples=30)
 def test_explicit_rounds_of_the_twin(seed, kind, readout, count, share):
     inst, theta, V, _, _, eta, stage, _ = case(seed, kind, readout, count, share)
     assume(condition(stage) <= 1e4)
@@ -150,8 +142,7 @@ def test_explicit_rounds_of_the_twin(seed, kind, readout, count, share):
     assert np.array_equal(stage.after(0), V)
 
 
-@few
-@given(seeds, kinds, readouts, steps, shares)
+@over(seeds, kinds, readouts, steps, shares, examples=30)
 def test_bounds_hold_and_are_ordered(seed, kind, readout, count, share):
     *_, stage, _ = case(seed, kind, readout, count, share)
     measured = np.linalg.norm(stage.bias)
@@ -167,8 +158,7 @@ def test_bounds_are_refused_at_large_steps(share):
     assert stage.crude_bias_bound is None
 
 
-@few
-@given(seeds, kinds)
+@over(seeds, kinds, examples=30)
 def test_the_bias_to_first_order(seed, kind):
     """‖bias − first order‖ falls like η² and the bias like η."""
     stages = [case(seed, kind, "token", 4, share)[-2] for share in (2e-2, 2e-3, 2e-4)]
@@ -193,8 +183,7 @@ def test_many_local_steps_reach_the_mean_of_the_client_minimizers():
 # ------------------------------------------------------------------------ null controls
 
 
-@few
-@given(seeds, kinds, readouts, shares)
+@over(seeds, kinds, readouts, shares, examples=30)
 def test_one_local_step_has_no_bias_at_all(seed, kind, readout, share):
     *_, stage, _ = case(seed, kind, readout, 1, share)
     assert not stage.bias.any()

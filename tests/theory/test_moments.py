@@ -5,17 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 import reference as ref
-from bridge import from_instance, make, relative_error, same_bits
+from bridge import from_instance, make, over, relative_error, same_bits, seeds
 from enumeration import Draws, listed_moments, weight_draws
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import linattn as la
 from linattn._settings import Sampling
 from linattn.theory.congruence import SymmetricBasis
 from linattn.theory.weights import weight_moments
-
-few = settings(max_examples=25, deadline=None, derandomize=True)
 
 # (E_i, clients drawn of three, scheme, batch, stragglers, equal weights)
 LISTED = [
@@ -167,8 +164,7 @@ def test_the_floor_is_the_limit_and_the_rate_is_that_of_the_approach(random):
     assert moments.second_moment_rate >= moments.mean_rate**2 * (1 - 1e-12)
 
 
-@few
-@given(st.integers(0, 10**6), st.integers(1, 700))
+@over(seeds, st.integers(1, 700))
 def test_squaring_and_stepping_agree(seed, rounds):
     _, _, _, problem, params = small(seed % 50)
     top = la.frozen_stage(problem, params, local_steps=1, local_lr=1.0).largest_step_curvature
@@ -262,8 +258,7 @@ def test_many_subsets_of_unequal_weights_are_refused():
 # ------------------------------------------------------------------------ coordinates
 
 
-@few
-@given(st.integers(0, 10**6), st.integers(1, 4), st.integers(0, 3))
+@over(seeds, st.integers(1, 4), st.integers(0, 3))
 def test_maps_of_symmetric_matrices(seed, inner, more):
     rng, size = np.random.default_rng(seed), inner + more
     basis = SymmetricBasis(inner, size)

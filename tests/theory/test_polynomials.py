@@ -4,12 +4,11 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from bridge import over
 from hypothesis import strategies as st
 
 from linattn.theory.polynomials import contraction, slope, weighted_sum
 
-few = settings(max_examples=60, deadline=None, derandomize=True)
 steps = st.integers(1, 60)
 # Below 1, above 1, near both, tiny.
 arguments = st.one_of(
@@ -21,8 +20,7 @@ arguments = st.one_of(
 )
 
 
-@few
-@given(arguments, steps)
+@over(arguments, steps, examples=60)
 def test_contraction_keeps_its_digits(x, count):
     exact = 1 - (1 - Fraction(x)) ** count
     got = float(contraction(np.array(x), count))
@@ -34,8 +32,7 @@ def test_contraction_keeps_its_digits(x, count):
         assert abs(Fraction(got) - exact) <= tolerance
 
 
-@few
-@given(arguments, steps)
+@over(arguments, steps, examples=60)
 def test_weighted_sum_term_by_term(x, count):
     y = 1 - Fraction(x)
     exact = sum(((count - 1 - k) * y**k for k in range(count)), Fraction(0))
@@ -48,8 +45,7 @@ def test_weighted_sum_vanishes_at_one_step():
     assert not weighted_sum(np.array([0.1, 1.0, 3.0]), 1).any()
 
 
-@few
-@given(st.floats(1e-6, 1.0), steps)
+@over(st.floats(1e-6, 1.0), steps, examples=60)
 def test_slope_is_the_derivative_of_the_averaged_power(x, count):
     """s(a) = (1/E) Σ_k (1 − ηa)^k at η = 1: |s'| by exact differentiation."""
     y = 1 - Fraction(x)

@@ -5,8 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import reference as ref
-from bridge import make, relative_error
-from hypothesis import given, settings
+from bridge import make, over, relative_error, seeds
 from hypothesis import strategies as st
 from method_cases import log_slope
 
@@ -16,8 +15,6 @@ from linattn.theory.consensus import frozen_consensus_bound
 from linattn.theory.local_work import LocalWork
 from linattn.theory.polynomials import contraction, power_sums, weighted_sum
 
-few = settings(max_examples=25, deadline=None, derandomize=True)
-seeds = st.integers(0, 10**6)
 shares = st.sampled_from([0.01, 0.3, 0.9])
 
 
@@ -48,8 +45,7 @@ def naive_round(inst, theta, V, steps, eta, *, normalized):
     return V + sum(p * move for p, move in zip(inst.weights, moves, strict=True))
 
 
-@few
-@given(seeds, shares, st.booleans())
+@over(seeds, shares, st.booleans())
 def test_against_a_naive_loop_and_dense_sums(seed, share, normalized):
     inst, theta, V, _, _, eta, steps, stage = case(seed, share, normalized=normalized)
     size = np.linalg.norm(V) + np.linalg.norm(stage.fixed_point)
@@ -73,8 +69,7 @@ def test_against_a_naive_loop_and_dense_sums(seed, share, normalized):
         assert relative_error(stage.surrogate_hessian, left) < 1e-12
 
 
-@few
-@given(seeds, shares)
+@over(seeds, shares)
 def test_runs_take_the_same_rounds(seed, share):
     *_, problem, params, eta, steps, stage = case(seed, share)
     run = la.run(la.fed_frozen(warmup_rounds=0), problem, params, rounds=9, local_steps=steps,
@@ -187,8 +182,7 @@ def test_bad_local_steps_are_refused(small_problem, small_params, steps):
 # ------------------------------------------------------------------------ scalar functions
 
 
-@few
-@given(st.floats(1e-9, 1.999), st.lists(st.integers(1, 80), min_size=3, max_size=3))
+@over(st.floats(1e-9, 1.999), st.lists(st.integers(1, 80), min_size=3, max_size=3))
 def test_power_sums_exactly(x, counts):
     found = power_sums(np.full((3, 1), x), np.array(counts)[:, None])
     y = 1 - Fraction(x)
@@ -211,8 +205,7 @@ def test_a_million_local_steps_take_no_time():
     np.testing.assert_allclose(found[1:], exact, rtol=1e-12)
 
 
-@few
-@given(st.floats(1e-6, 1.9), st.integers(1, 12), st.floats(0.0, 1.0))
+@over(st.floats(1e-6, 1.9), st.integers(1, 12), st.floats(0.0, 1.0))
 def test_means_over_stragglers_by_listing(x, count, share):
     work = LocalWork(np.array([count, 3]), share)
     grid = np.full((2, 2), x)
