@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from bridge import relative_error
-from method_cases import case
+from method_cases import WEIGHTS, case, uneven_case
 
 import linattn as la
 from linattn.analysis.descent_steps import descent_steps
@@ -27,7 +27,6 @@ from linattn.theory.consensus import consensus_chain
 from linattn.theory.inexact import descent_chain, measured_moduli
 
 STEPS = [1, 4, 2, 3]
-WEIGHTS = np.array([0.1, 0.2, 0.3, 0.4])
 RANDOM = {
     "sampling": {"local_steps": 3, "participation": 0.5, "seed": 2},
     "minibatches": {"local_steps": 3, "batch_size": 2, "seed": 2},
@@ -38,19 +37,13 @@ RANDOM = {
 EACH = pytest.mark.parametrize("name", RANDOM)
 
 
-def uneven(kind="merged", seed=3):
-    """Four clients of weights .1 to .4."""
-    problem, params, step = case(kind, seed)
-    return dataclasses.replace(problem, weights=WEIGHTS), params, step
-
-
 # ------------------------------------------------------------------------ pathwise
 
 
 @EACH
 @pytest.mark.parametrize("kind", ["merged", "factored"])
 def test_c4_is_pathwise(name, kind):
-    problem, params, step = uneven(kind)
+    problem, params, step = uneven_case(kind, 3)
     ledger = la.descent_certificate(problem, params, rounds=5, local_lr=2 * step, **RANDOM[name])
     scale = abs(float(ledger["profile"][0])) + float(ledger["descent_paid"][-1])
     assert int(ledger["violations"].sum()) == 0
@@ -60,7 +53,7 @@ def test_c4_is_pathwise(name, kind):
 @EACH
 def test_c5_recursion_is_pathwise_with_the_applied_gradient(name):
     """Δ⁺ = (I − ηA)Δ − ηε_V − [V*(B⁺) − V*(B)], ε_V = Σ w_i ĝ_i − ∂_VF of those who work."""
-    problem, params, step = uneven()
+    problem, params, step = uneven_case("merged", 3)
     held, value = population(problem), params.layout.slices["value"]
     paths = list(local_paths(problem, params, rounds=3, local_lr=step, **RANDOM[name]))
     assert len(paths) == 3
@@ -82,7 +75,7 @@ def test_c5_recursion_is_pathwise_with_the_applied_gradient(name):
 
 @EACH
 def test_c14_is_pathwise(name):
-    problem, params, step = uneven()
+    problem, params, step = uneven_case("merged", 3)
     steps = descent_steps(problem, params, rounds=4, local_lr=step, **RANDOM[name])
     assert steps.eta_L.max() <= 1.0
     moduli = measured_moduli(steps.profile[:-1], steps.slopes_sq, step)
@@ -95,7 +88,7 @@ def test_c13_certified_is_pathwise(name):
     """Every warm-up round that the rule accepts lowers P, whoever took part."""
     rule, accepted = la.fed_frozen(warmup_rounds=la.freeze_rule("certified")), 0
     for seed in range(12):
-        problem, params, step = uneven(seed=seed)
+        problem, params, step = uneven_case("merged", seed)
         run = la.run(rule, problem, params, rounds=20, local_lr=step, metrics=["profile"],
                      **(RANDOM[name] | {"seed": seed}))  # fmt: skip
         last = 20 if run.freeze_round is None else run.freeze_round
@@ -107,14 +100,14 @@ def test_c13_certified_is_pathwise(name):
 
 @EACH
 def test_one_exact_round_is_pathwise(name):
-    problem, params, step = uneven()
+    problem, params, step = uneven_case("merged", 3)
     method = la.fed_frozen(warmup_rounds=2, frozen="one_shot")
     run = la.run(method, problem, params, rounds=3, local_lr=step, **RANDOM[name])
     assert run.columns["gap"][3] < 1e-24 * run.columns["gap"][2]
 
 
 def test_c21_is_pathwise_under_unequal_work():
-    problem, params, step = uneven()
+    problem, params, step = uneven_case("merged", 3)
     options = {"local_steps": STEPS, "local_lr": step}
     run = la.run(la.fed_frozen(warmup_rounds=0), problem, params, rounds=6, **options)
     stage = la.frozen_stage(problem, params, **options)
@@ -129,7 +122,7 @@ def test_c21_is_pathwise_under_unequal_work():
 
 
 def test_c24_is_pathwise_under_unequal_work():
-    problem, params, step = uneven()
+    problem, params, step = uneven_case("merged", 3)
     options = {"rounds": 6, "local_steps": STEPS, "local_lr": step}
     run = la.run(la.fed_avg(), problem, params, record_params=True, **options)
     for more in ({"tolerance": 0.0}, {"passes": 6}):  # each pass has one more round right
@@ -148,7 +141,7 @@ def test_c24_is_pathwise_under_unequal_work():
 )
 def test_c7_and_c8_are_those_of_the_mean(random):
     """Single runs are elsewhere; E[V_t] is C7 with E[w_i] = p_i, to the bit."""
-    problem, params, step = uneven()
+    problem, params, step = uneven_case("merged", 3)
     options = {"local_steps": 3, "local_lr": step}
     stage = la.frozen_stage(problem, params, **options)
     moments = la.frozen_moments(problem, params, **options, **random)
@@ -160,7 +153,7 @@ def test_c7_and_c8_are_those_of_the_mean(random):
 
 def test_a_round_is_its_impulse_in_expectation_over_clients():
     """Mean over all subsets: the round of everybody with E[w_i], from the same point."""
-    problem, params, step = uneven()
+    problem, params, step = uneven_case("merged", 3)
     options = {"rounds": 1, "local_steps": 3, "local_lr": 4 * step}
     subsets = list(combinations(range(4), 2))
     ends = [
@@ -184,7 +177,7 @@ def pair_of(problem, clients):
 
 @pytest.mark.parametrize("name", ["sampling", "minibatches", "all"])
 def test_c9_needs_the_noise(name):
-    problem, params, step = uneven()
+    problem, params, step = uneven_case("merged", 3)
     params = params.replace(value=la.ValueBlock(problem, params).minimizer())
     settings = RANDOM[name] | {"local_lr": step}
     moments = la.frozen_moments(
@@ -200,7 +193,7 @@ def test_c9_needs_the_noise(name):
 
 def test_c7_is_not_that_of_the_mean_for_renormalized_weights():
     """Uniform sampling of unequal p: at E = 1 C8 has no bias, the mean does, beyond every bound."""
-    problem, params, step = uneven()
+    problem, params, step = uneven_case("merged", 3)
     options = {"local_steps": 1, "local_lr": step}
     stage = la.frozen_stage(problem, params, **options)
     moments = la.frozen_moments(problem, params, participation=0.5, **options)
@@ -212,7 +205,7 @@ def test_c7_is_not_that_of_the_mean_for_renormalized_weights():
 
 def test_c8_bound_is_not_one_of_unequal_work():
     """It vanishes with η, objective inconsistency does not."""
-    problem, params, step = uneven()
+    problem, params, step = uneven_case("merged", 3)
     for share in (1e-3, 1e-5):
         options = {"local_lr": share * step}
         stage = la.frozen_stage(problem, params, local_steps=STEPS, **options)
@@ -224,7 +217,7 @@ def test_c8_bound_is_not_one_of_unequal_work():
 @pytest.mark.parametrize("name", ["sampling", "minibatches"])
 def test_bounds_of_the_loss_do_not_cover_noise(name):
     """Started at V*, for ever: the bounds are of the order of η², the noise floor of that of η."""
-    problem, params, step = uneven()
+    problem, params, step = uneven_case("merged", 3)
     random = {k: v for k, v in RANDOM[name].items() if k != "seed"} | {"local_steps": 2}
     for share in (1e-3, 1e-5):
         stage = la.frozen_stage(problem, params, local_steps=2, local_lr=share * step)
@@ -257,7 +250,7 @@ def test_c6_is_not_one_of_minibatches_or_unequal_work(name):
 ])  # fmt: skip
 def test_the_fixed_point_of_control_variates(name, stays):
     """V* with c_i = g_i* is fixed whoever takes part and works however long; not on minibatches."""
-    problem, params, step = uneven()
+    problem, params, step = uneven_case("merged", 3)
     at = params.replace(value=la.ValueBlock(problem, params).minimizer())
     oracle, kernel = problem.oracle(params), params.layout.mask(params.layout.kernel_blocks)
     slopes = [np.where(kernel, 0.0, oracle.gradient(i, at.flat)) for i in range(4)]
@@ -273,7 +266,7 @@ def test_the_fixed_point_of_control_variates(name, stays):
 
 def test_a_round_is_not_its_impulse_in_expectation_over_minibatches():
     """Two steps on all pairs of batches: exact at the first step, of the order of η² after it."""
-    problem, params, _ = uneven()
+    problem, params, _ = uneven_case("merged", 3)
     oracle = problem.subset([0]).oracle(params)
     batches = [np.array(pair) for pair in combinations(range(5), 2)]
 

@@ -3,32 +3,28 @@
 import numpy as np
 import pytest
 from bridge import relative_error, same_bits
-from method_cases import KINDS, RUN, case
+from method_cases import KINDS, RUN, case, naive_run
 
 import linattn as la
 from linattn.federated.methods.adaptive import Moments
 
 
-def mean_move(problem, params, x, local_lr, t):
+def mean_move(held, x):
     """Σ p_i (w_{i,E} − x) by explicit gradient steps."""
-    oracle, total = problem.oracle(params), np.zeros_like(x)
-    for i, p in enumerate(problem.weights):
-        w = x.copy()
-        for _ in range(RUN["local_steps"]):
-            w = w - local_lr * oracle.gradient(i, w)
-        total += p * (w - x)
-    return total
+    at = held._replace(params=la.Params(held.params.layout, x))
+    return naive_run(at, rounds=1) - x
 
 
 @pytest.mark.parametrize("name", ["fed_adam", "fed_yogi"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_against_the_algorithm_entry_by_entry(name, kind):
-    problem, params, step = case(kind, 1)
+    held = case(kind, 1)
     beta1, beta2, tau = 0.8, 0.95, 0.01
     server = [0.03, 0.02, 0.01, 0.02]
-    x, m, v = params.flat.copy(), np.zeros(params.flat.size), np.full(params.flat.size, tau**2)
+    x = held.params.flat.copy()
+    m, v = np.zeros(x.size), np.full(x.size, tau**2)
     for t in range(RUN["rounds"]):
-        delta = mean_move(problem, params, x, step, t)
+        delta = mean_move(held, x)
         for j in range(x.size):
             m[j] = beta1 * m[j] + (1 - beta1) * delta[j]
             square = delta[j] ** 2
@@ -41,7 +37,7 @@ def test_against_the_algorithm_entry_by_entry(name, kind):
             x[j] = x[j] + server[t] * m[j] / (np.sqrt(v[j]) + tau)
     build = getattr(la, name)
     method = build(server_lr=server, beta1=beta1, beta2=beta2, tau=tau)
-    result = la.run(method, problem, params, local_lr=step, **RUN)
+    result = held.run(method)
     assert relative_error(result.params.flat, x) < 1e-12
     assert isinstance(result.memory.server, Moments)
     assert relative_error(result.memory.server.second, v) < 1e-10
@@ -49,13 +45,12 @@ def test_against_the_algorithm_entry_by_entry(name, kind):
 
 def test_both_are_the_same_in_the_first_round_of_small_moves():
     """v_0 = τ² is above Δ²: Yogi subtracts (1 − β₂)Δ², Adam (1 − β₂)(τ² − Δ²)."""
-    problem, params, step = case("merged", 2)
-    options = RUN | {"local_lr": step, "rounds": 1}
+    held = case("merged", 2)
     size = {"server_lr": 0.1, "tau": 10.0}
-    adam, yogi = (la.run(m(**size), problem, params, **options) for m in (la.fed_adam, la.fed_yogi))
-    delta = mean_move(problem, params, params.flat, step, 0)
+    adam, yogi = (held.run(build(**size), rounds=1) for build in (la.fed_adam, la.fed_yogi))
+    delta = mean_move(held, held.params.flat)
     for run, shrink in ((adam, 0.01 * (100.0 - delta**2)), (yogi, 0.01 * delta**2)):
-        expected = params.flat + 0.1 * 0.1 * delta / (np.sqrt(100.0 - shrink) + 10.0)
+        expected = held.params.flat + 0.1 * 0.1 * delta / (np.sqrt(100.0 - shrink) + 10.0)
         assert relative_error(run.params.flat, expected) < 1e-13
 
 
@@ -63,35 +58,25 @@ def test_both_are_the_same_in_the_first_round_of_small_moves():
 
 
 def test_an_array_and_a_callable_are_the_same_schedule_and_a_constant_one_is_the_constant():
-    problem, params, step = case("factored", 3)
-    sizes = step * np.array([1.0, 0.5, 0.25, 0.125])
-    array = la.run(la.fed_avg(), problem, params, local_lr=sizes, **RUN)
-    function = la.run(la.fed_avg(), problem, params, local_lr=lambda t: step * 0.5**t, **RUN)
+    held = case("factored", 3)
+    sizes = held.step * np.array([1.0, 0.5, 0.25, 0.125])
+    schedules = (sizes, lambda t: held.step * 0.5**t, [held.step] * 4, held.step)
+    array, function, listed, constant = (
+        held.run(la.fed_avg(), local_lr=schedule) for schedule in schedules
+    )
     assert same_bits(array.params, function.params)
     assert array.columns["local_lr"][1:].tolist() == sizes.tolist()
-    constant = la.run(la.fed_avg(), problem, params, local_lr=[step] * 4, **RUN)
-    assert same_bits(
-        constant.params, la.run(la.fed_avg(), problem, params, local_lr=step, **RUN).params
-    )
-    one = problem.oracle(params)
-    x = params.flat.copy()
-    for eta in sizes:
-        ends = []
-        for i in range(4):
-            w = x.copy()
-            for _ in range(RUN["local_steps"]):
-                w = w - eta * one.gradient(i, w)
-            ends.append(w)
-        x = problem.weights @ np.stack(ends)
-    assert relative_error(array.params.flat, x) < 1e-13
+    assert same_bits(listed.params, constant.params)
+    assert relative_error(array.params.flat, naive_run(held, step=lambda t: 0.5**t)) < 1e-13
 
 
 def test_a_frozen_stage_follows_the_schedule_unless_it_has_a_step_of_its_own():
-    problem, params, step = case("merged", 4)
+    held = case("merged", 4)
+    step = held.step
     schedule = [step, 0.5 * step, 0.3 * step, 0.2 * step]
     for own, expected in ((None, schedule), (0.1 * step, [step, *[0.1 * step] * 3])):
         method = la.fed_frozen(warmup_rounds=1, frozen_lr=own)
-        found = la.run(method, problem, params, local_lr=schedule, **RUN).columns["local_lr"][1:]
+        found = held.run(method, local_lr=schedule).columns["local_lr"][1:]
         assert found.tolist() == expected
 
 
@@ -101,21 +86,20 @@ def test_a_frozen_stage_follows_the_schedule_unless_it_has_a_step_of_its_own():
     lambda lr: la.fed_tp(server_lr=lr, embedding_dim=2),
 ])  # fmt: skip
 def test_server_steps_of_one_round_are_those_of_its_schedule(build):
-    problem, params, step = case("factored", 5)
-    options = RUN | {"local_lr": step, "rounds": 2}
-    decaying = la.run(build(lambda t: 1.0 / (2 + t)), problem, params, **options)
-    first = la.run(build(0.5), problem, params, **(options | {"rounds": 1}))
-    rest = la.run(
-        build(1.0 / 3.0), problem, first.params, start_round=1, memory=first.memory, **options
-    )
+    held = case("factored", 5)
+    decaying = held.run(build(lambda t: 1.0 / (2 + t)), rounds=2)
+    first = held.run(build(0.5), rounds=1)
+    then = held._replace(params=first.params)
+    rest = then.run(build(1.0 / 3.0), start_round=1, memory=first.memory, rounds=2)
     assert same_bits(decaying.params, rest.params)
 
 
 def test_a_server_step_shrinks_the_move():
-    problem, params, step = case("merged", 6)
-    options = RUN | {"local_lr": step, "rounds": 1}
-    whole = la.run(la.fed_avg(), problem, params, **options).params.flat - params.flat
-    half = la.run(la.fed_avg(server_lr=0.5), problem, params, **options).params.flat - params.flat
+    held = case("merged", 6)
+    whole, half = (
+        held.run(la.fed_avg(server_lr=size), rounds=1).params.flat - held.params.flat
+        for size in (1.0, 0.5)
+    )
     assert relative_error(half, 0.5 * whole) < 1e-13
 
 

@@ -5,38 +5,31 @@ import pickle
 import numpy as np
 import pytest
 from bridge import moved, relative_error, same_bits
+from method_cases import (
+    NOISY,
+    RIDGE,
+    RUN,
+    check_continued,
+    close_runs,
+    deep_case,
+    deep_clients,
+    equal_runs,
+)
 
 import linattn as la
 from linattn.federated.rounds import draw_batches
 from linattn.oracles.deep import DeepOracle
 from linattn.streams import stream
 
-SIZES = (5, 3, 4, 6)
-RUN = {"rounds": 4, "local_steps": 3, "local_lr": 0.02, "record_params": True}
-NOISY = {"batch_size": 2, "participation": 0.5, "seed": 9}
-RIDGE = {"kernel": 0.03, "value": 0.05}
+SIZES = (3, 4, 5, 6)
+RUN = RUN | {"local_lr": 0.02}
 
 
-def clients_of(model, seed=0, sizes=SIZES, lengths=(2, 3, 5)):
-    """Ragged random data with a client-specific shift."""
-    out = []
-    for i, size in enumerate(sizes):
-        rng = np.random.default_rng((seed, i))
-        tokens = [
-            rng.standard_normal((lengths[int(rng.integers(len(lengths)))], model.dim)) + 0.2 * i
-            for _ in range(size)
-        ]
-        rows = [len(x) if model.readout == "token" else 1 for x in tokens]
-        out.append((tokens, [rng.standard_normal((q, model.num_outputs)) for q in rows]))
-    return out
-
-
-def build(seed=0, *, weights=None, clients=None, **options):
-    sizes = {"num_layers": 2, "dim": 3, "inner_dim": 2, "num_outputs": 2, "num_heads": 2}
-    model = la.DeepAttention(**(sizes | {"feature_map": "relu", "residual": True} | options))
-    data = clients_of(model, seed) if clients is None else clients
-    problem = la.deep_problem(model, data, ridge=RIDGE, weights=weights)
-    return model, data, problem, model.initial_params(scale=0.8, seed=seed)
+def build(seed=0, *, weights=None, **options):
+    problem, _ = deep_case(seed, weights=weights, **options)
+    model = problem.model
+    params = model.initial_params(scale=0.8, seed=seed)
+    return model, deep_clients(model, seed), problem, params
 
 
 def client_value_and_gradient(model, data, params, batch=None):
@@ -52,12 +45,6 @@ def client_value_and_gradient(model, data, params, batch=None):
         value += 0.5 * np.vdot(error, error) * len(y) * len(chosen)
         gradient = gradient + model.backward(params, x, error[None]).flat
     return value, gradient
-
-
-def same_runs(left, right):
-    assert all(same_bits(a, b) for a, b in zip(left.path, right.path, strict=True))
-    assert list(left.columns) == list(right.columns)
-    assert all(same_bits(c, right.columns[name]) for name, c in left.columns.items())
 
 
 # ------------------------------------------------------------------------ objective and steps
@@ -147,9 +134,8 @@ def test_fed_frozen_freezes_exactly_the_kernel_blocks(noise):
     assert frozen.freeze_round == 2
     assert frozen.columns["kernel_trained"].tolist() == [False, True, True, False, False]
     assert (frozen.columns["kernel_drift"][3:] < 1e-14).all()
-    same_runs(
-        average, la.run(la.fed_frozen(warmup_rounds=4, frozen_lr=0.1), problem, params, **RUN,
-                        **noise))  # fmt: skip
+    never = la.fed_frozen(warmup_rounds=4, frozen_lr=0.1)
+    equal_runs(average, la.run(never, problem, params, **RUN, **noise))
 
 
 def test_communication_counts_blocks():
@@ -169,9 +155,8 @@ def test_identical_clients_are_one_client():
     many = la.run(la.fed_avg(), pooled, params, **RUN)
     one = la.run(la.fed_avg(), pooled.subset([0]), params, **RUN)
     sampled = la.run(la.fed_avg(), pooled, params, **RUN, participation=0.5)
-    for a, b, c in zip(many.path, one.path, sampled.path, strict=True):
-        assert relative_error(a.flat, b.flat) < 1e-13
-        assert relative_error(c.flat, b.flat) < 1e-13
+    close_runs(many, one, 1e-13)
+    close_runs(sampled, one, 1e-13)
     assert (many.columns["kernel_drift"][1:] < 1e-14).all()
 
 
@@ -180,9 +165,7 @@ def test_the_order_of_clients_and_sequences_does_not_matter():
     plain = la.run(la.fed_avg(), problem, params, **RUN)
     mixed = [(x[::-1], y[::-1]) for x, y in data]
     for other in (problem.subset([2, 0, 3, 1]), la.deep_problem(model, mixed, ridge=RIDGE)):
-        run = la.run(la.fed_avg(), other, params, **RUN)
-        for a, b in zip(plain.path, run.path, strict=True):
-            assert relative_error(a.flat, b.flat) < 1e-13
+        close_runs(plain, la.run(la.fed_avg(), other, params, **RUN), 1e-13)
 
 
 @pytest.mark.parametrize("noise", [{}, NOISY])
@@ -194,21 +177,14 @@ def test_an_active_but_empty_slot_is_fed_avg_to_the_bit(noise):
         {"direction": lambda *_: la.Direction(0.0, np.zeros(params.flat.size))},
         {"records_steps": True},
     ):
-        same_runs(average, la.run(la.Method("fed_avg", **slot), problem, params, **RUN, **noise))
+        equal_runs(average, la.run(la.Method("fed_avg", **slot), problem, params, **RUN, **noise))
 
 
 @pytest.mark.parametrize("noise", [{}, NOISY])
 def test_resume_is_bit_for_bit(noise):
     _, _, problem, params = build(9)
     method = la.fed_frozen(warmup_rounds=2)
-    whole = la.run(method, problem, params, **RUN, **noise)
-    for stop in (1, 3):
-        first = la.run(method, problem, params, **(RUN | {"rounds": stop}), **noise)
-        rest = la.run(method, problem, first.params, start_round=stop, memory=first.memory, **RUN,
-                      **noise)  # fmt: skip
-        assert all(same_bits(a, b) for a, b in zip(rest.path, whole.path[stop:], strict=True))
-        for name, column in rest.columns.items():
-            assert same_bits(column[1:], whole.columns[name][stop + 1 :]), name
+    check_continued(lambda: method, problem, params, (1, 3), **RUN, **noise)
 
 
 def test_divergence_is_an_outcome():
@@ -264,7 +240,7 @@ def test_traces_cover_the_batch_once():
 
 def test_problems_are_immutable_and_say_what_they_are():
     model, _, problem, _ = build(14)
-    assert repr(problem).startswith("DeepProblem(4 clients, 18 sequences of 2–5 tokens, DeepAtt")
+    assert repr(problem).startswith("DeepProblem(4 clients, 18 sequences of 2–4 tokens, DeepAtt")
     assert problem.client_sizes.tolist() == list(SIZES)
     assert problem.sequence_weights.sum() == pytest.approx(1.0)
     again = pickle.loads(pickle.dumps(problem))
@@ -297,7 +273,7 @@ def test_bad_problems_are_refused():
          r"clients\[1\] tokens must have 3 channels like the model, got 4"),
         ((model, [([np.ones((2, 3))], [np.ones((2, 1))])]), {},
          r"clients\[0\] targets must have 2 outputs like the model, got 1"),
-        ((model, [(x, y[:-1])]), {}, r"clients\[0\] targets must hold 5 entries"),
+        ((model, [(x, y[:-1])]), {}, r"clients\[0\] targets must hold 3 entries"),
         ((model, data), {"ridge": -1.0}, "ridge must be >= 0, got -1.0"),
         ((model, data), {"ridge": {"kernel": 1.0}}, "ridge must name exactly 'kernel' and 'value'"),
         ((model, data), {"ridge": {"kernel": 1.0, "value": -2}}, r"ridge\['value'\] must be >= 0"),

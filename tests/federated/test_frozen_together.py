@@ -1,7 +1,7 @@
 """Frozen rounds after a rule has fired run in one call, and are those that run one by one."""
 
-import numpy as np
 import pytest
+from method_cases import check_continued
 from singly import both, check_same
 
 import linattn as la
@@ -53,10 +53,6 @@ def test_divergence_ends_both_in_the_same_state(small_problem, small_params, mon
 
 def test_a_run_goes_on_as_it_was(small_problem, small_params):
     method = la.fed_frozen(warmup_rounds=RULES["profile"])
-    whole = la.run(method, small_problem, small_params, **SETTINGS)
-    for stop in (3, whole.freeze_round, whole.freeze_round + 1, 30):
-        first = la.run(method, small_problem, small_params, **{**SETTINGS, "rounds": stop})
-        rest = la.run(method, small_problem, first.params, start_round=stop, memory=first.memory,
-                      **SETTINGS)  # fmt: skip
-        assert np.array_equal(rest.params.flat, whole.params.flat)
-        assert rest.freeze_round == whole.freeze_round
+    frozen = la.run(method, small_problem, small_params, **SETTINGS).freeze_round
+    stops = (3, frozen, frozen + 1, 30)
+    check_continued(lambda: method, small_problem, small_params, stops, **SETTINGS)

@@ -2,31 +2,10 @@
 
 import numpy as np
 import pytest
-from bridge import from_instance, make, moved, relative_error, same_bits
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from bridge import from_instance, kinds, make, moved, over, relative_error, same_bits, seeds
+from method_cases import NOISY, RUN, close_runs, equal_runs
 
 import linattn as la
-
-few = settings(max_examples=10, deadline=None, derandomize=True)
-seeds = st.integers(0, 10**6)
-kinds = st.sampled_from(["merged", "factored"])
-RUN = {"rounds": 4, "local_steps": 3, "record_params": True}
-NOISY = {"batch_size": 2, "participation": 0.5, "seed": 9}
-
-
-def same_runs(left, right):
-    """Paths and whole histories equal to the bit."""
-    paths = zip(left.path, right.path, strict=True)
-    assert all(same_bits(a, b) for a, b in paths)
-    assert list(left.columns) == list(right.columns)
-    for name, column in left.columns.items():
-        assert same_bits(column, right.columns[name]), name
-
-
-def close_runs(left, right, tolerance=1e-11):
-    for a, b in zip(left.path, right.path, strict=True):
-        assert relative_error(a.flat, b.flat) < tolerance
 
 
 @pytest.mark.parametrize("noise", [{}, NOISY])
@@ -36,7 +15,7 @@ def test_fed_frozen_with_a_long_warmup_is_fed_avg(kind, noise):
     options = {**RUN, "local_lr": la.safe_step(problem, params), **noise}
     average = la.run(la.fed_avg(), problem, params, **options)
     for warmup in (4, 5, 10**6):
-        same_runs(average, la.run(la.fed_frozen(warmup_rounds=warmup), problem, params, **options))
+        equal_runs(average, la.run(la.fed_frozen(warmup_rounds=warmup), problem, params, **options))
 
 
 @pytest.mark.parametrize("noise", [{}, NOISY])
@@ -51,8 +30,7 @@ def test_every_warmup_is_a_prefix_of_fed_avg_and_then_keeps_its_kernel(noise):
             assert same_bits(later.kernel, average.path[warmup].kernel)
 
 
-@few
-@given(seeds, kinds)
+@over(seeds, kinds, examples=10)
 def test_one_local_step_is_centralized_gradient_descent(seed, kind):
     *_, problem, params = make(seed, kind)
     joint, step = la.Joint(problem), la.safe_step(problem, params)
@@ -64,8 +42,7 @@ def test_one_local_step_is_centralized_gradient_descent(seed, kind):
         assert relative_error(reached.flat, at.flat) < 1e-11
 
 
-@few
-@given(seeds, kinds)
+@over(seeds, kinds, examples=10)
 def test_identical_clients_are_one_client(seed, kind):
     *_, problem, params = make(seed, kind)
     pooled, step = la.pool(problem), la.safe_step(problem, params)
@@ -77,8 +54,7 @@ def test_identical_clients_are_one_client(seed, kind):
     close_runs(sampled, one)
 
 
-@few
-@given(seeds, kinds)
+@over(seeds, kinds, examples=10)
 def test_the_order_of_clients_does_not_matter(seed, kind):
     rng, *_, problem, params = make(seed, kind)
     order = rng.permutation(problem.num_clients).tolist()
@@ -92,8 +68,7 @@ def test_the_order_of_clients_does_not_matter(seed, kind):
         assert np.allclose(plain.columns[name][1:], mixed.columns[name][1:], rtol=1e-8, atol=1e-13)
 
 
-@few
-@given(seeds, kinds)
+@over(seeds, kinds, examples=10)
 def test_the_order_of_sequences_does_not_matter(seed, kind):
     _, inst, _, _, problem, params = make(seed, kind)
     mixed = from_instance(inst._replace(clients=[client[::-1] for client in inst.clients]))
@@ -129,7 +104,7 @@ def test_a_vanishing_direction_is_fed_avg_to_the_bit(shift):
     terms = None if shift is None else np.zeros(params.layout.size)
     method = la.Method("fed_prox", direction=lambda *_: la.Direction(0.0, terms))
     options = {**RUN, "local_lr": la.safe_step(problem, params), **NOISY}
-    same_runs(
+    equal_runs(
         la.run(method, problem, params, **options),
         la.run(la.fed_avg(), problem, params, **options),
     )

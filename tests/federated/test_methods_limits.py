@@ -1,11 +1,21 @@
 """Exact limits of the methods: where each is FedAvg, the minimizer, or local training."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 from bridge import relative_error, same_bits
-from method_cases import KINDS, NOISY, RUN, case, deep_case, equal_runs, log_slope
+from method_cases import (
+    KINDS,
+    NOISY,
+    WEIGHTS,
+    case,
+    check_continued,
+    close_runs,
+    deep_case,
+    equal_runs,
+    frozen_world,
+    log_slope,
+    uneven_case,
+)
 
 import linattn as la
 from linattn.federated.methods.hypernetwork import draw_embeddings, make_hypernetwork
@@ -14,12 +24,7 @@ from linattn.federated.methods.two_stage import OwnMemory, StageMemory
 from linattn.federated.rounds import Memory, RoundDriver, check_settings
 from linattn.oracles.statistics import StatisticsOracle
 
-WEIGHTS = np.array([0.1, 0.2, 0.3, 0.4])
 COUNTS = ("floats_up", "floats_down", "multiply_adds")
-
-
-def reweighted(problem, weights=WEIGHTS):
-    return dataclasses.replace(problem, weights=np.array(weights))
 
 
 def general_path():
@@ -33,9 +38,8 @@ def general_path():
 @pytest.mark.parametrize("noise", [{}, NOISY], ids=["full", "noisy"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_methods_that_are_fed_avg_to_the_bit(kind, noise):
-    problem, params, step = case(kind, 1)
-    options = RUN | {"local_lr": step} | noise
-    average = la.run(la.fed_avg(), problem, params, **options)
+    held = case(kind, 1)
+    average = held.run(la.fed_avg(), **noise)
     for method in (
         la.fed_avg(server_momentum=0.0),
         la.fed_avg(server_lr=[1.0, 1.0, 1.0, 1.0]),
@@ -47,58 +51,49 @@ def test_methods_that_are_fed_avg_to_the_bit(kind, noise):
         la.fed_part(groups=1, initial_rounds=0, rounds_per_group=1),
         la.fine_tuned(steps=2),
     ):
-        equal_runs(la.run(method, problem, params, **options), average)
-    everything = la.selective(budget=len(params.layout.names), consistency=0.3, scores="relative")
-    equal_runs(la.run(everything, problem, params, **options), average, but=COUNTS)
+        equal_runs(held.run(method, **noise), average)
+    count = len(held.params.layout.names)
+    everything = la.selective(budget=count, consistency=0.3, scores="relative")
+    equal_runs(held.run(everything, **noise), average, but=COUNTS)
     if kind != "deep":
         exact = la.fed_frozen(warmup_rounds=4, frozen="one_shot")
-        equal_runs(la.run(exact, problem, params, **options), average)
+        equal_runs(held.run(exact, **noise), average)
 
 
 @pytest.mark.parametrize("noise", [{}, NOISY], ids=["full", "noisy"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_moon_without_weight_is_fed_avg_on_its_path(kind, noise):
-    problem, params, step = case(kind, 2)
-    options = RUN | {"local_lr": step} | noise
+    held = case(kind, 2)
     plain = la.fed_avg() if kind == "deep" else general_path()
-    moon = la.run(la.moon(weight=0.0), problem, params, **options)
-    equal_runs(moon, la.run(plain, problem, params, **options), but=("multiply_adds",))
-    compiled = la.run(la.fed_avg(), problem, params, **options)
-    assert relative_error(moon.params.flat, compiled.params.flat) < 1e-12
+    moon = held.run(la.moon(weight=0.0), **noise)
+    equal_runs(moon, held.run(plain, **noise), but=("multiply_adds",))
+    close_runs(moon, held.run(la.fed_avg(), **noise))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("build", [lambda x: la.fed_prox(prox=x), lambda x: la.moon(weight=x)])
 def test_the_difference_is_first_order_in_the_weight(build, kind):
-    problem, params, step = case(kind, 3)
-    options = RUN | {"local_lr": step}
-    start = la.run(build(0.0), problem, params, **options).params.flat
+    held = case(kind, 3)
+    start = held.run(build(0.0)).params.flat
     sizes = np.array([1e-2, 1e-3, 1e-4])
-    moved = [
-        np.linalg.norm(la.run(build(x), problem, params, **options).params.flat - start)
-        for x in sizes
-    ]
+    moved = [np.linalg.norm(held.run(build(x)).params.flat - start) for x in sizes]
     assert min(moved) > 1e-9
     assert abs(log_slope(sizes, moved) - 1.0) < 0.01
 
 
 def test_fed_sq_with_identity_features_is_fed_avg():
-    problem, params = deep_case(4, feature_map="identity")
-    structural = problem.model.initial_params(seed=8)
+    held = case("deep", 4, feature_map="identity")
+    structural = held.problem.model.initial_params(seed=8)
     for noise in ({}, NOISY):
-        options = RUN | {"local_lr": 0.02} | noise
-        runs = [
-            la.run(method, problem, params, **options)
-            for method in (la.fed_sq(structural=structural), la.fed_avg())
-        ]
+        runs = [held.run(m, **noise) for m in (la.fed_sq(structural=structural), la.fed_avg())]
         equal_runs(*runs, but=("floats_down", "multiply_adds"))
 
 
 def test_fed_sq_keeps_the_gates_of_the_structural_copy():
-    problem, params = deep_case(5)
+    held = case("deep", 5)
+    problem, params = held.problem, held.params
     structural = problem.model.initial_params(seed=8)
-    result = la.run(la.fed_sq(structural=structural), problem, params, local_lr=0.02, **RUN)
-    plain = la.run(la.fed_avg(), problem, params, local_lr=0.02, **RUN)
+    result, plain = held.run(la.fed_sq(structural=structural)), held.run(la.fed_avg())
     assert relative_error(result.params.flat, plain.params.flat) > 1e-3
     model, losses = problem.model, []
     for i in range(problem.num_clients):
@@ -118,25 +113,22 @@ def test_fed_sq_keeps_the_gates_of_the_structural_copy():
 
 
 def test_server_momentum_by_hand():
-    problem, params, step = case("merged", 6)
-    options = RUN | {"local_lr": step, "rounds": 1}
-    path = la.run(la.fed_avg(server_momentum=0.4), problem, params, local_lr=step, **RUN).path
-    velocity, at = np.zeros(params.layout.size), params
+    held = case("merged", 6)
+    path = held.run(la.fed_avg(server_momentum=0.4)).path
+    velocity, at = np.zeros(held.params.layout.size), held.params
     for reached in path[1:]:
-        mean = la.run(la.fed_avg(), problem, at, **options).params.flat
+        mean = held._replace(params=at).run(la.fed_avg(), rounds=1).params.flat
         velocity = 0.4 * velocity + (mean - at.flat)
         at = la.Params(at.layout, at.flat + velocity)
         assert relative_error(reached.flat, at.flat) < 1e-12
 
 
 def test_a_large_prox_keeps_clients_together():
-    problem, params, step = case("factored", 7)
-    drifts = [
-        la.run(la.fed_prox(prox=x), problem, params, **(RUN | {"local_lr": step / 10}))
-        .columns["kernel_drift"][-1]
-        for x in (0.0, 5.0 / step)
-    ]  # fmt: skip
-    assert drifts[1] < 0.9 * drifts[0]
+    held = case("factored", 7)
+    free, kept = (
+        held.run(la.fed_prox(prox=x / held.step), local_lr=held.step / 10) for x in (0.0, 5.0)
+    )
+    assert kept.columns["kernel_drift"][-1] < 0.9 * free.columns["kernel_drift"][-1]
 
 
 # ------------------------------------------------------------------------ SCAFFOLD
@@ -145,26 +137,21 @@ def test_a_large_prox_keeps_clients_together():
 @pytest.mark.parametrize("option", [1, 2])
 @pytest.mark.parametrize("kind", KINDS)
 def test_scaffold_with_identical_clients_is_fed_avg(kind, option):
-    problem, params, step = case(kind, 8)
-    pooled = la.pool(reweighted(problem))
-    options = RUN | {"local_lr": step}
-    corrected = la.run(la.scaffold(option=option), pooled, params, **options)
-    average = la.run(la.fed_avg(), pooled, params, **options)
-    for left, right in zip(corrected.path, average.path, strict=True):
-        assert relative_error(left.flat, right.flat) < 1e-12
+    held = uneven_case(kind, 8)
+    pooled = held._replace(problem=la.pool(held.problem))
+    corrected, average = pooled.run(la.scaffold(option=option)), pooled.run(la.fed_avg())
+    close_runs(corrected, average)
     assert (corrected.columns["floats_up"] == 2 * average.columns["floats_up"]).all()
 
 
 def test_the_first_scaffold_round_is_fed_avg_and_the_control_stays_the_mean():
-    problem, params, step = case("merged", 9)
-    problem = reweighted(problem)
-    options = RUN | {"local_lr": step}
-    result = la.run(la.scaffold(), problem, params, **options)
-    assert same_bits(result.path[1], la.run(la.fed_avg(), problem, params, **options).path[1])
-    sampled = la.run(la.scaffold(), problem, params, **(options | NOISY | {"rounds": 9}))
+    held = uneven_case("merged", 9)
+    result = held.run(la.scaffold())
+    assert same_bits(result.path[1], held.run(la.fed_avg()).path[1])
+    sampled = held.run(la.scaffold(), rounds=9, **NOISY)
     for run in (result, sampled):
-        held = sum(problem.weights[i] * own.value for i, own in run.memory.clients.items())
-        assert relative_error(run.memory.server, held) < 1e-12
+        mean = sum(WEIGHTS[i] * own.value for i, own in run.memory.clients.items())
+        assert relative_error(run.memory.server, mean) < 1e-12
 
 
 def frozen_scaffold(problem, params, **options):
@@ -173,8 +160,7 @@ def frozen_scaffold(problem, params, **options):
 
 
 def test_frozen_scaffold_does_not_move_from_the_minimizer():
-    problem, params, _ = case("factored", 10)
-    problem = reweighted(problem)
+    problem, params, _ = uneven_case("factored", 10)
     exact = params.replace(value=la.ValueBlock(problem, params).minimizer())
     oracle = StatisticsOracle(problem, params.layout)
     for steps in (1, 5, 20, 50):
@@ -201,15 +187,7 @@ def test_frozen_scaffold_does_not_move_from_the_minimizer():
 
 @pytest.mark.parametrize("steps", [1, 5, 20, 50])
 def test_frozen_scaffold_reaches_the_minimizer_in_the_predicted_rounds(steps):
-    problem = la.synthetic_problem(
-        num_clients=4, sequences_per_client=8, num_tokens=6, dim=3, num_outputs=2,
-        value_heterogeneity=1.0, covariate_heterogeneity=0.3, kernel_heterogeneity=0.3,
-        value_ridge=0.05, kernel_ridge=0.01,
-    )  # fmt: skip
-    problem = reweighted(problem)
-    params = la.initial_params(problem, scale=0.7, value="normal")
-    curvature = la.frozen_stage(problem, params, local_steps=1, local_lr=1.0)
-    step = 0.5 / curvature.largest_step_curvature
+    problem, params, step = frozen_world()
     stage = la.scaffold_stage(problem, params, local_steps=steps, local_lr=step)
     rounds = int(stage.rounds_to(1e-10))
     result = frozen_scaffold(problem, params, rounds=rounds, local_steps=steps, local_lr=step)
@@ -225,11 +203,9 @@ def test_frozen_scaffold_reaches_the_minimizer_in_the_predicted_rounds(steps):
 
 @pytest.mark.parametrize("kind", ["merged", "factored"])
 def test_one_exact_round_is_the_minimizer(kind):
-    problem, params, step = case(kind, 11)
-    problem = reweighted(problem)
-    method = la.fed_frozen(warmup_rounds=2, frozen="one_shot")
-    result = la.run(method, problem, params, **(RUN | {"local_lr": step, "rounds": 5}))
-    star = la.ValueBlock(problem, result.path[2]).minimizer()
+    held = uneven_case(kind, 11)
+    result = held.run(la.fed_frozen(warmup_rounds=2, frozen="one_shot"), rounds=5)
+    star = la.ValueBlock(held.problem, result.path[2]).minimizer()
     assert relative_error(result.path[3].value, star) < 1e-12
     assert same_bits(result.path[3], result.path[5])
     assert result.columns["floats_up"][4:].tolist() == [0, 0]
@@ -242,13 +218,10 @@ def test_one_exact_round_is_the_minimizer(kind):
 
 @pytest.mark.parametrize("kind", ["factored", "deep"])
 def test_orthogonal_embeddings_are_local_attention(kind):
-    problem, params, step = case(kind, 12, weights="equal" if kind == "deep" else None)
-    problem = reweighted(problem, np.full(4, 0.25))
-    options = RUN | {"local_lr": step}
+    held = case(kind, 12, weights="equal")
     method = la.fed_tp(embedding_dim=4, bias=False, train_embeddings=False,
                        embeddings=np.eye(4), server_lr=4.0)  # fmt: skip
-    made = la.run(method, problem, params, **options)
-    local = la.run(la.local_attention(), problem, params, **options)
+    made, local = held.run(method), held.run(la.local_attention())
     for left, right in zip(made.client_params, local.client_params, strict=True):
         assert relative_error(left.flat, right.flat) < 1e-12
     assert np.allclose(
@@ -261,22 +234,16 @@ def test_orthogonal_embeddings_are_local_attention(kind):
 @pytest.mark.parametrize("noise", [{}, NOISY], ids=["full", "noisy"])
 @pytest.mark.parametrize("kind", ["factored", "deep"])
 def test_equal_embeddings_are_fed_avg(kind, noise):
-    problem, params, step = case(kind, 13)
-    problem = reweighted(problem)
-    options = RUN | {"local_lr": step} | noise
+    held = uneven_case(kind, 13)
     z = np.array([0.6, -1.1, 0.3])
     method = la.fed_tp(bias=False, train_embeddings=False, embeddings=np.tile(z, (4, 1)),
                        server_lr=1.0 / float(z @ z))  # fmt: skip
-    made = la.run(method, problem, params, **options)
-    average = la.run(la.fed_avg(), problem, params, **options)
-    for left, right in zip(made.path, average.path, strict=True):
-        assert relative_error(left.flat, right.flat) < 1e-12
+    close_runs(held.run(method, **noise), held.run(la.fed_avg(), **noise))
 
 
 def test_the_gram_matrix_of_embeddings_is_the_collaboration_graph():
     """W_i⁺ = W_i + η_h Σ_j w_j ⟨z̃_i, z̃_j⟩(Ŵ_j − W_j), z̃ = (z, 1) with bias."""
-    problem, params, step = case("factored", 14)
-    problem = reweighted(problem)
+    problem, params, step = uneven_case("factored", 14)
     z = np.random.default_rng(3).standard_normal((4, 2))
     settings = check_settings(rounds=1, local_steps=3, local_lr=step)
     oracle = StatisticsOracle(problem, params.layout)
@@ -332,20 +299,18 @@ def test_a_newcomer_adapts_through_its_embedding_alone():
 
 
 def test_fine_tuned_models_are_local_steps_from_the_server():
-    problem, params, step = case("factored", 15)
-    options = RUN | {"local_lr": step}
-    result = la.run(la.fine_tuned(steps=6), problem, params, **options)
+    held = case("factored", 15)
+    result = held.run(la.fine_tuned(steps=6))
     for i, own in enumerate(result.client_params):
-        alone = la.run(la.fed_avg(), problem.subset([i]), result.params, rounds=1, local_steps=6,
-                       local_lr=step)  # fmt: skip
+        there = held._replace(problem=held.problem.subset([i]), params=result.params)
+        alone = there.run(la.fed_avg(), rounds=1, local_steps=6)
         assert relative_error(own.flat, alone.params.flat) < 1e-12
     assert result.columns["personal_objective"][-1] < result.columns["objective"][-1]
 
 
 def test_local_blocks_never_travel_and_are_remembered():
-    problem, params, step = case("factored", 16)
-    options = RUN | {"local_lr": step} | NOISY
-    result = la.run(la.local_attention(blocks=("query",)), problem, params, **options)
+    held = case("factored", 16)
+    params, result = held.params, held.run(la.local_attention(blocks=("query",)), **NOISY)
     rest = params.layout.size - params["query"].size
     assert result.columns["floats_up"][1:].tolist() == [2 * rest] * 4
     assert all(same_bits(at["query"], params["query"]) for at in result.path)
@@ -356,12 +321,10 @@ def test_local_blocks_never_travel_and_are_remembered():
 
 
 def test_client_quantities_are_those_of_the_models_in_use():
-    problem, params, step = case("factored", 17)
     seen = []
     for method in (la.fed_avg(), la.local_attention()):
-        result = la.run(
-            method, problem, params, local_lr=step, rounds=2, local_steps=2,
-            metrics=["objective", "personal_objective"],
+        result = case("factored", 17).run(
+            method, rounds=2, local_steps=2, metrics=["objective", "personal_objective"],
             evaluate_clients=lambda models: {"norm": np.linalg.norm(models[1].flat)},
         )  # fmt: skip
         seen.append(result)
@@ -376,24 +339,19 @@ def test_client_quantities_are_those_of_the_models_in_use():
 @pytest.mark.parametrize("kind", ["factored", "deep"])
 def test_a_continued_run_is_the_whole_run_to_the_bit(kind):
     problem, params, step = case(kind, 18)
-    options = {"local_steps": 2, "local_lr": step} | NOISY
+    options = {"rounds": 5, "local_steps": 2, "local_lr": step} | NOISY
     for method in (
         la.fed_avg(server_momentum=0.5),
         la.scaffold(),
         la.moon(weight=0.5),
         la.fed_frozen(warmup_rounds=1, frozen="scaffold"),
+        la.fed_frozen(warmup_rounds=3),
         la.fed_part(order="random", initial_rounds=1, rounds_per_group=1),
         la.fed_tp(embedding_dim=2, server_lr=0.5, server_momentum=0.5),
         la.local_attention(),
         la.selective(budget=1, consistency=0.1),
     ):
-        whole = la.run(method, problem, params, rounds=5, **options)
-        half = la.run(method, problem, params, rounds=2, **options)
-        rest = la.run(method, problem, half.params, rounds=5, start_round=2, memory=half.memory,
-                      **options)  # fmt: skip
-        assert same_bits(whole.params, rest.params), method
-        for name in ("objective", *COUNTS):
-            assert same_bits(whole.columns[name][3:], rest.columns[name][1:]), (method, name)
+        check_continued(lambda method=method: method, problem, params, (2,), **options)
 
 
 def mismatch_of(problem, params, method, step, t=0):

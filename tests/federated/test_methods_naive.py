@@ -1,11 +1,9 @@
 """Whole runs of the methods against loops written out for each of them."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 from bridge import relative_error
-from method_cases import case
+from method_cases import WEIGHTS, uneven_case
 
 import linattn as la
 from linattn.federated.method import RoundContext
@@ -14,16 +12,15 @@ from linattn.federated.methods.moon import contrastive, directions
 from linattn.federated.rounds import choose_participants
 from linattn.oracles.statistics import StatisticsOracle
 
-WEIGHTS = np.array([0.1, 0.2, 0.3, 0.4])
 ROUNDS, STEPS = 6, 3
+SHARES = pytest.mark.parametrize("participation", [1.0, 0.5])
 
 
 class Loop:
     """Gradients of single clients, and who takes part with which weight."""
 
     def __init__(self, seed, participation):
-        problem, self.params, self.step = case("factored", seed)
-        self.problem = dataclasses.replace(problem, weights=WEIGHTS)
+        self.problem, self.params, self.step = uneven_case("factored", seed)
         self.alone = [la.Joint(self.problem.subset([i])) for i in range(4)]
         self.settings = {"participation": participation, "seed": 5}
 
@@ -40,15 +37,18 @@ class Loop:
             flat = flat - self.step * mask * (self.gradient(client, flat) + extra(flat))
         return flat
 
-    def check(self, method, reached):
-        result = la.run(method, self.problem, self.params, rounds=ROUNDS, local_steps=STEPS,
-                        local_lr=self.step, **self.settings)  # fmt: skip
+    def run(self, method):
+        return la.run(method, self.problem, self.params, rounds=ROUNDS, local_steps=STEPS,
+                      local_lr=self.step, **self.settings)  # fmt: skip
+
+    def check(self, method, reached, tolerance=1e-10):
+        result = self.run(method)
         assert result.outcome.status == "completed"
-        assert relative_error(result.params.flat, reached) < 1e-10
+        assert relative_error(result.params.flat, reached) < tolerance
         return result
 
 
-@pytest.mark.parametrize("participation", [1.0, 0.5])
+@SHARES
 @pytest.mark.parametrize(("option", "server_lr"), [(1, 1.0), (2, 1.0), (2, 0.7)])
 def test_scaffold(option, server_lr, participation):
     loop = Loop(1, participation)
@@ -68,7 +68,7 @@ def test_scaffold(option, server_lr, participation):
     loop.check(la.scaffold(option=option, server_lr=server_lr), x)
 
 
-@pytest.mark.parametrize("participation", [1.0, 0.5])
+@SHARES
 def test_fed_prox(participation):
     loop = Loop(2, participation)
     x = loop.params.flat.copy()
@@ -78,7 +78,7 @@ def test_fed_prox(participation):
     loop.check(la.fed_prox(prox=0.8), x)
 
 
-@pytest.mark.parametrize("participation", [1.0, 0.5])
+@SHARES
 def test_moon_remembers_the_model_with_which_a_client_ended(participation):
     loop = Loop(3, participation)
     x, before = loop.params.flat.copy(), {}
@@ -100,12 +100,10 @@ def test_moon_remembers_the_model_with_which_a_client_ended(participation):
             before[i] = ends[-1]
         x = weights @ np.stack(ends)
     result = loop.check(la.moon(weight=3.0), x)
-    plain = la.run(la.fed_avg(), loop.problem, loop.params, rounds=ROUNDS, local_steps=STEPS,
-                   local_lr=loop.step, **loop.settings)  # fmt: skip
-    assert relative_error(result.params.flat, plain.params.flat) > 1e-4
+    assert relative_error(result.params.flat, loop.run(la.fed_avg()).params.flat) > 1e-4
 
 
-@pytest.mark.parametrize("participation", [1.0, 0.5])
+@SHARES
 def test_selective_averages_over_those_who_trained_a_block(participation):
     loop = Loop(4, participation)
     layout, x = loop.params.layout, loop.params.flat.copy()
@@ -128,7 +126,7 @@ def test_selective_averages_over_those_who_trained_a_block(participation):
     loop.check(la.selective(budget=budgets), x)
 
 
-@pytest.mark.parametrize("participation", [1.0, 0.5])
+@SHARES
 @pytest.mark.parametrize(("kind", "hidden"), [("linear", 0), ("mlp", 5)])
 def test_fed_tp_with_jacobians_by_differences(kind, hidden, participation):
     loop = Loop(5, participation)
@@ -165,8 +163,6 @@ def test_fed_tp_with_jacobians_by_differences(kind, hidden, participation):
     method = la.fed_tp(
         hypernetwork=kind, embeddings=z, server_lr=0.7, server_momentum=0.4, hidden_dim=5
     )
-    result = la.run(method, loop.problem, loop.params, rounds=ROUNDS, local_steps=STEPS,
-                    local_lr=loop.step, **loop.settings)  # fmt: skip
-    assert relative_error(result.params.flat, x) < 1e-8
+    result = loop.check(method, x, tolerance=1e-8)
     for own, expected in zip(result.client_params, generate(theta), strict=True):
         assert relative_error(own.flat[mask], expected) < 1e-8

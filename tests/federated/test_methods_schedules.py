@@ -101,43 +101,33 @@ def test_minibatches_and_ragged_tokens_are_counted_as_drawn():
 
 
 def test_what_each_method_sends():
-    problem, params, step = case("factored", 2)
+    held = case("factored", 2)
+    params = held.params
     q, v, whole = params["query"].size, params.value.size, params.layout.size
-    hd = v // problem.num_outputs
+    hd = v // held.problem.num_outputs
     system = hd * (hd + 1) // 2 + v
-    options = RUN | {"local_lr": step, "metrics": ["floats_up", "floats_down"]}
-    expected = {
-        "fed_prox": (la.fed_prox(prox=0.1), [whole] * 4, [whole] * 4),
-        "scaffold": (la.scaffold(), [2 * whole] * 4, [2 * whole] * 4),
-        "moon": (la.moon(weight=0.1), [whole] * 4, [whole] * 4),
-        "frozen scaffold": (
-            la.fed_frozen(warmup_rounds=2, frozen="scaffold"),
-            [whole, whole, 2 * v, 2 * v],
-            [whole, whole, whole + v, 2 * v],
-        ),
-        "one shot": (
-            la.fed_frozen(warmup_rounds=2, frozen="one_shot"),
-            [whole, whole, system, 0],
-            [whole, whole, whole, v],
-        ),
-        "part": (
-            la.fed_part(initial_rounds=1, rounds_per_group=1),
-            [whole, q, q, v],
-            [whole, whole, q, q],
-        ),
-        "tp": (la.fed_tp(embedding_dim=2, server_lr=1.0), [whole] * 4, [whole] * 4),
-        "local": (la.local_attention(), [v] * 4, [whole, v, v, v]),
-        "selective": (la.selective(budget=3), [whole + 3] * 4, [whole + 3] * 4),
-    }
-    for name, (method, up, down) in expected.items():
-        columns = la.run(method, problem, params, **options).columns
-        assert columns["floats_up"][1:].tolist() == [4 * x for x in up], name
-        assert columns["floats_down"][1:].tolist() == [4 * x for x in down], name
+    forked, exact = (la.fed_frozen(warmup_rounds=2, frozen=f) for f in ("scaffold", "one_shot"))
+    part = la.fed_part(initial_rounds=1, rounds_per_group=1)
+    expected = [
+        (la.fed_prox(prox=0.1), [whole] * 4, [whole] * 4),
+        (la.scaffold(), [2 * whole] * 4, [2 * whole] * 4),
+        (la.moon(weight=0.1), [whole] * 4, [whole] * 4),
+        (forked, [whole, whole, 2 * v, 2 * v], [whole, whole, whole + v, 2 * v]),
+        (exact, [whole, whole, system, 0], [whole, whole, whole, v]),
+        (part, [whole, q, q, v], [whole, whole, q, q]),
+        (la.fed_tp(embedding_dim=2, server_lr=1.0), [whole] * 4, [whole] * 4),
+        (la.local_attention(), [v] * 4, [whole, v, v, v]),
+        (la.selective(budget=3), [whole + 3] * 4, [whole + 3] * 4),
+    ]
+    for method, up, down in expected:
+        columns = held.run(method, metrics=["floats_up", "floats_down"]).columns
+        assert columns["floats_up"][1:].tolist() == [4 * x for x in up], method
+        assert columns["floats_down"][1:].tolist() == [4 * x for x in down], method
 
 
 def test_what_methods_compute_besides_their_steps():
-    problem, params, step = case("factored", 2)
-    options = RUN | {"local_lr": step, "metrics": ["multiply_adds"]}
+    held = case("factored", 2)
+    problem, params = held.problem, held.params
     heads, dim, m, s = 2, 3, problem.num_outputs, problem.num_sequences
     work = statistics_work(params.layout, frozenset(params.layout.names), rank_one=False)
     gradient = s * work.per_sequence + 4 * work.per_step
@@ -149,10 +139,10 @@ def test_what_methods_compute_besides_their_steps():
         (la.selective(budget=3), 4 * gradient),
         (la.moon(weight=1.0), 3 * gradient + 3 * s * features * (2 + 2)),
     ):
-        columns = la.run(method, problem, params, **options).columns
+        columns = held.run(method, metrics=["multiply_adds"]).columns
         assert columns["multiply_adds"][1:].tolist() == [expected] * 4, method
     exact = la.fed_frozen(warmup_rounds=1, frozen="one_shot")
-    columns = la.run(exact, problem, params, **options).columns
+    columns = held.run(exact, metrics=["multiply_adds"]).columns
     hd = heads * dim
     system = s * dim * (hd * hd + 2 * hd * dim + hd * m)
     assert columns["multiply_adds"][1:].tolist() == [3 * gradient, system, 0, 0]

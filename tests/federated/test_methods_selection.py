@@ -81,12 +81,10 @@ ERRORS = ["unselected_gradient", "selection_skew", "selection_error"]
 @pytest.mark.parametrize("noise", [{}, NOISY], ids=["full", "noisy"])
 @pytest.mark.parametrize("kind", ["factored", "deep"])
 def test_e2_bounds_the_error_of_the_masks_that_were_sent(kind, noise):
-    problem, params, step = case(kind, 1)
     for consistency in (0.0, 0.5):
-        columns = la.run(
-            la.selective(budget=[1, 2, 1, 2], consistency=consistency), problem, params, rounds=6,
-            local_steps=2, local_lr=step, metrics=ERRORS, **noise,
-        ).columns  # fmt: skip
+        method = la.selective(budget=[1, 2, 1, 2], consistency=consistency)
+        run = case(kind, 1).run(method, rounds=6, local_steps=2, metrics=ERRORS, **noise)
+        columns = run.columns
         lost, skew, error = (columns[name][1:] for name in ERRORS)
         assert (error <= skew * (1 + 1e-12)).all()
         assert (skew > 0).any()
@@ -95,9 +93,9 @@ def test_e2_bounds_the_error_of_the_masks_that_were_sent(kind, noise):
 
 
 def test_methods_with_common_masks_have_no_skew():
-    problem, params, step = case("factored", 2)
-    options = {"rounds": 4, "local_steps": 2, "local_lr": step, "metrics": ERRORS}
-    frozen = la.run(la.fed_frozen(warmup_rounds=2), problem, params, record_params=True, **options)
+    held = case("factored", 2)
+    problem, params = held.problem, held.params
+    frozen = held.run(la.fed_frozen(warmup_rounds=2), local_steps=2, metrics=ERRORS)
     columns = frozen.columns
     assert (columns["selection_skew"][1:] == 0).all()
     gradient = la.Joint(problem).gradient(frozen.path[3])
@@ -105,7 +103,8 @@ def test_methods_with_common_masks_have_no_skew():
     assert columns["unselected_gradient"][1:3].tolist() == [0.0, 0.0]
     expected = float(np.sum(gradient.flat[kernel] ** 2))
     assert columns["unselected_gradient"][4] == pytest.approx(expected, rel=1e-10)
-    sampled = la.run(la.fed_avg(), problem, params, participation=0.5, seed=1, **options).columns
+    drawn = {"participation": 0.5, "seed": 1}
+    sampled = held.run(la.fed_avg(), local_steps=2, metrics=ERRORS, **drawn).columns
     assert (sampled["selection_error"][1:] <= sampled["selection_skew"][1:] * (1 + 1e-12)).all()
     assert (sampled["selection_skew"][1:] > 0).all()
 
@@ -171,8 +170,6 @@ def test_scores():
 
 
 def test_a_block_that_nobody_trains_stays():
-    problem, params, step = case("factored", 5)
-    method = la.selective(budget=1, consistency=1e6)
-    result = la.run(method, problem, params, rounds=1, local_steps=3, local_lr=step)
-    moved = [n for n in params.layout.names if (result.params[n] != params[n]).any()]
-    assert len(moved) == 1
+    held = case("factored", 5)
+    result, params = held.run(la.selective(budget=1, consistency=1e6), rounds=1), held.params
+    assert sum((result.params[n] != params[n]).any() for n in params.layout.names) == 1

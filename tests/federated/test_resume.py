@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 from bridge import make, same_bits
+from method_cases import check_continued
 
 import linattn as la
 
@@ -52,20 +53,7 @@ METHODS["counting"] = counting
 def test_resume_is_bit_for_bit(name, kind, noise):
     *_, problem, params = make(21, kind)
     options = {**BASE, "local_lr": la.safe_step(problem, params), **noise}
-    whole = la.run(METHODS[name](), problem, params, rounds=8, **options)
-    for stop in (1, 3, 6):
-        first = la.run(METHODS[name](), problem, params, rounds=stop, **options)
-        second = la.run(
-            METHODS[name](), problem, first.params, rounds=8, start_round=stop,
-            memory=first.memory, **options,
-        )  # fmt: skip
-        paths = zip(second.path, whole.path[stop:], strict=True)
-        assert all(same_bits(a, b) for a, b in paths)
-        for column, values in second.columns.items():
-            assert same_bits(values[1:], whole.columns[column][stop + 1 :]), column
-        assert second.freeze_round == whole.freeze_round
-        assert second.history["round"].values.tolist() == list(range(stop, 9))
-        assert second.outcome == whole.outcome
+    check_continued(METHODS[name], problem, params, (1, 3, 6), rounds=8, **options)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from method_cases import check_continued
 from singly import both, check_same
 
 import linattn as la
@@ -75,16 +76,10 @@ def test_a_divergence_leaves_the_last_good_round(monkeypatch, drawn):
     check_same(one, other)
 
 
-def test_a_run_goes_on_where_it_was_left(monkeypatch):
-    problem = unequal()
-    params = start_of(problem)
-    method, settings = la.fed_frozen(warmup_rounds=20), SETTINGS | DRAWN["few"]
-    whole = la.run(method, problem, params, **settings)
-    half = la.run(method, problem, params, **settings | {"rounds": 17})
-    rest = la.run(method, problem, half.params, **settings, start_round=17, memory=half.memory)
-    assert np.array_equal(whole.params.flat, rest.params.flat)
-    for name, values in whole.columns.items():
-        assert np.array_equal(values[18:], rest.columns[name][1:], equal_nan=True), name
+def test_a_run_goes_on_where_it_was_left():
+    problem, settings = unequal(), SETTINGS | DRAWN["few"]
+    method = la.fed_frozen(warmup_rounds=20)
+    check_continued(lambda: method, problem, start_of(problem), (17,), **settings)
 
 
 def test_methods_that_draw_themselves_run_round_by_round(monkeypatch, calls):

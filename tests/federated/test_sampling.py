@@ -6,20 +6,14 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 from bridge import relative_error, same_bits
-from method_cases import KINDS, RUN, case, equal_runs
+from method_cases import KINDS, RUN, WEIGHTS, equal_runs, uneven_case
 
 import linattn as la
 from linattn._settings import EVERYBODY, Sampling
 from linattn.federated.rounds import draw_participants
 from linattn.streams import stream
 
-WEIGHTS = np.array([0.1, 0.2, 0.3, 0.4])
 HALF = {"participation": 0.5, "seed": 4}
-
-
-def weighted_case(kind, seed):
-    problem, params, step = case(kind, seed)
-    return dataclasses.replace(problem, weights=WEIGHTS), params, step
 
 
 def frequencies(sampling, rounds=4000):
@@ -47,7 +41,7 @@ def test_weighted_sampling_is_unbiased_and_uniform_sampling_is_not():
 @pytest.mark.parametrize("kind", KINDS)
 def test_weighted_sampling_against_a_naive_loop(kind):
     """A client drawn twice runs once and weighs 2/K."""
-    problem, params, step = weighted_case(kind, 1)
+    problem, params, step = uneven_case(kind, 1)
     oracle, x, twice = problem.oracle(params), params.flat.copy(), 0
     for t in range(4):
         drawn = stream(4, "participation", t).choice(4, 3, p=WEIGHTS).tolist()
@@ -79,7 +73,7 @@ def test_weighted_participation_of_one_is_not_everybody():
 
 @pytest.mark.parametrize("scheme", ["uniform", "weighted"])
 def test_the_second_stage_has_a_participation_of_its_own(scheme):
-    problem, params, step = weighted_case("merged", 2)
+    problem, params, step = uneven_case("merged", 2)
     options = RUN | {"local_lr": step, "rounds": 5, "sampling": scheme, "seed": 4}
     asked = []
 
@@ -101,32 +95,26 @@ def test_the_second_stage_has_a_participation_of_its_own(scheme):
 
 
 def test_the_same_participation_changes_nothing():
-    problem, params, step = weighted_case("factored", 3)
-    options = RUN | {"local_lr": step} | HALF
-    runs = [
-        la.run(la.fed_frozen(warmup_rounds=1, frozen_participation=share), problem, params,
-               **options)
-        for share in (None, 0.5)
-    ]  # fmt: skip
-    equal_runs(*runs)
+    held = uneven_case("factored", 3)
+    shares = (la.fed_frozen(warmup_rounds=1, frozen_participation=x) for x in (None, 0.5))
+    equal_runs(*(held.run(method, **HALF) for method in shares))
 
 
 def test_a_rule_that_fires_asks_the_participants_of_the_second_stage():
-    problem, params, step = weighted_case("merged", 4)
-    options = RUN | {"local_lr": 20 * step, "rounds": 8, "participation": 0.25, "seed": 4}
+    held = uneven_case("merged", 4)
+    options = {"local_lr": 20 * held.step, "rounds": 8, "participation": 0.25, "seed": 4}
     for name, second in product(("profile", "certified"), ({"frozen_participation": 0.75},
                                                            {"frozen": "one_shot"})):  # fmt: skip
-        ruled = la.run(la.fed_frozen(warmup_rounds=la.freeze_rule(name), **second), problem, params,
-                       **options)  # fmt: skip
+        rule = la.fed_frozen(warmup_rounds=la.freeze_rule(name), **second)
+        ruled = held.run(rule, **options)
         assert ruled.freeze_round not in (None, 0)
-        fixed = la.run(la.fed_frozen(warmup_rounds=ruled.freeze_round, **second), problem, params,
-                       **options)  # fmt: skip
+        fixed = held.run(la.fed_frozen(warmup_rounds=ruled.freeze_round, **second), **options)
         assert all(same_bits(a, b) for a, b in zip(ruled.path, fixed.path, strict=True))
 
 
 @pytest.mark.parametrize("scheme", ["uniform", "weighted"])
 def test_the_exact_round_asks_everybody_and_counts_it(scheme):
-    problem, params, step = weighted_case("merged", 5)
+    problem, params, step = uneven_case("merged", 5)
     method = la.fed_frozen(warmup_rounds=3, frozen="one_shot")
     options = RUN | {"local_lr": step, "rounds": 5, "sampling": scheme} | HALF
     result = la.run(method, problem, params, **options)

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from bridge import same_bits
+from method_cases import check_continued
 
 import linattn as la
 
@@ -69,14 +70,8 @@ def test_names_are_methods(small_problem, small_params, name):
 @pytest.mark.parametrize("name", ["scaffold", "moon", "momentum"])
 def test_a_run_in_two_pieces_is_the_run(small_problem, small_params, name):
     method = la.fed_frozen(warmup_rounds=T, frozen=SECOND[name]())
-    whole = la.run(method, small_problem, small_params, **(RUN | NOISY))
-    for cut in (2, T, 6):
-        first = la.run(method, small_problem, small_params, **(RUN | NOISY | {"rounds": cut}))
-        rest = la.run(
-            method, small_problem, first.params, start_round=cut, memory=first.memory,
-            **(RUN | NOISY),
-        )  # fmt: skip
-        assert same_bits(rest.params, whole.params)
+    options = RUN | NOISY
+    check_continued(lambda: method, small_problem, small_params, (2, T, 6), **options)
 
 
 def test_memories_begin_with_the_stage(small_problem, small_params):

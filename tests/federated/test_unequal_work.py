@@ -5,88 +5,54 @@ import dataclasses
 import numpy as np
 import pytest
 from bridge import relative_error, same_bits
-from method_cases import KINDS, NOISY, RUN, case, equal_runs, log_slope
+from method_cases import (
+    KINDS,
+    NOISY,
+    RUN,
+    case,
+    check_continued,
+    equal_runs,
+    log_slope,
+    naive_run,
+    uneven_case,
+)
 
 import linattn as la
-from linattn.federated.rounds import (
-    RoundDriver,
-    check_settings,
-    choose_participants,
-    draw_batches,
-    draw_local_steps,
-)
+from linattn.federated.rounds import RoundDriver, check_settings, draw_local_steps
 from linattn.streams import stream
 
 STEPS = [3, 1, 5, 2]
-WEIGHTS = np.array([0.1, 0.2, 0.3, 0.4])
-
-
-def unequal(kind, seed):
-    """A case with unequal weights where the kind has them as a field."""
-    problem, params, step = case(kind, seed)
-    return dataclasses.replace(problem, weights=WEIGHTS), params, step
-
-
-def naive_run(problem, params, *, steps, local_lr, rounds, normalized=False, batch_size=None,
-              participation=1.0, seed=0):  # fmt: skip
-    """FedAvg or FedNova, one client and one gradient at a time."""
-    oracle, x = problem.oracle(params), params.flat.copy()
-    for t in range(rounds):
-        chosen = choose_participants(len(WEIGHTS), participation, seed, t)
-        weights = WEIGHTS[chosen] / WEIGHTS[chosen].sum()
-        moves, counts = [], []
-        for i in chosen.tolist():
-            count, w = steps(t, i), x.copy()
-            batches = [None] * count
-            if batch_size is not None:
-                generator = stream(seed, "batch", i, t)
-                batches = draw_batches(oracle.batch_limit(i), batch_size, count, generator)
-            for batch in batches:
-                w = w - local_lr * oracle.gradient(i, w, batch)
-            moves.append(w - x)
-            counts.append(count)
-        if normalized:
-            mean = sum(p * e for p, e in zip(weights, counts, strict=True))
-            moves = [mean * move / e for move, e in zip(moves, counts, strict=True)]
-        x = x + sum(p * move for p, move in zip(weights, moves, strict=True))
-    return x
 
 
 @pytest.mark.parametrize("noise", [{}, NOISY], ids=["full", "noisy"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("build", [la.fed_avg, la.fed_nova])
 def test_against_a_naive_loop(build, kind, noise):
-    problem, params, step = unequal(kind, 1)
-    reached = naive_run(problem, params, steps=lambda t, i: STEPS[i], local_lr=step, rounds=4,
-                        normalized=build is la.fed_nova, **noise)  # fmt: skip
-    options = RUN | {"local_lr": step, "local_steps": STEPS} | noise
-    result = la.run(build(), problem, params, **options)
+    held = uneven_case(kind, 1)
+    reached = naive_run(held, steps=lambda t, i: STEPS[i], normalized=build is la.fed_nova, **noise)
+    result = held.run(build(), local_steps=STEPS, **noise)
     assert relative_error(result.params.flat, reached) < 1e-12
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_equal_entries_are_one_number_to_the_bit(kind):
-    problem, params, step = case(kind, 2)
+    held = case(kind, 2)
     for noise in ({}, NOISY):
-        options = RUN | {"local_lr": step} | noise
-        one = la.run(la.fed_avg(), problem, params, **options)
-        equal_runs(
-            la.run(la.fed_avg(), problem, params, **(options | {"local_steps": [3] * 4})), one
-        )
+        runs = [held.run(la.fed_avg(), local_steps=e, **noise) for e in ([3] * 4, 3)]
+        equal_runs(*runs)
 
 
 def test_the_general_path_takes_the_same_steps():
-    problem, params, step = unequal("factored", 3)
-    options = RUN | {"local_lr": step, "local_steps": STEPS} | NOISY
+    held = uneven_case("factored", 3)
     slow = la.Method("slow", penalty_gradient=lambda c, i, own, flat, batch: np.zeros_like(flat))
-    left, right = (la.run(m, problem, params, **options) for m in (slow, la.fed_avg()))
+    left, right = (held.run(m, local_steps=STEPS, **NOISY) for m in (slow, la.fed_avg()))
     assert relative_error(left.params.flat, right.params.flat) < 1e-12
     assert same_bits(left.columns["multiply_adds"], right.columns["multiply_adds"])
 
 
 @pytest.mark.parametrize("noise", [{}, NOISY], ids=["full", "noisy"])
 def test_a_finished_client_stays_in_the_trace_with_zero_gradients(noise):
-    problem, params, step = unequal("merged", 4)
+    problem, params, step = uneven_case("merged", 4)
     settings = check_settings(rounds=1, local_steps=STEPS, local_lr=step, **noise)
     driver = RoundDriver(la.fed_avg(), problem, problem.oracle(params), params, settings,
                          record=True)  # fmt: skip
@@ -106,12 +72,14 @@ def test_a_finished_client_stays_in_the_trace_with_zero_gradients(noise):
 
 
 def test_work_is_counted_by_client():
-    problem, params, step = case("merged", 5)
-    options = RUN | {"local_lr": step, "metrics": ["multiply_adds"]}
-    work = {e: la.run(la.fed_avg(), problem.subset([i]), params, **(options | {"local_steps": e}))
-            .columns["multiply_adds"] for i, e in enumerate(STEPS)}  # fmt: skip
-    together = la.run(la.fed_avg(), problem, params, **(options | {"local_steps": STEPS}))
-    assert (together.columns["multiply_adds"] == sum(work.values())).all()
+    held = case("merged", 5)
+
+    def work(problem, steps):
+        run = held._replace(problem=problem).run(la.fed_avg(), local_steps=steps)
+        return run.columns["multiply_adds"]
+
+    alone = [work(held.problem.subset([i]), e) for i, e in enumerate(STEPS)]
+    assert (work(held.problem, STEPS) == sum(alone)).all()
 
 
 def test_control_variates_with_unequal_work_keep_their_fixed_point():
@@ -129,7 +97,7 @@ def test_control_variates_with_unequal_work_keep_their_fixed_point():
 
 
 def test_stragglers_are_the_named_stream():
-    problem, params, step = unequal("merged", 7)
+    held = uneven_case("merged", 7)
 
     def drawn(t, i):
         generator = stream(9, "stragglers", i, t)
@@ -137,10 +105,8 @@ def test_stragglers_are_the_named_stream():
         return int(generator.integers(1, STEPS[i], endpoint=True)) if late else STEPS[i]
 
     for build in (la.fed_avg, la.fed_nova):
-        reached = naive_run(problem, params, steps=drawn, local_lr=step, rounds=4,
-                            normalized=build is la.fed_nova, **NOISY)  # fmt: skip
-        options = RUN | {"local_lr": step, "local_steps": STEPS, "stragglers": 0.6} | NOISY
-        result = la.run(build(), problem, params, **options)
+        reached = naive_run(held, steps=drawn, normalized=build is la.fed_nova, **NOISY)
+        result = held.run(build(), local_steps=STEPS, stragglers=0.6, **NOISY)
         assert relative_error(result.params.flat, reached) < 1e-12
 
 
@@ -158,12 +124,7 @@ def test_runs_with_stragglers_continue_to_the_bit():
     problem, params, step = case("merged", 8)
     options = RUN | {"local_lr": lambda t: step / (1 + t), "local_steps": STEPS, "stragglers": 0.5}
     options |= {"sampling": "weighted"} | NOISY
-    whole = la.run(la.fed_nova(), problem, params, **options)
-    first = la.run(la.fed_nova(), problem, params, **(options | {"rounds": 2}))
-    rest = la.run(
-        la.fed_nova(), problem, first.params, start_round=2, memory=first.memory, **options
-    )
-    assert same_bits(rest.params, whole.params)
+    check_continued(la.fed_nova, problem, params, (2,), **options)
 
 
 # ------------------------------------------------------------------------ limits of FedNova
@@ -171,7 +132,7 @@ def test_runs_with_stragglers_continue_to_the_bit():
 
 def test_unequal_work_leaves_plain_averaging_inconsistent_and_not_fed_nova():
     """Slopes of ‖V_∞ − V*‖ in η: 0 for plain averaging, 1 for normalized."""
-    problem, params, step = unequal("merged", 9)
+    problem, params, step = uneven_case("merged", 9)
     sizes = step * np.array([0.4, 0.2, 0.1])
     bias = {
         normalized: [

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from bridge import relative_error
+from method_cases import WEIGHTS, frozen_world
 
 import linattn as la
 from linattn.federated.methods.scaffold import scaffold
@@ -15,9 +16,8 @@ def federation():
     problem = la.synthetic_problem(
         num_clients=4, sequences_per_client=6, num_tokens=6, dim=3, num_outputs=2,
         covariate_heterogeneity=0.5, kernel_heterogeneity=0.3, value_heterogeneity=1.0,
-        value_ridge=0.1, kernel_ridge=0.01,
+        value_ridge=0.1, kernel_ridge=0.01, weights=WEIGHTS,
     )  # fmt: skip
-    problem = dataclasses.replace(problem, weights=np.array([0.1, 0.2, 0.3, 0.4]))
     params = la.initial_params(problem, num_heads=2, scale=0.7, value="normal")
     stage = la.frozen_stage(problem, params, local_steps=1, local_lr=1.0)
     return problem, params, 0.5 / stage.largest_step_curvature
@@ -75,15 +75,7 @@ def test_one_local_step_is_centralized_descent(federation):
 
 
 def test_the_first_option_may_be_unstable_where_the_second_is_stable():
-    problem = la.synthetic_problem(
-        num_clients=4, sequences_per_client=8, num_tokens=6, dim=3, num_outputs=2,
-        value_heterogeneity=1.0, covariate_heterogeneity=0.3, kernel_heterogeneity=0.3,
-        value_ridge=0.05, kernel_ridge=0.01,
-    )  # fmt: skip
-    problem = dataclasses.replace(problem, weights=np.array([0.1, 0.2, 0.3, 0.4]))
-    params = la.initial_params(problem, scale=0.7, value="normal")
-    curvature = la.frozen_stage(problem, params, local_steps=1, local_lr=1.0)
-    step = 0.5 / curvature.largest_step_curvature
+    problem, params, step = frozen_world()
     rates = [
         la.scaffold_stage(problem, params, local_steps=50, local_lr=step, option=option).rate
         for option in (1, 2)
