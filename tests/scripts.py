@@ -1,8 +1,18 @@
 """Simulations and figures of the repository, loaded as the command line does it."""
 
+import pytest
+
+from linattn.cli import main
 from linattn.experiments.find import find_script, load_module, load_simulation
 from linattn.experiments.store import encode, write_manifest
 from linattn.experiments.worker import compute
+
+
+def call(*arguments):
+    """Run the command line in this process; return its exit status."""
+    with pytest.raises(SystemExit) as end:
+        main([str(argument) for argument in arguments])
+    return end.value.code or 0
 
 
 def module(name, folder="simulations"):
@@ -36,3 +46,10 @@ def fill(store, name, specs, preset="test"):
     for spec in specs:
         put(store, held, spec)
     write_manifest(store, name, preset, [held.task(spec) for spec in specs])
+
+
+class Trap:
+    """Fails the test when it is unpickled."""
+
+    def __reduce__(self):
+        return pytest.fail, ("a pickle was run",)

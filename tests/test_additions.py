@@ -5,17 +5,13 @@ number of both together is what `CONTRIBUTING.md` promises.
 """
 
 import itertools
-import os
 import re
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from processes import ROOT, printed
 
-ROOT = Path(__file__).parents[1]
 NEW = ROOT / "tests" / "additions"
 KINDS = sorted(path.name for path in NEW.iterdir())
 COPIED = ("linattn", "simulations", "figures", "scripts", "tests", "docs", "paper_notes.md",
@@ -146,13 +142,8 @@ def place(tmp_path_factory):
 
 def python(root, *words):
     """Run Python in the copy; return what it printed."""
-    environment = os.environ | {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
-        [sys.executable, *words], cwd=root, env=environment, capture_output=True, text=True,
-        timeout=600, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    own = {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
+    return printed(*words, place=root, timeout=600, **own)
 
 
 def test_everything_added_is_found(place):

@@ -1,61 +1,31 @@
-"""The command line: commands, listings, errors in one sentence, exit statuses, light imports."""
-
-import os
-import subprocess
-import sys
-from pathlib import Path
+"""The command line: commands, listings, errors in one sentence, exit statuses."""
 
 import pytest
+from processes import ROOT, finished
 
 import linattn
 from linattn.cli import main, simulation_main, table
 from linattn.experiments import find
-from scripts import simulation
-
-ROOT = Path(__file__).parents[1]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
-
-
-def call(*arguments):
-    """Run the command line in this process; return its exit status."""
-    with pytest.raises(SystemExit) as end:
-        main(arguments)
-    return end.value.code or 0
+from scripts import call, simulation
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["run", "nothing"], "script must be a file or one of bias_drift"),
-        (
-            ["run", "bias_drift", "--preset", "huge"],
-            "must be one of paper, quick, tiny, got 'huge'",
-        ),
-        (
-            ["run", "bias_drift", "--set", "nois=1"],
-            "unknown key 'nois'; did you mean problem.noise?",
-        ),
-        (
-            ["run", "bias_drift", "--set", "horizon"],
-            "--set must be given as key=value, got 'horizon'",
-        ),
-        (
-            ["run", "bias_drift", "--set", "horizon=-3"],
-            "horizon must be a finite number > 0, got -3.",
-        ),
-        (["run", "bias_drift", "--workers", "0"], "workers must be an integer >= 1, got 0."),
-        (
-            ["run", "bias_drift", "--shard", "3/2"],
-            "--shard must be K/N with 1 <= K <= N",
-        ),
-        (["run", "bias_drift", "--set", "seed=1", "--set", "seed=2"], "every key once, got 'seed'"),
-        (["run", str(ROOT / "pyproject.toml")], "script must be a Python file"),
-        (["run", str(ROOT / "linattn" / "__main__.py")], "script must declare SIMULATION"),
+        (["nothing"], "script must be a file or one of bias_drift"),
+        (["bias_drift", "--preset", "huge"], "must be one of paper, quick, tiny, got 'huge'"),
+        (["bias_drift", "--set", "nois=1"], "unknown key 'nois'; did you mean problem.noise?"),
+        (["bias_drift", "--set", "horizon"], "--set must be given as key=value, got 'horizon'"),
+        (["bias_drift", "--set", "horizon=-3"], "horizon must be a finite number > 0, got -3."),
+        (["bias_drift", "--workers", "0"], "workers must be an integer >= 1, got 0."),
+        (["bias_drift", "--shard", "3/2"], "--shard must be K/N with 1 <= K <= N"),
+        (["bias_drift", "--set", "seed=1", "--set", "seed=2"], "every key once, got 'seed'"),
+        ([str(ROOT / "pyproject.toml")], "script must be a Python file"),
+        ([str(ROOT / "linattn" / "__main__.py")], "script must declare SIMULATION"),
     ],
 )
 def test_mistakes_are_one_sentence_and_status_2(arguments, sentence, capsys, tmp_path):
-    extra = ["--output", str(tmp_path / "out")] if arguments[0] == "run" else []
-    assert call(*arguments, *extra) == 2
+    assert call("run", *arguments, "--output", tmp_path / "out") == 2
     err = capsys.readouterr().err
     assert err.startswith("linattn: ")
     assert sentence in err
@@ -165,25 +135,6 @@ def test_help_of_a_script(capsys):
 
 
 def test_python_m_linattn():
-    done = subprocess.run(
-        [sys.executable, "-m", "linattn", "run", "nothing"],
-        capture_output=True,
-        text=True,
-        env=ENVIRONMENT,
-        cwd=ROOT,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert done.stderr.startswith("linattn: script must be")
-
-
-def test_imports_are_light():
-    code = (
-        "import sys, linattn, linattn.experiments;"
-        "heavy = {'xarray', 'pandas', 'matplotlib', 'numba', 'rich', 'typer'};"
-        "print(*sorted(heavy & set(sys.modules)))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=False
-    )
-    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+    code, _, err = finished("-m", "linattn", "run", "nothing", place=ROOT)
+    assert code == 2
+    assert err.startswith("linattn: script must be")

@@ -4,17 +4,14 @@ import ast
 import importlib
 import inspect
 import re
-import subprocess
-import sys
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from processes import ROOT, printed
 
 import linattn as la
 
-ROOT = Path(__file__).parent.parent
 TABLE = "| id | statement | function | test | figure |"
 
 
@@ -53,9 +50,8 @@ def figure_names() -> set[str]:
 
 @lru_cache(maxsize=1)
 def collected() -> set[str]:
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-o", "addopts=", "tests",
-               "--import-mode=importlib"]  # fmt: skip
-    out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    asked = ("--collect-only", "-q", "-o", "addopts=", "tests", "--import-mode=importlib")
+    out = printed("-m", "pytest", *asked, place=ROOT)
     nodes = {re.sub(r"\[.*", "", line) for line in out.splitlines() if "::" in line}
     return nodes | {node.split("::")[0] for node in nodes}
 

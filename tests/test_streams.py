@@ -1,13 +1,12 @@
 """Named streams: defined by seed, name and indices, and by nothing else."""
 
 import hashlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from bridge import over
 from hypothesis import strategies as st
+from processes import printed
 
 from linattn.streams import stream
 
@@ -18,8 +17,7 @@ def by_definition(seed, name, *ids):
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(key, *ids))))
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
-@given(st.integers(0, 2**63), st.text(max_size=8), st.lists(st.integers(0, 99), max_size=3))
+@over(st.integers(0, 2**63), st.text(max_size=8), st.lists(st.integers(0, 99), max_size=3))
 def test_a_stream_is_its_documented_recipe(seed, name, ids):
     assert np.array_equal(
         stream(seed, name, *ids).integers(0, 2**62, 4),
@@ -29,14 +27,8 @@ def test_a_stream_is_its_documented_recipe(seed, name, ids):
 
 def test_streams_are_the_same_in_another_process_with_another_hash_seed():
     code = "from linattn.streams import stream; print(stream(7, 'tokens', 2).integers(0, 2**62))"
-    run = subprocess.run(
-        [sys.executable, "-c", code],
-        env={"PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": "123"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert int(run.stdout) == stream(7, "tokens", 2).integers(0, 2**62)
+    found = int(printed("-c", code, PYTHONHASHSEED="123"))
+    assert found == stream(7, "tokens", 2).integers(0, 2**62)
 
 
 def test_different_seeds_names_and_indices_give_different_numbers():

@@ -88,7 +88,7 @@ def test_the_best_of_all_parts_is_found():
 
 
 def test_search_refuses_what_has_no_tightness():
-    with pytest.raises(ValueError, match="upper or lower"):
+    with pytest.raises(ValueError, match="claim must be an upper or lower bound, got C3"):
         search(get_claim("C3"), "Nelder–Mead", evaluations=20)
     with pytest.raises(ValueError, match="optimizer must be"):
         search(get_claim("C3 bound"), "guess", evaluations=20)

@@ -2,7 +2,6 @@
 
 import ast
 import hashlib
-import importlib.util
 import io
 import pickle
 import zipfile
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes import ROOT
 
 from linattn.data import datasets
 from linattn.data.datasets import FOLDER, SHIPPED, load_dataset
@@ -19,15 +19,10 @@ from linattn.data.items import items_split
 from linattn.data.saving import save_dataset
 from linattn.data.sequences import digit_tokens, one_hot, windows
 from linattn.data.splits import digits_split, federated_split, watch_split
+from scripts import Trap
+from scripts import module as script
 
-ROOT = Path(__file__).parents[2]
-
-
-def script(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+NAMES = {"class_names": ["no", "yes"], "channel_names": ["a", "b"]}
 
 
 def small_arrays(**changes):
@@ -35,8 +30,7 @@ def small_arrays(**changes):
         "values": np.arange(10.0).reshape(5, 2),
         "offsets": np.array([0, 2, 5]),
         "labels": np.array([1, 0]),
-        "class_names": np.array(["no", "yes"]),
-        "channel_names": np.array(["a", "b"]),
+        **{name: np.array(words) for name, words in NAMES.items()},
     }
     return {k: v for k, v in (arrays | changes).items() if v is not None}
 
@@ -60,7 +54,7 @@ def test_the_shipped_files_carry_their_digest_provenance_and_licence(name):
 
 def test_digits_are_rebuilt_from_scikit_learn_to_the_byte(tmp_path):
     pytest.importorskip("sklearn")
-    assert script("make_digits").main(tmp_path) == SHIPPED["digits"]
+    assert script("make_digits", "scripts").main(tmp_path) == SHIPPED["digits"]
     assert (tmp_path / "digits.npz").read_bytes() == (FOLDER / "digits.npz").read_bytes()
     for name in ("digits.provenance.txt", "digits.licence.txt"):
         assert (tmp_path / name).read_text("utf-8") == (FOLDER / name).read_text("utf-8")
@@ -95,14 +89,8 @@ def test_the_sheets_cover_all_items_and_repeat_one_form():
 
 def test_watch_has_every_subject_exercise_and_side_once():
     data = load_dataset("watch")
-    keys = set(
-        zip(
-            data.groups["subject"].tolist(),
-            data.labels.tolist(),
-            data.groups["side"].tolist(),
-            strict=True,
-        )
-    )
+    parts = (data.groups["subject"], data.labels, data.groups["side"])
+    keys = set(zip(*(part.tolist() for part in parts), strict=True))
     assert len(keys) == data.num_items == 140
     assert np.unique(data.groups["subject"]).tolist() == list(range(1, 11))
     assert set(data.groups["side"]) == {"left", "right"}
@@ -113,21 +101,16 @@ def test_watch_has_every_subject_exercise_and_side_once():
 
 
 def test_the_watch_script_unpickles_only_the_known_file(tmp_path):
-    class Planted:
-        def __reduce__(self):
-            return (pytest.fail, ("the planted pickle was run",))
-
-    module = script("make_watch")
-    wheel = tmp_path / "seglearn.whl"
+    module, wheel = script("make_watch", "scripts"), tmp_path / "seglearn.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr(module.MEMBER, pickle.dumps(Planted()))
+        archive.writestr(module.MEMBER, pickle.dumps(Trap()))
         archive.writestr(module.LICENCE_MEMBER, "")
     with pytest.raises(SystemExit, match="SHA-256"):
         module.main(wheel, tmp_path)
 
 
 def test_the_watch_script_rounds_within_half_a_step():
-    module = script("make_watch")
+    module = script("make_watch", "scripts")
     rng = np.random.default_rng(0)
     recordings = [rng.standard_normal((n, 2)) * [1.0, 300.0] for n in (5, 9)]
     stored, scale = module.quantize(recordings)
@@ -149,13 +132,6 @@ def test_the_library_never_unpickles_a_file():
             if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
                 assert isinstance(node.value, ast.Constant), file
                 assert node.value.value is False, file
-
-
-class Trap:
-    """Fails the test when it is unpickled."""
-
-    def __reduce__(self):
-        return (pytest.fail, ("a pickle was run",))
 
 
 def object_npz(path):
@@ -194,13 +170,7 @@ def message_of(path):
 def test_a_damaged_file_gives_one_sentence(tmp_path_factory, data):
     folder = tmp_path_factory.getbasetemp()
     path = folder / "own.npz"
-    save_dataset(
-        path,
-        [np.arange(4).reshape(2, 2), np.arange(6).reshape(3, 2)],
-        [1, 0],
-        class_names=["no", "yes"],
-        channel_names=["a", "b"],
-    )
+    save_dataset(path, [np.arange(4).reshape(2, 2), np.arange(6).reshape(3, 2)], [1, 0], **NAMES)
     raw = bytearray(path.read_bytes())
     if data.draw(st.booleans()):
         damaged = raw[: data.draw(st.integers(0, len(raw) - 1))]
@@ -268,13 +238,7 @@ def test_single_precision_is_refused(tmp_path):
 
 def test_own_data_survives_a_round_trip_and_the_bytes_are_fixed(tmp_path):
     items = [np.array([[1, -2], [3, 4]], dtype=np.int16), np.array([[5, 6]], dtype=np.int16)]
-    more = {
-        "class_names": ["no", "yes"],
-        "channel_names": ["a", "b"],
-        "groups": {"who": ["ann", "bob"]},
-        "scale": [0.5, 2.0],
-        "sampling_rate": 4,
-    }
+    more = NAMES | {"groups": {"who": ["ann", "bob"]}, "scale": [0.5, 2.0], "sampling_rate": 4}
     digests = {save_dataset(tmp_path / f"{k}.npz", items, [1, 0], **more) for k in "xy"}
     (tmp_path / "x.licence.txt").write_text("ours")
     data = load_dataset(str(tmp_path / "x.npz"))
@@ -459,14 +423,8 @@ def test_no_test_recording_reaches_the_training_tokens(split, tmp_path):
     data, federated = load_dataset("watch"), watch_split(split, seed=2)
     tested = set(federated.test_items.tolist())
     items = [data.item(i) * (100.0 if i in tested else 1.0) for i in range(data.num_items)]
-    save_dataset(
-        tmp_path / "shaken.npz",
-        items,
-        data.labels,
-        class_names=data.class_names,
-        channel_names=data.channel_names,
-        groups=data.groups,
-    )
+    told = {name: getattr(data, name) for name in ("class_names", "channel_names", "groups")}
+    save_dataset(tmp_path / "shaken.npz", items, data.labels, **told)
     shaken = watch_split(split, seed=2, dataset=load_dataset(tmp_path / "shaken.npz"))
     assert equal_training(federated, shaken)
     np.testing.assert_array_equal(federated.channel_std, shaken.channel_std)
@@ -513,28 +471,19 @@ def test_a_bad_argument_of_watch_split_is_named(arguments, named):
 def test_a_channel_that_never_changes_is_named(tmp_path):
     rng = np.random.default_rng(0)
     items = [np.column_stack([rng.standard_normal(60), np.ones(60)]) for _ in range(4)]
-    save_dataset(
-        tmp_path / "flat.npz",
-        items,
-        [0, 0, 0, 0],
-        class_names=["lift"],
-        channel_names=["a", "still"],
-        groups={"subject": [1, 1, 2, 2], "side": ["left", "right"] * 2},
-    )
+    groups = {"subject": [1, 1, 2, 2], "side": ["left", "right"] * 2}
+    names = {"class_names": ["lift"], "channel_names": ["a", "still"]}
+    save_dataset(tmp_path / "flat.npz", items, [0] * 4, groups=groups, **names)
     with pytest.raises(ValueError, match="'still' constant"):
         watch_split(dataset=load_dataset(tmp_path / "flat.npz"))
 
 
 def test_a_subject_with_one_side_only_is_refused(tmp_path):
     rng = np.random.default_rng(0)
-    save_dataset(
-        tmp_path / "half.npz",
-        [rng.standard_normal((60, 1)) for _ in range(3)],
-        [0, 0, 0],
-        class_names=["lift"],
-        channel_names=["a"],
-        groups={"subject": [1, 1, 2], "side": ["left", "right", "left"]},
-    )
+    items = [rng.standard_normal((60, 1)) for _ in range(3)]
+    groups = {"subject": [1, 1, 2], "side": ["left", "right", "left"]}
+    names = {"class_names": ["lift"], "channel_names": ["a"]}
+    save_dataset(tmp_path / "half.npz", items, [0] * 3, groups=groups, **names)
     with pytest.raises(ValueError, match=r"^dataset must have recordings of both sides"):
         watch_split(dataset=load_dataset(tmp_path / "half.npz"))
 
@@ -547,9 +496,8 @@ def own_set(tmp_path):
     """Items of 2 to 4 rows in two classes, of three owners."""
     rng, labels = np.random.default_rng(0), np.arange(30) % 2
     items = [5.0 + rng.normal(size=(2 + k % 3, 2)) for k in range(30)]
-    names = {"class_names": ["no", "yes"], "channel_names": ["a", "b"]}
     groups = {"owner": np.repeat([2, 1, 3], 10)}
-    save_dataset(tmp_path / "own.npz", items, labels, **names, groups=groups)
+    save_dataset(tmp_path / "own.npz", items, labels, **NAMES, groups=groups)
     return load_dataset(tmp_path / "own.npz"), items, labels
 
 

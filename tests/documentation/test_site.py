@@ -1,12 +1,11 @@
 """The site builds without a warning, links resolve, the tutorial runs as a notebook."""
 
 import re
-import subprocess
-import sys
 from importlib.util import find_spec
 
 import pytest
 from documentation.pages import ROOT, pages
+from processes import finished
 
 import linattn as la
 
@@ -27,12 +26,8 @@ def needs(packages):
 def site(tmp_path_factory):
     """The site, built from nothing with warnings as errors."""
     folder = tmp_path_factory.mktemp("site")
-    done = subprocess.run(
-        [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", ROOT / "docs", folder],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    code, _, err = finished("-m", "sphinx", "-W", "--keep-going", "-q", ROOT / "docs", folder)
+    assert (code, err) == (0, "")
     return folder
 
 

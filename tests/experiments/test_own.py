@@ -5,17 +5,16 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import ENVIRONMENT, finished
 
 import linattn as la
 from linattn.experiments import find, own
 from linattn.experiments.stages import stored_results
 from linattn.report.groups import groups
 
-ROOT = Path(__file__).parents[2]
 SIMULATION = '''
 """Mean of some draws, from a module beside this one."""
 import time
@@ -55,7 +54,6 @@ my_method = Method("mine", direction=lambda context, client, server, own: Direct
 def stronger(choices):
     return Method("stronger", direction=lambda *_: Direction(5.0 * choices.prox))
 """
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
 
 
 @pytest.fixture
@@ -72,11 +70,7 @@ def place(tmp_path):
 def call(place, *arguments, script=None):
     """Run a command there; return exit status, standard output and standard error."""
     head = ["-m", "linattn"] if script is None else [script]
-    done = subprocess.run(
-        [sys.executable, *head, *arguments],
-        cwd=place, env=ENVIRONMENT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return done.returncode, done.stdout, done.stderr
+    return finished(*head, *arguments, place=place)
 
 
 def test_a_simulation_by_path_and_as_a_script_with_two_workers(place):

@@ -1,14 +1,9 @@
 """Processes: none runs the user's script again, none hangs after a fork."""
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+from processes import ROOT, printed
 
 UNGUARDED = """
 from pathlib import Path
@@ -47,17 +42,8 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 def script(folder, text, **environment):
     """Run a script in a folder; return what it printed."""
     (folder / "driver.py").write_text(text)
-    done = subprocess.run(
-        [sys.executable, "driver.py"],
-        cwd=folder,
-        env=ENVIRONMENT | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    environment["PYTHONPATH"] = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
+    return printed("driver.py", place=folder, timeout=120, **environment)
 
 
 def test_a_script_without_a_guard_is_run_once(tmp_path):

@@ -2,38 +2,27 @@
 
 import numpy as np
 import pytest
+from experiments.sweeps import small_certificates
 from experiments.toy import SIMULATION, ToySpec
 
 from linattn.claims import get_claim
 from linattn.claims.judge import judge
 from linattn.claims.record import Measurement
 from linattn.claims.tally import tally
-from linattn.cli import main
 from linattn.experiments import find, stages
 from linattn.experiments.checks import worst
 from linattn.experiments.engine import Report
 from linattn.experiments.inventory import compare, forecast, inventory, merge, removable
 from linattn.experiments.stages import stored_verdicts
 from linattn.experiments.store import load_results, read_manifest, write_manifest
-from scripts import fill, put, simulation
-
-SMALL = {"num_clients": 3, "sequences_per_client": 8, "num_tokens": 6, "dim": 3, "num_outputs": 2}
-
-
-def call(*arguments):
-    """Run the command line in this process; return its exit status."""
-    with pytest.raises(SystemExit) as end:
-        main([str(argument) for argument in arguments])
-    return end.value.code or 0
+from scripts import call, fill, put, simulation
 
 
 @pytest.fixture
 def certificates(tmp_path):
     """A store with one certificate."""
-    held = simulation("certificate")
-    changes = {f"problem.{name}": size for name, size in SMALL.items()}
-    changes |= {"horizon": 0.9, "local_steps": 6}
-    fill(tmp_path, "certificate", held.specs("tiny", changes))
+    changes = small_certificates([0]) | {"horizon": 0.9, "local_steps": 6}
+    fill(tmp_path, "certificate", simulation("certificate").specs("tiny", changes))
     return tmp_path
 
 

@@ -1,9 +1,6 @@
 """The number of threads, of BLAS or over clients, does not change a bit of a run."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+from processes import printed
 
 CODE = """
 import hashlib
@@ -24,21 +21,8 @@ for readout in ("token", "mean"):
 
 def digest_with(threads):
     """What a fresh process with that many threads computes."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-        "OPENBLAS_NUM_THREADS": str(threads),
-        "OMP_NUM_THREADS": str(threads),
-        "NUMBA_NUM_THREADS": str(threads),
-    }
-    run = subprocess.run(
-        [sys.executable, "-c", CODE],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return run.stdout.split()
+    names = (f"{library}_NUM_THREADS" for library in ("OPENBLAS", "OMP", "NUMBA"))
+    return printed("-c", CODE, **dict.fromkeys(names, str(threads))).split()
 
 
 def test_one_and_two_threads_give_the_same_bits():

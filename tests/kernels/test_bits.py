@@ -1,9 +1,8 @@
 """The bits of a run do not depend on which process compiled the kernels."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
+
+from processes import printed
 
 import linattn._kernels
 
@@ -27,11 +26,7 @@ for heads, kernel, batch in ((1, "merged", None), (1, "factored", None), (2, "me
 
 def digests(folder):
     """What a process of its own prints with compiled code in `folder`."""
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder)}
-    environment.pop("NUMBA_DISABLE_JIT", None)
-    command = [sys.executable, "-c", SCRIPT]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    return done.stdout.split()
+    return printed("-c", SCRIPT, NUMBA_CACHE_DIR=str(folder), NUMBA_DISABLE_JIT="0").split()
 
 
 def test_bits_do_not_depend_on_who_compiled(tmp_path):

@@ -14,14 +14,13 @@ import pytest
 from experiments.toy import SIMULATION, ToySpec
 
 from linattn.claims import Condition, Verdict
-from linattn.cli import main
 from linattn.experiments.find import PageLook
 from linattn.experiments.store import write_manifest
 from linattn.experiments.verification import COLUMNS
 from linattn.report import contents as gathering
 from linattn.report.canvas import Page
 from linattn.report.page import IMAGES, write_report
-from scripts import put
+from scripts import call, put
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 CLAIMS = [
@@ -143,13 +142,9 @@ def test_a_page_stays_below_eight_mebibytes():
 
 
 def test_command(store, verdicts, capsys):
-    with pytest.raises(SystemExit) as end:
-        main(["report", "--output", str(store)])
-    assert not end.value.code
+    assert call("report", "--output", store) == 0
     assert capsys.readouterr().out == f"{store / 'report.html'}\n"
-    with pytest.raises(SystemExit) as end:
-        main(["report", "--output", str(store / "nothing")])
-    assert end.value.code == 2
+    assert call("report", "--output", store / "nothing") == 2
     assert "store must be a folder with results" in capsys.readouterr().err
 
 
