@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import xarray as xr
+from method_cases import drifting_world
 
 import linattn as la
 from linattn.analysis.predicted import curve_error, judge
@@ -15,11 +16,7 @@ RUN = {"rounds": 150, "local_steps": 10, "local_lr": 0.02}
 @pytest.fixture(scope="module")
 def base():
     """A problem and a start on which never freezing loses most of the gain."""
-    problem = la.synthetic_problem(
-        num_clients=5, sequences_per_client=8, num_tokens=6, dim=3, num_outputs=2, noise=0.1,
-        value_heterogeneity=0.75, covariate_heterogeneity=0.3, value_ridge=0.05, kernel_ridge=0.01,
-    )  # fmt: skip
-    params = la.initial_params(problem, scale=0.7)
+    problem, params = drifting_world()
     return problem, params, la.reference_value(problem, like=params, num_starts=3)
 
 

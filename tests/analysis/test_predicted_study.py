@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from method_cases import drifting_world
 
 import linattn as la
 
@@ -11,10 +12,7 @@ SETTINGS = {"local_lrs": [0.02, 0.05, 0.1], "local_steps": [2, 12], "rounds": 60
 @pytest.fixture(scope="module")
 def pair():
     """A problem and a start with a trade-off."""
-    problem = la.synthetic_problem(
-        num_clients=4, sequences_per_client=8, num_tokens=6, dim=3, num_outputs=2,
-        value_heterogeneity=1.0, covariate_heterogeneity=0.3, value_ridge=0.05, kernel_ridge=0.01,
-    )  # fmt: skip
+    problem, _ = drifting_world(num_clients=4, value_heterogeneity=1.0, noise=0.0)
     return problem, la.initial_params(problem)
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import reference as ref
+from method_cases import log_slope
 
 import linattn as la
 from claim_cases.build import Numbers, norm
@@ -96,10 +97,6 @@ def parabola(nodes, at):
     return np.linalg.solve(powers, rows).T @ float(at - times[-1]) ** np.arange(len(nodes))
 
 
-def fitted(sizes, errors):
-    return np.polyfit(np.log(sizes), np.log(errors), 1)[0]
-
-
 def furthest(rows):
     return float(np.linalg.norm(rows, axis=1).max())
 
@@ -109,7 +106,7 @@ def modified(case, share):
     sizes = [0.01 * 2 * ref.safe_step(case.inst, case.theta) / steps.count / 2**k for k in range(3)]
     errors = [norm(steps.federated(steps.start, eta) - steps.modified(eta, share)) for eta in sizes]
     order = 2.0 + share
-    return Numbers([(fitted(sizes, errors), order, order)],
+    return Numbers([(log_slope(sizes, errors), order, order)],
                    {"largest η": sizes[0], "smallest error": errors[-1]})  # fmt: skip
 
 
@@ -122,7 +119,7 @@ def passes(case):
         path = steps.run(rounds, eta)
         errors.append([furthest(passed - path) for passed in steps.passed(rounds, eta, 3)])
         sizes.append(eta)
-    orders = [fitted(sizes, row) for row in np.transpose(errors)]
+    orders = [log_slope(sizes, row) for row in np.transpose(errors)]
     k = int(np.argmax(np.arange(1, 5) - orders))
     return Numbers([(orders[k], k + 1.0, k + 1.0)],
                    {f"k = {j}": order for j, order in enumerate(orders)})  # fmt: skip
@@ -142,7 +139,7 @@ def intervals(case):
     eta = 0.25 * 2 * ref.safe_step(case.inst, case.theta) / (LONG * steps.count)
     path = steps.run(LONG, eta)
     errors = [furthest(steps.interpolated(LONG, eta, k) - path) for k in INTERVALS]
-    return Numbers([(fitted(INTERVALS, errors), 3.0, 3.0)], {"smallest error": errors[-1]})
+    return Numbers([(log_slope(INTERVALS, errors), 3.0, 3.0)], {"smallest error": errors[-1]})
 
 
 def two_tolerances(case):
@@ -199,7 +196,7 @@ def tangent(case):
             flat, moved = flat - eta * steps.slope(flat), moved - eta * pull
         drifts.append(0.5 * eta * (steps.count - 1))
         errors.append(norm(steps.run(rounds, eta)[-1] - flat - drifts[-1] * moved))
-    return Numbers([(fitted(drifts, errors), 2.0, 2.0)], {"smallest error": errors[-1]})
+    return Numbers([(log_slope(drifts, errors), 2.0, 2.0)], {"smallest error": errors[-1]})
 
 
 def settled_bias(case):
@@ -219,4 +216,4 @@ def settled_bias(case):
             flat = flat + np.linalg.solve(hessian, ended) / (eta * steps.count)
         drifts.append(0.5 * eta * (steps.count - 1))
         errors.append(norm(flat - rest - drifts[-1] * moved))
-    return Numbers([(fitted(drifts, errors), 2.0, 2.0)], {"smallest error": errors[-1]})
+    return Numbers([(log_slope(drifts, errors), 2.0, 2.0)], {"smallest error": errors[-1]})

@@ -3,11 +3,11 @@
 import numpy as np
 import reference as ref
 from enumeration import Draws, listed_moments
+from method_cases import log_slope
 from reference import matrix_mean, norm_sq, stack
 
 from claim_cases.build import Numbers, norm
 from claim_cases.frozen import Frozen
-from claim_cases.impulses import fitted
 from linattn.federated.rounds import choose_participants
 from linattn.streams import stream
 
@@ -107,5 +107,5 @@ def limit_of_small_steps(case, *, normalized):
         )
     errors = [norm(_fixed_point(case, eta, normalized=normalized) - limit) for eta in sizes]
     # Differences of solutions: the last one has few digits.
-    return Numbers([(fitted(sizes, errors), 1.0, 1.0)],
+    return Numbers([(log_slope(sizes, errors), 1.0, 1.0)],
                    _constants(case) | {"smallest error": errors[-1]})  # fmt: skip

@@ -5,6 +5,7 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 from bridge import relative_error
+from method_cases import drifting_world
 
 import linattn as la
 from linattn._settings import Sampling
@@ -121,10 +122,7 @@ def test_without_randomness_it_is_the_predicted_run(small_problem, small_params)
 def test_an_ensemble_of_runs_is_within_its_error(kind, batch, sampling):
     """E P and the trace of the covariance over 150 runs; budgets of four standard errors, plus 10 %
     for what the closure leaves out."""
-    problem = la.synthetic_problem(
-        num_clients=4, sequences_per_client=8, num_tokens=6, dim=2, num_outputs=2, noise=0.1,
-        value_heterogeneity=0.75, covariate_heterogeneity=0.3, value_ridge=0.05, kernel_ridge=0.01,
-    )  # fmt: skip
+    problem, _ = drifting_world(num_clients=4, dim=2)
     params = la.initial_params(problem, scale=0.7, value="minimizer", kernel=kind, seed=1)
     settings = {"rounds": 30, "local_steps": 4, "local_lr": 0.02, "participation": 0.5,
                 "batch_size": batch, "sampling": sampling}  # fmt: skip
@@ -148,10 +146,7 @@ def test_an_ensemble_of_runs_is_within_its_error(kind, batch, sampling):
 
 def test_a_gaussian_does_not_run_away_at_negative_curvature():
     """At the saddle of the origin a linear covariance grows without bound; this one does not."""
-    problem = la.synthetic_problem(
-        num_clients=4, sequences_per_client=8, num_tokens=6, dim=2, num_outputs=1, noise=0.1,
-        value_heterogeneity=0.75, covariate_heterogeneity=0.3, value_ridge=0.05, kernel_ridge=0.01,
-    )  # fmt: skip
+    problem, _ = drifting_world(num_clients=4, dim=2, num_outputs=1)
     params = la.initial_params(problem, scale=0.05, value="zeros", seed=1)
     predicted = la.predict_ensemble(
         problem, params, rounds=400, local_steps=5, local_lr=0.02, participation=0.5

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import reference as ref
 from bridge import make, relative_error
+from method_cases import log_slope
 
 import linattn as la
 
@@ -29,7 +30,7 @@ def fitted(places, minimizer):
     """Slopes in η of the distances of fixed points, plain and extrapolated."""
     plain = [np.linalg.norm(place - minimizer) for place in places[1:]]
     beyond = [np.linalg.norm(2 * a - b - minimizer) for b, a in pairwise(places)]
-    return tuple(np.polyfit(np.log(SIZES[1:]), np.log(d), 1)[0] for d in (plain, beyond))
+    return tuple(log_slope(SIZES[1:], distances) for distances in (plain, beyond))
 
 
 @lru_cache(maxsize=1)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from bridge import relative_error
-from method_cases import case
+from method_cases import case, drifting_world, log_slope
 
 import linattn as la
 from linattn.theory.impulse import RoundMaps
@@ -11,11 +11,6 @@ from linattn.theory.interpolation import Clock, Forced, Node, next_interval, pol
 from linattn.theory.prediction import prediction_error
 
 RUN = {"rounds": 12, "local_steps": 4}
-
-
-def slope(x, y):
-    """Fitted exponent of y ∝ x^p."""
-    return np.polyfit(np.log(x), np.log(y), 1)[0]
 
 
 def fed_avg_path(problem, params, **settings):
@@ -32,12 +27,7 @@ def error_of(predicted, path):
 @pytest.fixture(scope="module")
 def base():
     """A start with drift enough to undo most of what training gains."""
-    problem = la.synthetic_problem(
-        num_clients=5, sequences_per_client=8, num_tokens=6, dim=3, num_outputs=2, noise=0.1,
-        value_heterogeneity=0.75, covariate_heterogeneity=0.3, value_ridge=0.05, kernel_ridge=0.01,
-        weights=[0.1, 0.15, 0.2, 0.25, 0.3],
-    )  # fmt: skip
-    return problem, la.initial_params(problem, scale=0.7)
+    return drifting_world(weights=[0.1, 0.15, 0.2, 0.25, 0.3])
 
 
 @pytest.mark.parametrize("kind", ["merged", "factored", "deep"])
@@ -117,7 +107,7 @@ def test_error_in_a_fixed_interval_has_order_three(base):
     errors = [
         np.abs(retraced(course, params.flat, range(k, 193, k)) - path).max() for k in intervals
     ]
-    assert abs(slope(intervals, errors) - 3.0) < 0.3
+    assert abs(log_slope(intervals, errors) - 3.0) < 0.3
 
 
 def test_more_passes_than_rounds_change_nothing(base):
@@ -142,7 +132,7 @@ def test_passes_have_order_k_plus_one(base, passes):
         path = fed_avg_path(problem, params, **settings)
         predicted = la.predict_run(problem, params, tolerance=0.0, passes=passes, **settings)
         errors.append(np.abs(predicted.flats - path).max())
-    assert abs(slope(sizes, errors) - (passes + 1)) < 0.2
+    assert abs(log_slope(sizes, errors) - (passes + 1)) < 0.2
 
 
 def test_passes_need_few_impulses_too(base):

@@ -6,6 +6,7 @@ from itertools import combinations, pairwise
 import numpy as np
 import pytest
 from bridge import relative_error
+from method_cases import drifting_world, log_slope
 
 import linattn as la
 from linattn.objectives.population import population
@@ -45,12 +46,7 @@ def merged():
 @pytest.fixture(scope="module")
 def trade_off():
     """Training gains, and drift takes a part of it back."""
-    problem = la.synthetic_problem(
-        num_clients=5, sequences_per_client=8, num_tokens=6, dim=3, num_outputs=2, noise=0.1,
-        value_heterogeneity=0.75, covariate_heterogeneity=0.3, value_ridge=0.05, kernel_ridge=0.01,
-        seed=1,
-    )  # fmt: skip
-    params = la.initial_params(problem, scale=0.7)
+    problem, params = drifting_world(seed=1)
     return problem, params, la.drift_response(problem, params, 30.0)
 
 
@@ -65,10 +61,6 @@ def client_gradient(problem, params, i, flat):
 
 def differences(function, flat, direction, step=1e-5):
     return (function(flat + step * direction) - function(flat - step * direction)) / (2 * step)
-
-
-def fitted_order(sizes, errors):
-    return np.polyfit(np.log(sizes), np.log(errors), 1)[0]
 
 
 def runge_kutta(slope, state, times, most=0.02):
@@ -161,7 +153,7 @@ def test_fed_avg_is_path_and_tangent_to_second_order_in_s(merged):
                      local_steps=count, local_lr=eta)  # fmt: skip
         drifts.append(0.5 * eta * (count - 1))
         errors.append(np.linalg.norm(run.params.flat - path - drifts[-1] * tangent))
-    assert fitted_order(drifts, errors) == pytest.approx(2.0, abs=0.2)
+    assert log_slope(drifts, errors) == pytest.approx(2.0, abs=0.2)
 
 
 def test_a_schedule_moves_fed_avg_by_the_drift_numbers_of_its_steps(merged):
@@ -178,7 +170,7 @@ def test_a_schedule_moves_fed_avg_by_the_drift_numbers_of_its_steps(merged):
                      local_steps=count, local_lr=np.repeat(sizes, 40 // count))  # fmt: skip
         drifts.append(0.5 * sizes[0] * (count - 1))
         errors.append(np.linalg.norm(run.params.flat - path - drifts[-1] * tangent))
-    assert fitted_order(drifts, errors) == pytest.approx(2.0, abs=0.2)
+    assert log_slope(drifts, errors) == pytest.approx(2.0, abs=0.2)
 
 
 def test_unequal_work_moves_fed_avg_as_the_response_says(merged):
@@ -218,7 +210,7 @@ def test_the_settled_response_is_the_bias_to_first_order(merged):
         biases.append(ended.flat - rest.flat)
     errors = [np.linalg.norm(b - s * settled) for s, b in zip(sizes, biases, strict=True)]
     assert errors[0] < 0.2 * np.linalg.norm(biases[0])
-    assert fitted_order(sizes, errors) == pytest.approx(2.0, abs=0.2)
+    assert log_slope(sizes, errors) == pytest.approx(2.0, abs=0.2)
 
 
 def test_a_flow_that_has_settled_has_the_settled_response(merged):
