@@ -1,14 +1,13 @@
 """What was measured of schedulers and versions: whole, and as the notes say it."""
 
-import csv
 import json
-from pathlib import Path
 
 import pytest
 import try_versions
+from kept import read_rows
+from pages import RECORD, ROOT
 
-ROOT = Path(__file__).parents[1]
-FOLDER = ROOT / "docs" / "record" / "platform"
+FOLDER = RECORD / "platform"
 VERSIONS = json.loads((FOLDER / "versions.json").read_text(encoding="utf-8"))
 SCHEDULERS = json.loads((FOLDER / "schedulers.json").read_text(encoding="utf-8"))
 
@@ -33,7 +32,7 @@ def test_the_oldest_and_the_newest_dependencies_pass():
 
 
 def test_the_full_check_passed():
-    rows = list(csv.DictReader((FOLDER / "full.csv").read_text(encoding="utf-8").splitlines()))
+    rows = read_rows(FOLDER / "full.csv")
     assert {"run", "extras", "flower", "versions"} <= {row["step"] for row in rows}
     assert {row["outcome"] for row in rows} == {"passed"}
 

@@ -1,18 +1,24 @@
-"""The long runs whose results are stored in docs/record: whole, of today's claims, and unbroken."""
+"""The long runs whose results are stored in docs/record: whole, of today's claims, and unbroken.
 
-import csv
+And of every record that the notes sum up: they say what it says.
+"""
+
 import json
-from pathlib import Path
 
 import pytest
 from claim_cases.table import CASES
+from kept import read_rows
+from pages import RECORD, told
 
 import linattn as la
 from linattn.claims.judge import STATUSES
 from linattn.claims.record import UNJUDGED
 from linattn.experiments.verification import families
+from scripts import module
 
-FOLDER = Path(__file__).parent.parent / "docs" / "record"
+# Parts of the notes, and the scripts that write them.
+SUMMED_UP = {name: f"{name}_findings" for name in ("methods", "response", "sampling", "tuned")}
+SUMMED_UP["paper"] = "paper_record"
 # Residuals relative to the sum of |terms|.
 RESIDUALS = ("C1", "C3", "C4 additive", "C7", "C9", "C10", "C11")
 
@@ -20,8 +26,8 @@ RESIDUALS = ("C1", "C3", "C4 additive", "C7", "C9", "C10", "C11")
 def stored():
     """Every row of every stored table, by claim."""
     found = {}
-    for path in sorted(FOLDER.glob("*/claims.csv")):
-        for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines()):
+    for path in sorted(RECORD.glob("*/claims.csv")):
+        for row in read_rows(path):
             assert row["claim"] not in found
             found[row["claim"]] = row
     return found
@@ -54,7 +60,12 @@ def test_residual_is_rounding_on_every_instance(name):
 
 
 def test_tables_say_where_they_come_from():
-    for path in FOLDER.glob("*/claims.csv"):
+    for path in RECORD.glob("*/claims.csv"):
         origin = json.loads(path.with_name("provenance.json").read_text(encoding="utf-8"))
         assert {"seed", "resolved", "numerics", "versions"} <= origin.keys()
         assert path.with_name("claims.md").exists()
+
+
+@pytest.mark.parametrize("part", SUMMED_UP)
+def test_the_notes_say_what_the_record_says(part):
+    assert told(part) == module(SUMMED_UP[part], "scripts").findings()

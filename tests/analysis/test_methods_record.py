@@ -1,20 +1,15 @@
-"""The record of the tuned comparison: whole, what the notes say, and of today's numbers."""
+"""The record of the tuned comparison: whole, and of today's numbers."""
 
 from itertools import product
 
 import numpy as np
 import pytest
-from pages import told
 
 import linattn as la
 from linattn.federated.methods.table import method_names
 from scripts import module, simulation
 
 SCRIPT = module("methods_findings", "scripts")
-
-
-def test_the_notes_say_what_the_record_says():
-    assert told("methods") == SCRIPT.findings()
 
 
 def test_the_record_is_whole():

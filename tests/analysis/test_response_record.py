@@ -1,8 +1,7 @@
-"""The record of predicted trade-offs: whole, what the notes say, and of today's numbers."""
+"""The record of predicted trade-offs: whole, and of today's numbers."""
 
 import numpy as np
 import pytest
-from pages import told
 
 from scripts import module, simulation
 
@@ -11,10 +10,6 @@ SCRIPT = module("response_findings", "scripts")
 REGIMES = {(0.0, 0.3), (0.4, 0.3), (0.75, 0.0), (0.75, 0.3), (1.5, 0.3)}
 FINER = {(0.2, 0.3), (0.6, 0.3), (1.0, 0.3)}
 """Worlds between them, of merged kernels only."""
-
-
-def test_the_notes_say_what_the_record_says():
-    assert told("response") == SCRIPT.findings()
 
 
 def test_every_parametrization_was_tried_on_every_regime():

@@ -1,8 +1,7 @@
-"""The record of sampled warm-ups: whole, what the notes say, and of today's numbers."""
+"""The record of sampled warm-ups: whole, and of today's numbers."""
 
 import numpy as np
 import pytest
-from pages import told
 
 import linattn as la
 from linattn.data.worlds import InitialSpec
@@ -11,10 +10,6 @@ from scripts import module
 
 SCRIPT = module("sampling_findings", "scripts")
 SAMPLED = {("0.4", "0.3"), ("0.75", "0"), ("0.75", "0.3"), ("1.5", "0.3")}
-
-
-def test_the_notes_say_what_the_record_says():
-    assert told("sampling") == SCRIPT.findings()
 
 
 def test_the_record_is_whole():

@@ -1,16 +1,10 @@
-"""The record of freezing against never freezing, both tuned: whole, and what the notes say."""
-
-from pages import told
+"""The record of freezing against never freezing, both tuned: whole."""
 
 from linattn.experiments.specs import WORLDS
 from scripts import module
 
 SCRIPT = module("tuned_findings", "scripts")
 EVERYBODY = "equal rounds, all clients"
-
-
-def test_the_notes_say_what_the_record_says():
-    assert told("tuned") == SCRIPT.findings()
 
 
 def test_every_regime_is_there_and_intervals_hold_their_median():

@@ -3,11 +3,11 @@
 import csv
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from claim_cases.pairs import small
 from claim_cases.table import CASES
+from pages import NOTES, RECORD
 
 import linattn as la
 from linattn.claims import Condition, Instance, get_claim
@@ -16,8 +16,7 @@ from linattn.claims.table import check_instance
 from scripts import module
 
 SCRIPT = module("guard_settings", "scripts")
-FILES = Path(__file__).parents[2]
-FOLDER = FILES / "docs" / "record" / "guards"
+FOLDER = RECORD / "guards"
 SUMMARY = json.loads((FOLDER / "summary.json").read_text(encoding="utf-8"))
 
 
@@ -44,7 +43,7 @@ def test_the_record_is_of_every_claim_and_method_and_nothing_is_wrong():
 
 
 def test_the_notes_say_what_the_record_says():
-    notes = (FILES / "paper_notes.md").read_text(encoding="utf-8")
+    notes = NOTES.read_text(encoding="utf-8")
     assert f"in {SUMMARY['settings']} settings" in notes
     assert f"{SUMMARY['verdicts']:,} verdicts" in notes
 
