@@ -1,5 +1,8 @@
 """The warm-up table against the twin, against explicit runs, and at its edges (C9)."""
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 import pytest
 import reference as ref
@@ -9,6 +12,22 @@ import linattn as la
 from linattn.analysis.bias_drift import PARTS, _recorded, warmup_path
 from linattn.analysis.synchronized import central_round
 from linattn.federated.rounds import RoundDriver, check_settings
+
+
+@pytest.fixture(scope="module")
+def drift(small_problem, small_params):
+    """The table of the small instance, for no reference."""
+    return partial(la.bias_drift, small_problem, small_params, reference=0.0)
+
+
+def descended(problem, params, count, rate, *, frozen=False):
+    """The end of gradient steps on F; frozen, of the value block alone."""
+    joint, layout = la.Joint(problem), params.layout
+    kernel = layout.mask(layout.kernel_blocks)
+    for _ in range(count):
+        slope = np.where(kernel & frozen, 0.0, joint.gradient(params).flat)
+        params = la.Params(layout, params.flat - rate * slope)
+    return params
 
 
 @pytest.mark.parametrize("kind", ["merged", "factored"])
@@ -47,10 +66,11 @@ def test_objective_is_what_explicit_runs_reach(kind, frozen_lr):
 
 
 def test_parts_add_up(small_problem, small_params):
-    table = la.bias_drift(
-        small_problem, small_params, warmup_lengths=range(9), rounds=8, local_steps=5,
-        local_lr=0.03,
-    )  # fmt: skip
+    options = {"rounds": 8, "local_steps": 5, "local_lr": 0.03}
+    asked = options | {"warmup_lengths": range(9)}
+    table = la.bias_drift(small_problem, small_params, **asked)
+    path = la.run(la.fed_avg(), small_problem, small_params, record_params=True, **options).path
+    assert table.identical(la.bias_drift(small_problem, small_params, path=path, **asked))
     total = table.attrs["reference"] + sum(table[name] for name in PARTS)
     np.testing.assert_allclose(table["objective"], total, rtol=1e-12)
     assert np.abs(table["residual"]).max() <= 1e-12 * np.abs(table["objective"]).max()
@@ -60,56 +80,39 @@ def test_parts_add_up(small_problem, small_params):
     assert table.attrs["warmup_star"] == int(table["warmup"][best])
 
 
-def test_synchronized_profile_is_centralized_descent(small_problem, small_params):
-    steps, rate = 3, 0.02
-    table = la.bias_drift(
-        small_problem, small_params, warmup_lengths=[0, 1, 4], rounds=4, local_steps=steps,
-        local_lr=rate, reference=0.0,
-    )  # fmt: skip
-    flat = small_params.flat
-    joint, profile = la.Joint(small_problem), la.KernelProfile(small_problem)
-    for done in range(1, 4 * steps + 1):
-        flat = flat - rate * joint.gradient(la.Params(small_params.layout, flat)).flat
-        if done in (steps, 4 * steps):
-            expected = profile.value(la.Params(small_params.layout, flat))
-            found = float(table["profile_synchronized"].sel(warmup=done // steps))
-            assert found == pytest.approx(expected, rel=1e-12)
+def test_synchronized_profile_is_centralized_descent(drift, small_problem, small_params):
+    table = drift(warmup_lengths=[0, 1, 4], rounds=4, local_steps=3, local_lr=0.02)
+    for length in (1, 4):
+        at = descended(small_problem, small_params, 3 * length, 0.02)
+        found = float(table["profile_synchronized"].sel(warmup=length))
+        assert found == pytest.approx(la.KernelProfile(small_problem).value(at), rel=1e-12)
 
 
-def test_one_local_step_has_no_client_drift(small_problem, small_params):
-    table = la.bias_drift(
-        small_problem, small_params, warmup_lengths=[0, 3, 9], rounds=9, local_steps=1,
-        local_lr=0.05, reference=0.0,
-    )  # fmt: skip
+def test_one_local_step_has_no_client_drift(drift):
+    table = drift(warmup_lengths=[0, 3, 9], rounds=9, local_steps=1, local_lr=0.05)
     assert np.array_equal(table["value_floor"], np.zeros(3))
     np.testing.assert_allclose(table["profile"], table["profile_synchronized"], rtol=1e-12)
 
 
-def test_unstable_frozen_stage_is_infinite_never_nan(small_problem, small_params):
+def test_unstable_frozen_stage_is_infinite_never_nan(drift, small_problem, small_params):
     rate = 3.0 / float(np.linalg.eigvalsh(la.ValueBlock(small_problem, small_params).hessian)[-1])
-    table = la.bias_drift(
-        small_problem, small_params, warmup_lengths=[0, 1, 3], rounds=3, local_steps=4,
-        local_lr=1e-3, frozen_lr=rate, reference=0.0,
-    )  # fmt: skip
+    options = {"rounds": 3, "local_steps": 4, "local_lr": 1e-3}
+    table = drift(warmup_lengths=[0, 1, 3], frozen_lr=rate, **options)
     assert not any(np.isnan(table[name].values).any() for name in table.data_vars)
     assert table["stable"].values.tolist() == [False, False, True]
     for name in ("value_transient", "value_floor", "value_cross"):
         assert np.isinf(table[name].values[:2]).all()
-    start = small_params.replace(value=small_params.value)
-    options = {"rounds": 3, "local_steps": 4, "local_lr": 1e-3, "metrics": ("objective",)}
-    result = la.run(la.fed_frozen(warmup_rounds=0, frozen_lr=rate), small_problem, start, **options)
+    method = la.fed_frozen(warmup_rounds=0, frozen_lr=rate)
+    result = la.run(method, small_problem, small_params, metrics=("objective",), **options)
     assert float(table["objective"][0]) == pytest.approx(float(result.columns["objective"][-1]))
     assert table.attrs["warmup_star"] == 3
 
 
-def test_a_stage_without_rounds_may_overflow(small_problem, small_params):
+def test_a_stage_without_rounds_may_overflow(drift):
     """Never frozen: the parts at T = R do not need V_∞, however wild the stage would be."""
+    options = {"rounds": 2, "local_steps": 400, "local_lr": 1e-4, "frozen_lr": 1e3}
     for random in ({}, {"participation": 0.5}):
-        table = la.bias_drift(
-            small_problem, small_params, warmup_lengths=[2], rounds=2, local_steps=400,
-            local_lr=1e-4, frozen_lr=1e3, reference=0.0, **random,
-        )  # fmt: skip
-        row = table.sel(warmup=2)
+        row = drift(warmup_lengths=[2], **options, **random).sel(warmup=2)
         assert float(row["rate"]) == np.inf
         assert bool(row["stable"])
         assert float(row["value_transient"]) > 0
@@ -119,32 +122,27 @@ def test_a_stage_without_rounds_may_overflow(small_problem, small_params):
         assert float(row["value_floor"]) == float(row["value_noise"]) == 0.0
 
 
-def test_diverging_warmup_has_no_best_length(small_problem, small_params):
-    table = la.bias_drift(
-        small_problem, small_params, warmup_lengths=[5, 20], rounds=20, local_steps=5,
-        local_lr=50.0, reference=0.0,
-    )  # fmt: skip
+def test_diverging_warmup_has_no_best_length(drift):
+    table = drift(warmup_lengths=[5, 20], rounds=20, local_steps=5, local_lr=50.0)
     assert table.attrs["warmup_star"] is None
     assert np.isinf(table["objective"]).all()
     assert not table["stable"].any()
 
 
-@pytest.mark.parametrize(("local_lr", "last"), [(0.03, 12), (50.0, 12)])
+@pytest.mark.parametrize("local_lr", [0.03, 50.0])
 @pytest.mark.parametrize("participation", [1.0, 0.5])
-def test_the_warm_up_is_that_of_single_rounds(
-    small_problem, small_params, local_lr, last, participation
-):
+def test_the_warm_up_is_that_of_single_rounds(small_problem, small_params, local_lr, participation):
     """Whether rounds run in one call or one by one; after divergence it stays where it is."""
     settings = check_settings(
-        rounds=last, local_steps=4, local_lr=local_lr, participation=participation
+        rounds=12, local_steps=4, local_lr=local_lr, participation=participation
     )
     with np.errstate(over="ignore", invalid="ignore"):
-        found = warmup_path(small_problem, small_params, range(last + 1), settings)
+        found = warmup_path(small_problem, small_params, range(13), settings)
         driver = RoundDriver(
             la.fed_avg(), small_problem, small_problem.oracle(small_params), small_params, settings
         )
         expected = [small_params.flat]
-        for t in range(last):
+        for t in range(12):
             finite = np.isfinite(expected[-1]).all()
             expected.append(driver.step(t).flat if finite else expected[-1])
     np.testing.assert_array_equal([at.flat for at in found], expected)
@@ -152,24 +150,17 @@ def test_the_warm_up_is_that_of_single_rounds(
 
 
 @pytest.mark.parametrize("lengths", [[-1], [4], [0.5], []])
-def test_bad_lengths_are_refused(small_problem, small_params, lengths):
+def test_bad_lengths_are_refused(drift, lengths):
     with pytest.raises(ValueError, match="warmup_lengths must be"):
-        la.bias_drift(
-            small_problem, small_params, warmup_lengths=lengths, rounds=3, local_steps=1,
-            local_lr=0.1, reference=0.0,
-        )  # fmt: skip
+        drift(warmup_lengths=lengths, rounds=3, local_steps=1, local_lr=0.1)
 
 
 def test_synchronized_control_is_explicit_descent(small_problem, small_factored):
     options = {"rounds": 3, "local_steps": 4, "local_lr": 0.02}
     found = la.synchronized_control(small_problem, small_factored, warmup_lengths=[1], **options)
-    joint, flat = la.Joint(small_problem), small_factored.flat
-    kernel = small_factored.layout.mask(small_factored.layout.kernel_blocks)
-    for step in range(12):
-        slope = joint.gradient(la.Params(small_factored.layout, flat)).flat
-        flat = flat - 0.02 * np.where(kernel & (step >= 4), 0.0, slope)
-    expected = joint.value(la.Params(small_factored.layout, flat))
-    assert found == pytest.approx([expected], rel=1e-12)
+    warm = descended(small_problem, small_factored, 4, 0.02)
+    end = descended(small_problem, warm, 8, 0.02, frozen=True)
+    assert found == pytest.approx([la.Joint(small_problem).value(end)], rel=1e-12)
 
 
 def test_a_recorded_path_must_fit(small_params, small_factored):
@@ -192,16 +183,15 @@ RANDOM = {
     "stragglers": {"stragglers": 0.5},
     "all": {"participation": 0.75, "batch_size": 3, "stragglers": 0.4, "local_steps": [2, 4, 1, 3]},
 }
+SHORT = {"warmup_lengths": [0, 2, 5], "rounds": 5, "local_steps": 3, "local_lr": 0.05}
 
 
 @pytest.mark.parametrize("name", RANDOM)
 @pytest.mark.parametrize("frozen_lr", [None, "safe"])
-def test_the_parts_add_up_in_expectation(small_problem, small_params, name, frozen_lr):
+def test_the_parts_add_up_in_expectation(drift, small_problem, small_params, name, frozen_lr):
     options = {"rounds": 8, "local_steps": 3, "local_lr": 0.03, "seed": 4} | RANDOM[name]
-    table = la.bias_drift(
-        small_problem, small_params, warmup_lengths=range(9), frozen_lr=frozen_lr, reference=0.1,
-        **options,
-    )  # fmt: skip
+    asked = options | {"warmup_lengths": range(9), "frozen_lr": frozen_lr, "reference": 0.1}
+    table = drift(**asked)
     total = 0.1 + sum(table[part] for part in (*PARTS, "value_noise"))
     np.testing.assert_allclose(table["objective"], total, rtol=1e-12)
     assert np.abs(table["residual"]).max() <= 1e-12 * np.abs(table["objective"]).max()
@@ -210,23 +200,17 @@ def test_the_parts_add_up_in_expectation(small_problem, small_params, name, froz
     path = la.run(la.fed_avg(), small_problem, small_params, record_params=True, **options).path
     profile = la.KernelProfile(small_problem)
     assert table["profile"].values.tolist() == [profile.value(at) for at in path]
-    again = la.bias_drift(
-        small_problem, small_params, warmup_lengths=range(9), frozen_lr=frozen_lr, reference=0.1,
-        path=path, **options,
-    )  # fmt: skip
+    again = drift(path=path, **asked)
     assert all(np.array_equal(again[v], table[v]) for v in table.data_vars)
 
 
 @pytest.mark.parametrize("name", ["half", "all"])
 def test_the_objective_is_the_mean_of_runs_that_share_the_warm_up(
-    small_problem, small_params, name
+    drift, small_problem, small_params, name
 ):
     """The same warm-up, 150 draws of the frozen stage."""
     options = {"rounds": 7, "local_steps": 3, "local_lr": 0.05} | RANDOM[name]
-    table = la.bias_drift(
-        small_problem, small_params, warmup_lengths=[3], reference=0.0, seed=4,
-        frozen_participation=0.5, **options,
-    )  # fmt: skip
+    table = drift(warmup_lengths=[3], seed=4, frozen_participation=0.5, **options)
     warm = la.run(la.fed_avg(), small_problem, small_params, seed=4, **(options | {"rounds": 3}))
     frozen, found = la.fed_frozen(warmup_rounds=0), []
     for seed in range(150):
@@ -239,14 +223,11 @@ def test_the_objective_is_the_mean_of_runs_that_share_the_warm_up(
     assert float(table["value_noise"].sel(warmup=3)) > 3 * error
 
 
-def test_the_participation_of_the_frozen_stage_stands_apart(small_problem, small_params):
-    options = {"warmup_lengths": [0, 2, 5], "rounds": 5, "local_steps": 3, "local_lr": 0.05,
-               "reference": 0.0, "seed": 3}  # fmt: skip
-    few = la.bias_drift(small_problem, small_params, participation=0.25, **options)
-    split = la.bias_drift(
-        small_problem, small_params, participation=0.25, frozen_participation=1.0, **options
-    )
-    everybody = la.bias_drift(small_problem, small_params, **options)
+def test_the_participation_of_the_frozen_stage_stands_apart(drift):
+    drift = partial(drift, seed=3, **SHORT)
+    few = drift(participation=0.25)
+    split = drift(participation=0.25, frozen_participation=1.0)
+    everybody = drift()
     assert np.array_equal(split["profile"], few["profile"])
     assert not split["value_noise"].any()
     assert (few["value_noise"][:2] > 0).all()
@@ -254,12 +235,8 @@ def test_the_participation_of_the_frozen_stage_stands_apart(small_problem, small
         assert float(split[part][0]) == float(everybody[part][0])
 
 
-def test_without_randomness_noise_is_zero_and_the_rest_is_what_it_was(small_problem, small_params):
-    options = {"warmup_lengths": [0, 2, 5], "rounds": 5, "local_steps": 3, "local_lr": 0.05,
-               "reference": 0.0}  # fmt: skip
-    plain = la.bias_drift(small_problem, small_params, **options)
-    seeded = la.bias_drift(small_problem, small_params, seed=7, **options)
-    whole = la.bias_drift(small_problem, small_params, batch_size=10**6, **options)
+def test_without_randomness_noise_is_zero_and_the_rest_is_what_it_was(drift):
+    plain, seeded, whole = (drift(**SHORT, **m) for m in ({}, {"seed": 7}, {"batch_size": 10**6}))
     for name in plain.data_vars:
         assert np.array_equal(plain[name], seeded[name])
         np.testing.assert_allclose(whole[name], plain[name], rtol=1e-11, atol=1e-13)
@@ -287,11 +264,9 @@ def test_a_second_moment_that_grows_is_unstable_though_the_mean_settles():
     assert (True, True) in found
 
 
-def test_unequal_work_is_run_and_solved(small_problem, small_params):
+def test_unequal_work_is_run_and_solved(drift, small_problem, small_params):
     options = {"rounds": 7, "local_steps": [4, 1, 2, 6], "local_lr": 0.04}
-    table = la.bias_drift(
-        small_problem, small_params, warmup_lengths=[0, 2, 7], reference=0.0, **options
-    )
+    table = drift(warmup_lengths=[0, 2, 7], **options)
     for warmup in (0, 2, 7):
         run = la.run(la.fed_frozen(warmup_rounds=warmup), small_problem, small_params,
                      metrics=["objective"], **options)  # fmt: skip
@@ -300,28 +275,19 @@ def test_unequal_work_is_run_and_solved(small_problem, small_params):
     assert np.abs(table["residual"]).max() <= 1e-12 * np.abs(table["objective"]).max()
 
 
-def test_the_synchronized_round_of_unequal_work(small_problem, small_params):
+def test_the_synchronized_round_of_unequal_work(drift, small_problem, small_params):
     """⌈Ē⌉ steps of size ηĒ/⌈Ē⌉ on F_q, q_i = p_iE_i/Ē."""
     steps, rate = np.array([4, 1, 2, 6]), 0.02
     work = small_problem.weights * steps
     count = int(np.ceil(work.sum()))
     assert count > work.sum()
-    alone = [la.Joint(small_problem.subset([i])) for i in range(4)]
-
-    def descend(flat, number, mask=1.0):
-        for _ in range(number):
-            at = la.Params(small_params.layout, flat)
-            slopes = np.stack([joint.gradient(at).flat for joint in alone])
-            flat = flat - mask * (rate / count) * (work @ slopes)
-        return flat
-
+    weighted, size = replace(small_problem, weights=work / work.sum()), rate * work.sum() / count
     options = {"rounds": 3, "local_steps": steps.tolist(), "local_lr": rate}
-    table = la.bias_drift(small_problem, small_params, warmup_lengths=[2], reference=0.0, **options)
-    warm = descend(small_params.flat, 2 * count)
-    expected = la.KernelProfile(small_problem).value(la.Params(small_params.layout, warm))
+    table = drift(warmup_lengths=[2], **options)
+    warm = descended(weighted, small_params, 2 * count, size)
+    expected = la.KernelProfile(small_problem).value(warm)
     assert float(table["profile_synchronized"][0]) == pytest.approx(expected, rel=1e-12)
-    kernel = small_params.layout.mask(small_params.layout.kernel_blocks)
-    last = la.Params(small_params.layout, descend(warm, count, np.where(kernel, 0.0, 1.0)))
+    last = descended(weighted, warm, count, size, frozen=True)
     control = la.synchronized_control(small_problem, small_params, warmup_lengths=[2], **options)
     assert control == pytest.approx([la.Joint(small_problem).value(last)], rel=1e-12)
 
@@ -343,13 +309,11 @@ def test_the_synchronized_round_of_stragglers():
     assert central_round(problem, 9, 0.25) == (problem, 9, 0.25)
 
 
-def test_descent_of_equal_work_is_refused_for_unequal(small_problem, small_params):
+def test_descent_of_equal_work_is_refused_for_unequal(drift, small_problem, small_params):
     descent = la.CentralizedDescent(small_problem, small_params, 0.02)
+    options = {"rounds": 2, "local_steps": [1, 2, 3, 4], "local_lr": 0.02}
     with pytest.raises(ValueError, match="descent must be of this problem"):
-        la.bias_drift(
-            small_problem, small_params, warmup_lengths=[1], rounds=2, local_steps=[1, 2, 3, 4],
-            local_lr=0.02, reference=0.0, descent=descent,
-        )  # fmt: skip
+        drift(warmup_lengths=[1], descent=descent, **options)
 
 
 @pytest.mark.parametrize(("change", "message"), [
@@ -361,10 +325,9 @@ def test_descent_of_equal_work_is_refused_for_unequal(small_problem, small_param
     ({"stragglers": 2}, "stragglers must be >= 0 and <= 1"),
     ({"seed": -1}, "seed must be an integer >= 0"),
 ])  # fmt: skip
-def test_bad_settings_are_refused(small_problem, small_params, change, message):
-    options = {"warmup_lengths": [1], "rounds": 2, "local_steps": 2, "local_lr": 0.02}
+def test_bad_settings_are_refused(drift, change, message):
     with pytest.raises(ValueError, match=message):
-        la.bias_drift(small_problem, small_params, reference=0.0, **(options | change))
+        drift(**(SHORT | change))
 
 
 def test_moments_that_would_be_refused_are_refused_before_the_warm_up():
@@ -382,10 +345,7 @@ def test_an_unstable_value_block_of_the_control_is_explicit_descent(small_proble
     """At five times the boundary of the value block: large, but the same."""
     options = {"rounds": 3, "local_steps": 4, "local_lr": 0.35}
     (found,) = la.synchronized_control(small_problem, small_params, warmup_lengths=[0], **options)
-    joint, flat = la.Joint(small_problem), small_params.flat
-    kernel = small_params.layout.mask(small_params.layout.kernel_blocks)
-    for _ in range(12):
-        slope = joint.gradient(la.Params(small_params.layout, flat)).flat
-        flat = flat - 0.35 * np.where(kernel, 0.0, slope)
-    assert found == pytest.approx(joint.value(la.Params(small_params.layout, flat)), rel=1e-10)
+    joint = la.Joint(small_problem)
+    end = descended(small_problem, small_params, 12, 0.35, frozen=True)
+    assert found == pytest.approx(joint.value(end), rel=1e-10)
     assert found > 1e3 * joint.value(small_params)

@@ -10,50 +10,55 @@ from bridge import READOUTS, make, to_params
 import linattn as la
 from linattn._settings import Sampling
 from linattn.analysis.applicable import LOCAL, SERVER
-from linattn.federated.rounds import choose_participants, draw_batches, draw_participants
+from linattn.federated.rounds import draw_batches, draw_participants
 from linattn.streams import stream
 
 LEDGER = (*ref.COSTS, "descent_paid", "step_term", *ref.SIGNED)
 
 
-def twin_ledger(inst, theta, value, *, batch_size, participation, seed, **options):
-    """The twin's certificate with the library's participants and minibatches."""
-    rounds, steps = options["rounds"], options["local_steps"]
-    count = len(inst.clients)
-    participants = [
-        choose_participants(count, participation, seed, t).tolist() for t in range(rounds)
-    ]
-    batches = None
-    if batch_size is not None:
-        batches = [
-            {
-                i: draw_batches(
-                    len(inst.clients[i]), batch_size, steps, stream(seed, "batch", i, t)
-                )
-                for i in participants[t]
-            }
-            for t in range(rounds)
-        ]
-    run = ref.fedavg(inst, theta, value, participants=participants, batches=batches, **options)
-    return ref.certificate(inst, run, options["local_lr"])
-
-
-@pytest.mark.parametrize("kind", ["merged", "factored"])
-@pytest.mark.parametrize("readout", READOUTS)
-@pytest.mark.parametrize(("batch_size", "participation"), [(None, 1.0), (2, 0.5)])
-def test_ledger_is_the_twins(kind, readout, batch_size, participation):
-    seed = 11 + READOUTS.index(readout)
-    _, inst, theta, value, problem, params = make(seed, kind, readout=readout)
-    options = {"rounds": 3, "local_steps": 4, "local_lr": 0.3 * ref.safe_step(inst, theta)}
-    extra = {"batch_size": batch_size, "participation": participation, "seed": 5}
-    ours = la.descent_certificate(problem, params, **options, **extra)
-    theirs = twin_ledger(inst, theta, value, **options, **extra)
+def check_ledger(kind, readout, seed, *, local_steps, batch_size, shares, num_clients=None):
+    """The library's certificate is the twin's with its participants and minibatches."""
+    _, inst, theta, value, problem, params = make(
+        seed, kind, readout=readout, num_clients=num_clients
+    )
+    counts = np.broadcast_to(local_steps, len(inst.clients)).tolist()
+    options = {"rounds": 3, "local_lr": 0.3 * ref.safe_step(inst, theta)}
+    options["local_steps"] = local_steps
+    applied, batches = [], []
+    for t in range(3):
+        chosen, weights = draw_participants(problem.weights, shares, seed=5, t=t)
+        applied.append(dict(zip(chosen.tolist(), weights, strict=True)))
+        batches.append({
+            i: draw_batches(len(inst.clients[i]), batch_size, counts[i], stream(5, "batch", i, t))
+            for i in chosen.tolist()
+        } if batch_size else None)  # fmt: skip
+    run = ref.fedavg(inst, theta, value, applied=applied,
+                     batches=batches if batch_size else None, **options)  # fmt: skip
+    theirs = ref.certificate(inst, run, options["local_lr"])
+    ours = la.descent_certificate(
+        problem,
+        params,
+        batch_size=batch_size,
+        seed=5,
+        participation=shares.participation,
+        sampling=shares.scheme,
+        **options,
+    )
     scale = abs(theirs["profile"][0]) + sum(np.abs(theirs[name][-1]) for name in LEDGER)
     for name in ("profile", "certificate", *LEDGER):
         np.testing.assert_allclose(ours[name], theirs[name], atol=1e-11 * scale, err_msg=name)
     assert np.abs(ours["residual"]).max() <= 1e-12 * scale
     assert int(ours["violations"].sum()) == 0
     assert (ours["certificate"].values >= ours["profile"].values - 1e-12 * scale).all()
+    return ours
+
+
+@pytest.mark.parametrize("kind", ["merged", "factored"])
+@pytest.mark.parametrize("readout", READOUTS)
+@pytest.mark.parametrize(("batch_size", "participation"), [(None, 1.0), (2, 0.5)])
+def test_ledger_is_the_twins(kind, readout, batch_size, participation):
+    drawn = {"batch_size": batch_size, "shares": Sampling(participation)}
+    check_ledger(kind, readout, 11 + READOUTS.index(readout), local_steps=4, **drawn)
 
 
 def test_terms_add_up_to_the_certificate(small_problem, small_params):
@@ -183,31 +188,9 @@ def test_curvature_without_the_matrix_is_the_same(seed, monkeypatch):
 @pytest.mark.parametrize("batch_size", [None, 2])
 def test_ledger_of_unequal_work_is_the_twins(kind, sampling, participation, batch_size):
     """A finished client stays in the virtual iterate and adds nothing else."""
-    _, inst, theta, value, problem, params = make(17, kind, num_clients=4)
-    steps, rounds, seed = [3, 1, 5, 2], 3, 5
-    options = {"rounds": rounds, "local_lr": 0.3 * ref.safe_step(inst, theta)}
-    applied, batches = [], []
-    for t in range(rounds):
-        shares = Sampling(participation, sampling)
-        chosen, weights = draw_participants(problem.weights, shares, seed=seed, t=t)
-        applied.append(dict(zip(chosen.tolist(), weights, strict=True)))
-        batches.append({
-            i: draw_batches(len(inst.clients[i]), batch_size, steps[i], stream(seed, "batch", i, t))
-            for i in chosen.tolist()
-        } if batch_size else None)  # fmt: skip
-    run = ref.fedavg(inst, theta, value, applied=applied, local_steps=steps,
-                     batches=batches if batch_size else None, **options)  # fmt: skip
-    theirs = ref.certificate(inst, run, options["local_lr"])
-    ours = la.descent_certificate(
-        problem, params, local_steps=steps, sampling=sampling, participation=participation,
-        batch_size=batch_size, seed=seed, **options,
-    )  # fmt: skip
-    scale = abs(theirs["profile"][0]) + sum(np.abs(theirs[name][-1]) for name in LEDGER)
-    for name in ("profile", "certificate", *LEDGER):
-        np.testing.assert_allclose(ours[name], theirs[name], atol=1e-11 * scale, err_msg=name)
+    drawn = {"batch_size": batch_size, "shares": Sampling(participation, sampling)}
+    ours = check_ledger(kind, None, 17, local_steps=[3, 1, 5, 2], num_clients=4, **drawn)
     assert float(ours["sampling_cost"][-1]) > 0.0
-    assert np.abs(ours["residual"]).max() <= 1e-12 * scale
-    assert int(ours["violations"].sum()) == 0
 
 
 def test_stragglers_and_schedules_are_covered(small_problem, small_params):

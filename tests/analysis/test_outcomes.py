@@ -1,7 +1,5 @@
 """The sampled frozen stage by listing and by running, against its exact moments (C20)."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import reference as ref
@@ -73,11 +71,10 @@ def test_an_ensemble_is_its_runs():
     {"participation": 1.0, "batch_size": 1, "stragglers": 0.5},
 ])  # fmt: skip
 def test_means_of_ensembles_are_within_four_errors(random):
-    problem = dataclasses.replace(
-        la.synthetic_problem(num_clients=4, sequences_per_client=5, num_tokens=6, dim=3,
-                             num_outputs=2, covariate_heterogeneity=0.3, value_heterogeneity=1.0,
-                             noise=0.1, value_ridge=0.05, kernel_ridge=0.01),
-        weights=np.array([0.1, 0.2, 0.3, 0.4]),
+    problem = la.synthetic_problem(
+        num_clients=4, sequences_per_client=5, num_tokens=6, dim=3, num_outputs=2, noise=0.1,
+        covariate_heterogeneity=0.3, value_heterogeneity=1.0, value_ridge=0.05, kernel_ridge=0.01,
+        weights=[0.1, 0.2, 0.3, 0.4],
     )  # fmt: skip
     params = la.initial_params(problem, value="normal")
     options = {"local_steps": [2, 3, 1, 2], "local_lr": 1.5 * la.safe_step(problem, params)}

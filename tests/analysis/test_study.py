@@ -1,5 +1,7 @@
 """Studies: every entry is a run, costs are the accountant's, comparisons are paired and tuned."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -23,6 +25,11 @@ def found(small_problem):
     names = ("fed_avg", "fed_frozen", "fed_frozen_exact", "frozen_scaffold", "scaffold")
     methods = (*names, la.fed_prox(prox=0.5))
     return la.study(small_problem, start(small_problem), methods=methods, seeds=(0, 3), **SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def study(small_problem):
+    return partial(la.study, small_problem, start(small_problem))
 
 
 def run(problem, method, seed, step, **more):
@@ -130,13 +137,11 @@ def test_costs_are_the_accountants(small_problem, small_params, kind, shares, ba
     assert cost.exact == exact[1]
 
 
-def test_a_budget_of_floats_buys_more_frozen_rounds(small_problem):
+def test_a_budget_of_floats_buys_more_frozen_rounds(study, small_problem):
     dims = la.initial_params(small_problem).layout.size
     floats = 2 * dims * small_problem.num_clients * 6
-    held = la.study(
-        small_problem, start(small_problem), local_lrs=[0.05], local_steps=4, floats=floats,
-        methods=("fed_avg", "fed_frozen", "scaffold", "frozen_scaffold"),
-    )  # fmt: skip
+    methods = ("fed_avg", "fed_frozen", "scaffold", "frozen_scaffold")
+    held = study(local_lrs=[0.05], local_steps=4, floats=floats, methods=methods)
     rounds = held.table["rounds"].squeeze()
     assert rounds.sel({"method": "fed_avg", "warmup": 6}) == 6
     assert rounds.sel({"method": "fed_frozen", "warmup": 0}) > 10
@@ -161,44 +166,34 @@ def test_a_budget_of_work_is_what_a_run_of_unequal_clients_does(batch_size):
     assert held.table["rounds"].values.ravel()[-1] == 60
 
 
-def test_divergence_is_infinite_and_loses(small_problem):
-    held = la.study(
-        small_problem, start(small_problem), methods=("fed_avg", "scaffold", "fed_frozen_exact"),
-        local_lrs=[0.02, 50.0], local_steps=4, rounds=6,
-    )  # fmt: skip
+def test_divergence_is_infinite_and_loses(study):
+    methods = ("fed_avg", "scaffold", "fed_frozen_exact")
+    held = study(methods=methods, local_lrs=[0.02, 50.0], local_steps=4, rounds=6)
     assert np.isinf(held.losses("fed_avg")[0, 1, 0, -1])
     assert np.isinf(held.losses("scaffold")[0, 1, 0, -1])
     assert all(held.best(name).local_lr == 0.02 for name in held.methods)
 
 
-def test_stored_and_resumed_cells_are_the_same_table(small_problem, tmp_path, monkeypatch):
+def test_stored_and_resumed_cells_are_the_same_table(study, tmp_path):
     fields = SETTINGS | {"local_lrs": STEPS[:2], "seeds": (0, 1)}
-    memory = la.study(small_problem, start(small_problem), **fields)
-    stored = la.study(small_problem, start(small_problem), store=tmp_path, **fields)
+    memory, stored = study(**fields), study(store=tmp_path, **fields)
     assert memory.table.identical(stored.table)
     times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.nc")}
     assert len(times) == 4
-    la.study(small_problem, start(small_problem), store=tmp_path, **fields)
+    study(store=tmp_path, **fields)
     assert times == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.nc")}
     own = tmp_path / "mine.py"
     own.write_text("import linattn as la\nmethod = la.fed_prox(prox=0.5)\n")
     text = f"{own}:method"
-    pair = [
-        la.study(small_problem, start(small_problem), methods=[text], **fields, **more)
-        for more in ({}, {"store": tmp_path})
-    ]
+    pair = [study(methods=[text], **fields, **more) for more in ({}, {"store": tmp_path})]
     assert pair[0].table.identical(pair[1].table)
     assert pair[0].methods == ["fed_prox(0.5)"]
     with pytest.raises(ValueError, match=r"methods must be names or 'PATH\.py:NAME'"):
-        la.study(
-            small_problem, start(small_problem), methods=[la.fed_avg()], store=tmp_path, **fields
-        )
+        study(methods=[la.fed_avg()], store=tmp_path, **fields)
 
 
-def test_time_cuts_what_matters_least(small_problem):
-    held = la.study(
-        small_problem, start(small_problem), time_budget=1e-9, seeds=range(3), **SETTINGS
-    )
+def test_time_cuts_what_matters_least(study):
+    held = study(time_budget=1e-9, seeds=range(3), **SETTINGS)
     assert held.table.sizes["seed"] == 1
     assert held.table["local_lr"].values.tolist() == [0.03]
     assert held.cut == ("time cut 2 of 3 seeds.", "time cut 2 of 3 step sizes.")
@@ -226,10 +221,10 @@ def test_time_cuts_what_matters_least(small_problem):
         ({"frozen_lr": "fast"}, "frozen_lr must be"),
     ],
 )
-def test_bad_arguments_are_one_sentence(small_problem, wrong, sentence):
+def test_bad_arguments_are_one_sentence(study, wrong, sentence):
     fields = {"seeds": range(1)} | SETTINGS | wrong
     with pytest.raises((ValueError, TypeError), match=sentence):
-        la.study(small_problem, start(small_problem), **fields)
+        study(**fields)
 
 
 def test_averaging_needs_no_length_at_its_end(small_problem):
@@ -261,7 +256,7 @@ def test_a_method_that_has_stopped_ends_where_it_stopped(small_problem, budget, 
         assert ended == pytest.approx(losses[3], rel=1e-12)
 
 
-def test_a_method_that_is_free_but_goes_on_has_no_budget(small_problem):
+def test_a_method_that_is_free_but_goes_on_has_no_budget(study):
     """Clients that keep all blocks fetch them once, and then train for nothing."""
     method = la.Method(
         "alone",
@@ -277,12 +272,9 @@ def test_a_method_that_is_free_but_goes_on_has_no_budget(small_problem):
     )
     settings = SETTINGS | {"rounds": None, "floats": 700.0, "methods": (method,)}
     with pytest.raises(ValueError, match="alone goes on training without any floats"):
-        la.study(small_problem, start(small_problem), **settings)
-    assert np.isfinite(
-        la.study(small_problem, start(small_problem), **SETTINGS | {"methods": (method,)})
-        .best("alone")
-        .objective
-    ).all()
+        study(**settings)
+    found = study(**SETTINGS | {"methods": (method,)})
+    assert np.isfinite(found.best("alone").objective).all()
 
 
 def test_a_budget_that_goes_on_is_one_long_run(small_problem):

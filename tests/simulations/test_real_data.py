@@ -134,19 +134,3 @@ def test_an_own_set_takes_the_place_of_the_shipped_one_and_of_its_splits():
     assert msgspec.convert(msgspec.to_builtins(sides), RealDataSpec) == sides
     grouped = RealDataSpec(dataset="x.npz#0", split="ward")
     assert grouped.split == "ward"
-
-
-def test_a_recorded_path_changes_nothing_and_must_fit():
-    problem = la.synthetic_problem(
-        num_clients=3, sequences_per_client=6, num_tokens=4, dim=3, num_outputs=2,
-        value_heterogeneity=1.0, covariate_heterogeneity=0.3, value_ridge=0.1, kernel_ridge=0.1,
-    )  # fmt: skip
-    params = la.initial_params(problem)
-    settings = {"rounds": 6, "local_steps": 3, "local_lr": 0.05}
-    path = la.run(la.fed_avg(), problem, params, **settings, record_params=True).path
-    asked = settings | {"warmup_lengths": (0, 2, 6), "reference": 0.0}
-    plain = la.bias_drift(problem, params, **asked)
-    assert plain.identical(la.bias_drift(problem, params, **asked, path=path))
-    for wrong in (path[:5], path[1:] + path[:1]):
-        with pytest.raises(ValueError, match=r"^path must (hold 7 entries|start at params)"):
-            la.bias_drift(problem, params, **asked, path=wrong)
