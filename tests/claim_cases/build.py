@@ -27,6 +27,11 @@ def norm_2(matrix):
     return float(np.linalg.norm(matrix, 2))
 
 
+def named(rows):
+    """Names of tests of rows that begin with a claim."""
+    return [f"{row[0]}-{k}" for k, row in enumerate(rows)]
+
+
 class Case(NamedTuple):
     """One instance in both languages."""
 

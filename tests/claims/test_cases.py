@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import reference as ref
 from claim_cases import build as twin
-from claim_cases.build import CLOSE, FITTED, close
+from claim_cases.build import CLOSE, FITTED, close, named
 from claim_cases.table import CASES
 
 import linattn as la
@@ -21,10 +21,6 @@ from linattn.claims.table import check_all, check_instance
 
 INSTANCES = 30
 ROWS = [(claim, *row) for claim, case in CASES.items() for row in case.numbers]
-
-
-def named(rows):
-    return [f"{row[0]}-{k}" for k, row in enumerate(rows)]
 
 
 def test_every_claim_has_its_case():

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 import reference as ref
 from claim_cases import build as twin
-from claim_cases.build import CLIENTS
+from claim_cases.build import CLIENTS, named, warmup
+from claim_cases.frozen import Frozen, stage
+from claim_cases.published import surrogate
 from claim_cases.table import CASES, FLOW
+from claim_cases.warmup import step_curvature
 from reference import stack
 
 import linattn as la
@@ -19,32 +22,15 @@ from linattn.claims.table import check_instance
 FORCED = [(claim, *row) for claim, case in CASES.items() for row in case.forced.items()]
 
 
-def named(rows):
-    return [f"{row[0]}-{k}" for k, row in enumerate(rows)]
-
-
 def build(**options):
     """A case at η = 1/3 of 1/max(L_K, max λ_max(A_i)) at the start, unless it is given."""
     return twin.build(multiple=1 / 3, **{"options": CLIENTS} | options)
 
 
-def rate(case):
-    at = case.instance
-    held = ref.frozen_quantities(
-        case.inst, case.theta, local_steps=at.local_steps, step_size=case.eta
-    )
-    return 1.0 - held.rate
-
-
-def warmup(case, rounds=None):
-    at = case.instance
-    options = {"rounds": rounds or at.rounds, "local_steps": at.local_steps, "local_lr": case.eta}
-    return ref.fedavg(case.inst, case.theta, case.value, **options)
-
-
 def final_rate(case):
     """At the kernel after half of the rounds."""
-    return rate(case._replace(theta=warmup(case, case.instance.rounds // 2).path[-1][0]))
+    theta, _ = warmup(case).path[case.instance.rounds // 2]
+    return 1.0 - stage(case._replace(theta=theta)).rate
 
 
 def worst_condition(case):
@@ -56,14 +42,7 @@ def worst_condition(case):
 
 def profile_curvature(case):
     """1 − max ηL_K along the warm-up; factored: 2ρ/(η‖g‖²) in place of ηL_K."""
-    found = []
-    for step in warmup(case).steps:
-        if ref.is_factored(step.theta):
-            size = 0.5 * case.eta * ref.norm_sq(step.update)
-            found.append(ref.step_remainder(case.inst, step, case.eta) / size)
-        else:
-            found.append(case.eta * ref.curvature(case.inst, step.theta))
-    return 1.0 - max(found)
+    return 1.0 - max(step_curvature(case, step) for step in warmup(case).steps)
 
 
 def path_curvature(case):
@@ -76,31 +55,18 @@ def path_curvature(case):
 
 def relative_slack(case):
     """Least over the local steps up to the first whose error is too large."""
-    matrices, weights, slacks = case.matrices, case.inst.weights, []
-    linears = [ref.client_linear(case.inst, i, case.theta) for i in range(len(matrices))]
-    star = np.linalg.solve(case.mean, ref.matrix_mean(weights, linears))
-    server = stack(case.value)
-    for _ in range(case.instance.rounds):
-        models = [server] * len(matrices)
-        for _ in range(case.instance.local_steps):
-            gradients = [a @ v - c for a, v, c in zip(matrices, models, linears, strict=True)]
-            slope = case.mean @ (ref.matrix_mean(weights, models) - star)
-            share = np.linalg.norm(ref.matrix_mean(weights, gradients) - slope)
-            share /= np.linalg.norm(slope)
-            slacks.append(min(2 - case.eta * case.largest * (1 + share), 1 - share))
-            if slacks[-1] < 0 and len(slacks) > 1:
-                return min(slacks[:-1])
-            models = [v - case.eta * g for v, g in zip(models, gradients, strict=True)]
-        server = ref.matrix_mean(weights, models)
+    held, slacks = Frozen(case), []
+    for place, error, _ in held.steps(False):
+        share = np.linalg.norm(error) / np.linalg.norm(held.slope(place))
+        slacks.append(min(2 - case.eta * case.largest * (1 + share), 1 - share))
+        if slacks[-1] < 0 and len(slacks) > 1:
+            return min(slacks[:-1])
     return min(slacks)
 
 
 def surrogate_condition(case):
     """1e6 − k_E."""
-    smallest = min(np.linalg.eigvalsh(a)[0] for a in case.matrices)
-    count = case.instance.local_steps
-    ends = [1 - (1 - case.eta * x) ** count for x in (case.top, smallest)]
-    return 1e6 - ends[0] / ends[1]
+    return 1e6 - surrogate(Frozen(case))[1]
 
 
 def khaled_limit(case):
