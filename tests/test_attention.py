@@ -59,12 +59,13 @@ def test_loss_is_the_mean_sequence_loss(seed, kind, readout):
         assert got == pytest.approx(ref.client_data_loss(inst, i, theta, V), rel=1e-12)
 
 
-def test_loss_takes_flat_targets_when_there_is_one_query():
+@pytest.mark.parametrize(("readout", "shape"), [("mean", (4, 1, 3)), ("token", (4, 5, 1))])
+def test_loss_takes_flat_targets_of_one_query_or_one_output(readout, shape):
     rng = np.random.default_rng(0)
-    params = la.Params.merged(rng.standard_normal((2, 2)), rng.standard_normal((2, 3)))
-    tokens, targets = rng.standard_normal((4, 5, 2)), rng.standard_normal((4, 3))
-    flat = la.loss(params, tokens, targets, readout="mean")
-    assert flat == la.loss(params, tokens, targets[:, None], readout="mean")
+    params = la.Params.merged(rng.standard_normal((2, 2)), rng.standard_normal((2, shape[2])))
+    tokens, targets = rng.standard_normal((4, 5, 2)), rng.standard_normal(shape)
+    flat = la.loss(params, tokens, targets.squeeze(), readout=readout)
+    assert flat == la.loss(params, tokens, targets, readout=readout)
 
 
 @over(seeds, readouts)
@@ -105,13 +106,6 @@ def test_equal_numbers_of_queries_give_one_array():
     assert la.predict(params, ragged, queries=own).shape == (2, 4, 3)
     uneven = [own[0], own[1, :1]]
     assert [y.shape for y in la.predict(params, ragged, queries=uneven)] == [(4, 3), (1, 3)]
-
-
-def test_loss_takes_flat_targets_when_there_is_one_output():
-    rng = np.random.default_rng(0)
-    params = la.Params.merged(rng.standard_normal((2, 2)), rng.standard_normal((2, 1)))
-    tokens, targets = rng.standard_normal((4, 5, 2)), rng.standard_normal((4, 5))
-    assert la.loss(params, tokens, targets) == la.loss(params, tokens, targets[..., None])
 
 
 @pytest.mark.parametrize(

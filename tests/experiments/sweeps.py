@@ -5,27 +5,21 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
-TOY = HERE / "toy.py"
+from processes import ENVIRONMENT, ROOT
+
+TOY = ROOT / "tests" / "experiments" / "toy.py"
 SMALL = {"num_clients": 3, "sequences_per_client": 8, "num_tokens": 6, "dim": 3, "num_outputs": 2}
 
 
 def start(output, *arguments, prefix=(), script=TOY, **environment):
     """Start a sweep in a process group of its own."""
     command = [*prefix, sys.executable, str(script), "--output", str(output), *arguments]
-    usual = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
     return subprocess.Popen(
-        command,
-        env=usual | environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
+        command, env=ENVIRONMENT | environment, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         preexec_fn=listen if os.name == "posix" else None,
-    )
+    )  # fmt: skip
 
 
 def listen():

@@ -60,26 +60,19 @@ def test_kill_loses_only_the_runs_in_flight(tmp_path, single_threaded_provenance
     assert results(store) == expected
 
 
-def test_interrupt_ends_cleanly_and_says_what_is_stored(tmp_path):
+@pytest.mark.parametrize("send", [
+    lambda process: os.killpg(process.pid, signal.SIGINT),  # as a terminal does: the whole group
+    lambda process: process.terminate(),
+], ids=["Ctrl-C", "SIGTERM"])  # fmt: skip
+def test_interrupt_ends_cleanly_and_says_what_is_stored(tmp_path, send):
     process = start(tmp_path, "--workers", "2", "--set", "delay=0.4")  # on a busy machine too
     wait_for_results(tmp_path, 2)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the whole group
+    send(process)
     code, out, err = finish(process)
     number = len(results(tmp_path))
     assert code == 130
     assert 2 <= number < NUM_RUNS
     assert out.startswith(f"{number} of {NUM_RUNS} runs stored in {tmp_path}")
-    assert "interrupted, the same command computes the rest" in out
-    assert "Traceback" not in err
-    assert not list(tmp_path.glob(".*"))
-
-
-def test_sigterm_ends_as_ctrl_c_does(tmp_path):
-    process = start(tmp_path, "--workers", "2", "--set", "delay=0.4")
-    wait_for_results(tmp_path, 2)
-    process.terminate()
-    code, out, err = finish(process)
-    assert code == 130
     assert "interrupted, the same command computes the rest" in out
     assert "Traceback" not in err
     assert not list(tmp_path.glob(".*"))

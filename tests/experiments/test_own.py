@@ -2,13 +2,11 @@
 
 import os
 import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
-from processes import ENVIRONMENT, finished
+from experiments.sweeps import start, wait_for_results
+from processes import finished
 
 import linattn as la
 from linattn.experiments import find, own
@@ -111,17 +109,14 @@ def test_set_never_hides_a_preset_and_shards_share_it(place):
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_killed_and_resumed(place):
-    command = [sys.executable, "mine.py", "--set", "delay=0.2", "--workers", "1"]
-    process = subprocess.Popen(command, cwd=place, env=ENVIRONMENT, start_new_session=True)
-    deadline = time.monotonic() + 30
-    while not list(place.glob("results/*.nc")):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    options = ("--set", "delay=0.2", "--workers", "1")
+    process = start(place / "results", *options, script=place / "mine.py")
+    wait_for_results(place / "results", 1)
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.communicate()
     before = len(list(place.glob("results/*.nc")))
     assert 1 <= before < 4
-    code, out, _ = call(place, *command[2:], script="mine.py")
+    code, out, _ = call(place, *options, script="mine.py")
     assert code == 0
     assert out.endswith(f"{4 - before} computed, {before} there before\n")
 
