@@ -6,15 +6,7 @@ import numpy as np
 import pytest
 
 import linattn as la
-from linattn.claims import (
-    Claim,
-    Condition,
-    Constant,
-    Instance,
-    Measurement,
-    Requirement,
-    judge,
-)
+from linattn.claims import Claim, Condition, Constant, Instance, Measurement, Requirement, judge
 from linattn.claims.judge import STATUSES
 from linattn.claims.record import LONG_BUDGET, shared, shared_runs
 from linattn.claims.table import check_all, check_instance

@@ -49,13 +49,8 @@ def arrays(held, target, chosen=slice(None)):
 
 
 def equal(left, right):
-    same = all(
-        a is b is None or same_bits(a, b)
-        for a, b in zip(left.statistics, right.statistics, strict=True)
-    )
-    return (
-        same and same_bits(left.offsets, right.offsets) and same_bits(left.weights, right.weights)
-    )
+    columns = [(*p.statistics, p.offsets, p.weights) for p in (left, right)]
+    return all(a is b is None or same_bits(a, b) for a, b in zip(*columns, strict=True))
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
@@ -107,13 +102,11 @@ def test_query_rows_are_queries_and_do_not_show_their_answer(library):
         own = held[held.school == school]
         parts = [own[own["class"] == k] for k in sorted(set(own["class"]))]
         names = ["a", "b", "y"]
-        clients.append(
-            (
-                [part.loc[~part.asks, names].to_numpy() for part in parts],
-                [part.loc[part.asks, ["y"]].to_numpy() for part in parts],
-                [part.loc[part.asks, names].assign(y=0.0).to_numpy() for part in parts],
-            )
-        )
+        clients.append((
+            [part.loc[~part.asks, names].to_numpy() for part in parts],
+            [part.loc[part.asks, ["y"]].to_numpy() for part in parts],
+            [part.loc[part.asks, names].assign(y=0.0).to_numpy() for part in parts],
+        ))  # fmt: skip
     expected = la.problem_from_tokens(clients, **RIDGES)
     options = NAMES | {"features": ["a", "b", "y"], "query": "asks"}
     found = la.problem_from_frame(native(held, library), **options, **RIDGES)

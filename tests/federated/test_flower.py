@@ -75,8 +75,7 @@ def both(name, start, work):
 
 @pytest.mark.parametrize("work", WORK, ids=["everybody", "sampled"])
 @pytest.mark.parametrize(
-    "name",
-    ["fed_avg", "fed_prox", "scaffold", "fed_frozen", "fed_adam", "fed_adam as published"],
+    "name", ["fed_avg", "fed_prox", "scaffold", "fed_frozen", "fed_adam", "fed_adam as published"]
 )
 def test_twenty_rounds_are_the_same(name, start, work):
     flat, grid, ours = both(name, start, work)

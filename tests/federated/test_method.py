@@ -158,30 +158,18 @@ KERNEL = frozenset({"kernel"})
     ("slot", "answer", "sentence"),
     [
         ("direction", None, "direction of mine must return a Direction, got None."),
-        (
-            "direction",
-            la.Direction(0.0, np.zeros(3)),
-            "must return {size} numbers, got an array",
-        ),
+        ("direction", la.Direction(0.0, np.zeros(3)), "must return {size} numbers, got an array"),
         ("direction", la.Direction(0.0, np.zeros((3, 1))), "shape (3, 1) and dtype float64."),
         ("direction", la.Direction(0.0, [1j]), "dtype complex128."),
         ("direction", la.Direction(-1.0), "prox of direction of mine must be >= 0, got -1.0."),
         ("direction", la.Direction(np.nan), "prox of direction of mine must be >= 0, got nan."),
         ("penalty_gradient", np.zeros(3), "penalty_gradient of mine must return {size} numbers"),
-        (
-            "start",
-            np.zeros(3),
-            "start of mine must return {size} numbers, got an array",
-        ),
+        ("start", np.zeros(3), "start of mine must return {size} numbers, got an array"),
         ("personal", None, "personal of mine must return {size} numbers"),
         ("aggregate", np.zeros(3), "aggregate of mine must return parameters and memory, got arr"),
         ("aggregate", (np.zeros(3), None), "aggregate of mine must return {size} numbers"),
         ("plan", None, "plan of mine must return a Plan, got None."),
-        (
-            "plan",
-            la.Plan("kernel", 0.1),
-            "must name blocks among kernel, value in a frozenset",
-        ),
+        ("plan", la.Plan("kernel", 0.1), "must name blocks among kernel, value in a frozenset"),
         ("plan", la.Plan(frozenset("a"), 0.1), "in a frozenset, got frozenset({{'a'}})."),
         ("plan", la.Plan(KERNEL, 0.0), "local_lr of plan of mine must be > 0, got 0.0."),
         ("plan", la.Plan(KERNEL, 0.1, (KERNEL,)), "must give blocks to 4 participants, got 1."),
@@ -189,11 +177,7 @@ KERNEL = frozenset({"kernel"})
         ("extra_cost", Cost(0.5), "extra_cost of mine must be an integer >= 0, got 0.5."),
         ("sampling", 0.5, "sampling of mine must return a Sampling, got 0.5."),
         ("oracle", None, "oracle of mine must return an Oracle, got None."),
-        (
-            "review",
-            1,
-            "review of mine must accept a round at last, but has rejected 1000",
-        ),
+        ("review", 1, "review of mine must accept a round at last, but has rejected 1000"),
     ],
 )
 def test_what_a_slot_may_not_return(federation, slot, answer, sentence):

@@ -105,10 +105,7 @@ def test_specs_are_sorted_by_number_and_say_where_they_come_from(store, verdicts
 
 def test_warnings(store, tmp_path, verdicts, monkeypatch):
     found = gathering.contents(store).warnings
-    assert found == [
-        "toy-0000000000000000.nc is damaged and in no figure.",
-        "C4 is violated.",
-    ]
+    assert found == ["toy-0000000000000000.nc is damaged and in no figure.", "C4 is violated."]
     held = shutil.copytree(store, tmp_path / "held")
     next(path for path in held.glob("toy-*.nc") if path.read_bytes() != b"broken").unlink()
     shutil.rmtree(held / "figures")

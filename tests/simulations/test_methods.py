@@ -11,15 +11,8 @@ from linattn.experiments.specs import WorldSpec
 from linattn.federated.method import observed
 from scripts import run, simulation
 
-SMALL = ProblemSpec(
-    num_clients=3,
-    sequences_per_client=6,
-    num_tokens=5,
-    dim=3,
-    num_outputs=2,
-    value_heterogeneity=1.0,
-    covariate_heterogeneity=0.3,
-)
+SMALL = ProblemSpec(num_clients=3, sequences_per_client=6, num_tokens=5, dim=3, num_outputs=2,
+                    value_heterogeneity=1.0, covariate_heterogeneity=0.3)  # fmt: skip
 MODEL = ModelSpec(inner_dim=2)
 METHODS = simulation("methods")
 
@@ -139,17 +132,9 @@ def test_rounds_are_doubled_until_fed_avg_has_settled():
 
 
 def test_methods_on_real_data_have_an_accuracy():
-    names = ("fed_avg", "frozen_one_shot")
-    _, found = run(
-        "methods",
-        data="digits",
-        rounds=3,
-        most_rounds=3,
-        local_steps=2,
-        factors=(1.0,),
-        methods=names,
-        initial=InitialSpec(scale=1.0),
-    )
+    _, found = run("methods", data="digits", rounds=3, most_rounds=3, local_steps=2, factors=(1.0,),
+                   methods=("fed_avg", "frozen_one_shot"),
+                   initial=InitialSpec(scale=1.0))  # fmt: skip
     accuracy = found.test_accuracy.values
     assert ((accuracy > 0) & (accuracy < 1)).all()
     assert accuracy[1] > accuracy[0]  # one exact round against three rounds of descent
@@ -184,22 +169,11 @@ def test_update_jump():
 
 
 def test_part_schedule():
-    spec = simulation("part_schedule").spec(
-        problem=SMALL,
-        model=ModelSpec(num_layers=3, inner_dim=2),
-        rounds=6,
-        local_steps=2,
-        initial_rounds=(2, 0),
-        rounds_per_group=1,
-    )
-    found = simulation("part_schedule").run(spec)
-    assert found.schedule.values.tolist() == [
-        "fed_avg",
-        "sequential, 2",
-        "reverse, 2",
-        "random, 2",
-        "sequential, 0",
-    ]
+    model = ModelSpec(num_layers=3, inner_dim=2)
+    _, found = run("part_schedule", problem=SMALL, model=model, rounds=6, local_steps=2,
+                   initial_rounds=(2, 0), rounds_per_group=1)  # fmt: skip
+    orders = ["fed_avg", "sequential, 2", "reverse, 2", "random, 2", "sequential, 0"]
+    assert found.schedule.values.tolist() == orders
     first = found.isel(round=2)
     np.testing.assert_array_equal(first.objective[:4], first.objective[0])  # the full rounds
     assert (found.floats[1:, -1] < found.floats[0, -1]).all()
@@ -210,11 +184,8 @@ def test_personal_attention():
     problem = ProblemSpec(
         num_clients=3, sequences_per_client=6, num_tokens=5, dim=3, kernel_heterogeneity=1.0
     )
-    spec = simulation("personal_attention").spec(
-        problem=problem, rounds=40, most_rounds=40, local_steps=10, test_sequences=40,
-        factors=(0.3, 1.0),
-    )  # fmt: skip
-    found = simulation("personal_attention").run(spec)
+    _, found = run("personal_attention", problem=problem, rounds=40, most_rounds=40, local_steps=10,
+                   test_sequences=40, factors=(0.3, 1.0))  # fmt: skip
     assert np.isfinite(found.test_loss).all()
     loss = {str(m): float(found.test_loss.sel({"method": m})) for m in found.method.values}
     assert loss["fine_tuned"] < loss["fed_avg"]

@@ -79,10 +79,7 @@ def test_gradient_of_the_limit_against_differences(factored):
     if factored:
         params = la.Params.factored(*rng.normal(size=(2, 2, 4, 3)), value)
     direction, step = direction_like(rng, params), 1e-5
-    for function, slope in (
-        (limit.objective, limit.joint_gradient),
-        (limit.value, limit.gradient),
-    ):
+    for function, slope in ((limit.objective, limit.joint_gradient), (limit.value, limit.gradient)):
         ends = [function(moved(params, direction, t)) for t in (step, -step)]
         measured = (ends[0] - ends[1]) / (2 * step)
         assert slope(params).flat @ direction.flat == pytest.approx(measured, rel=1e-7)

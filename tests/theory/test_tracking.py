@@ -5,12 +5,7 @@ import numpy as np
 import pytest
 import reference as ref
 
-from linattn.theory.tracking import (
-    contracted_lag,
-    coupling_matrix,
-    factor_size,
-    tracking_bound,
-)
+from linattn.theory.tracking import contracted_lag, coupling_matrix, factor_size, tracking_bound
 
 
 @pytest.mark.parametrize("seed", range(6))
