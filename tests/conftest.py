@@ -1,14 +1,13 @@
 """Shared fixtures: a small federation, and one BLAS thread for many small products."""
 
 import pytest
+from worlds import APART, world
 
 import linattn as la
 from linattn._threads import one_blas_thread
 
 collect_ignore = ["additions"]
 """Files of things that `test_additions` adds to a copy of the repository."""
-BASE = {"num_clients": 4, "sequences_per_client": 6, "num_tokens": 5, "dim": 3, "num_outputs": 2,
-        "value_ridge": 0.05, "kernel_ridge": 0.01, "noise": 0.1, "seed": 3}  # fmt: skip
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -21,9 +20,7 @@ def _one_blas_thread():
 @pytest.fixture(scope="session")
 def small_problem():
     """Four clients that differ in covariates, kernels and targets."""
-    return la.synthetic_problem(
-        **BASE, covariate_heterogeneity=0.3, kernel_heterogeneity=0.3, value_heterogeneity=1.0
-    )
+    return world(**APART, seed=3)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from bridge import relative_error, same_bits
+from worlds import APART, world
 
 import linattn as la
 from linattn.federated.rounds import choose_participants, draw_batches
@@ -55,11 +56,8 @@ def case(kind, seed=0, **options):
     """The instance of a kind and a seed."""
     if kind == "deep":
         return Case(*deep_case(seed, **options), 0.02)
-    problem = la.synthetic_problem(
-        num_clients=4, sequences_per_client=5, num_tokens=6, dim=3, num_outputs=2, noise=0.1,
-        covariate_heterogeneity=0.3, kernel_heterogeneity=0.5, value_heterogeneity=1.0,
-        value_ridge=0.05, kernel_ridge=0.01, seed=seed, **options,
-    )  # fmt: skip
+    levels = APART | {"kernel_heterogeneity": 0.5}
+    problem = world(sequences_per_client=5, num_tokens=6, **levels, seed=seed, **options)
     params = la.initial_params(
         problem, num_heads=2, kernel=kind, scale=0.7, value="normal", seed=seed
     )
@@ -74,21 +72,16 @@ def uneven_case(kind, seed=0):
 
 def drifting_world(**more):
     """Five clients on which drift takes back a good part of what training gains."""
-    usual = {"num_clients": 5, "sequences_per_client": 8, "num_tokens": 6, "dim": 3,
-             "num_outputs": 2, "noise": 0.1, "value_heterogeneity": 0.75,
-             "covariate_heterogeneity": 0.3, "value_ridge": 0.05, "kernel_ridge": 0.01}  # fmt: skip
-    problem = la.synthetic_problem(**(usual | more))
+    usual = {"num_clients": 5, "sequences_per_client": 8, "num_tokens": 6,
+             "value_heterogeneity": 0.75, "covariate_heterogeneity": 0.3}  # fmt: skip
+    problem = world(**(usual | more))
     return problem, la.initial_params(problem, scale=0.7)
 
 
-def frozen_world():
+def frozen_world(num_heads=1):
     """Unequal clients at a step of half of 1/max λ_max(A_i)."""
-    problem = la.synthetic_problem(
-        num_clients=4, sequences_per_client=8, num_tokens=6, dim=3, num_outputs=2,
-        value_heterogeneity=1.0, covariate_heterogeneity=0.3, kernel_heterogeneity=0.3,
-        value_ridge=0.05, kernel_ridge=0.01, weights=WEIGHTS,
-    )  # fmt: skip
-    params = la.initial_params(problem, scale=0.7, value="normal")
+    problem = world(sequences_per_client=8, num_tokens=6, **APART, noise=0.0, weights=WEIGHTS)
+    params = la.initial_params(problem, num_heads=num_heads, scale=0.7, value="normal")
     stage = la.frozen_stage(problem, params, local_steps=1, local_lr=1.0)
     return Case(problem, params, 0.5 / stage.largest_step_curvature)
 

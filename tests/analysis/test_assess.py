@@ -4,17 +4,15 @@ import re
 
 import numpy as np
 import pytest
+from worlds import world
 
 import linattn as la
 
 
 @pytest.fixture(scope="module")
 def problem():
-    return la.synthetic_problem(
-        num_clients=4, sequences_per_client=16, num_tokens=8, dim=4, num_outputs=2,
-        value_heterogeneity=1.5, covariate_heterogeneity=0.5, noise=0.1, value_ridge=0.05,
-        kernel_ridge=0.01,
-    )  # fmt: skip
+    return world(sequences_per_client=16, num_tokens=8, dim=4, value_heterogeneity=1.5,
+                 covariate_heterogeneity=0.5)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import reference as ref
 from bridge import make, moved
+from worlds import world
 
 import linattn as la
 from linattn.analysis.bias_drift import PARTS, _recorded, warmup_path
@@ -244,9 +245,9 @@ def test_without_randomness_noise_is_zero_and_the_rest_is_what_it_was(drift):
 
 
 def test_a_second_moment_that_grows_is_unstable_though_the_mean_settles():
-    problem = la.synthetic_problem(num_clients=2, sequences_per_client=4, num_tokens=4, dim=2,
-                                   num_outputs=1, covariate_heterogeneity=1.5, value_ridge=0.2,
-                                   kernel_ridge=0.01, value_heterogeneity=1.0, seed=5)  # fmt: skip
+    problem = world(num_clients=2, sequences_per_client=4, num_tokens=4, dim=2, num_outputs=1,
+                    covariate_heterogeneity=1.5, value_heterogeneity=1.0, value_ridge=0.2,
+                    noise=0.0, seed=5)  # fmt: skip
     params = la.initial_params(problem, value="normal", scale=0.7)
     top = la.frozen_stage(problem, params, local_steps=1, local_lr=1.0).largest_step_curvature
     found = []
@@ -295,9 +296,7 @@ def test_the_synchronized_round_of_unequal_work(drift, small_problem, small_para
 def test_the_synchronized_round_of_stragglers():
     """The mean number of steps; above an integer by rounding it is the integer."""
     weights = np.array([0.1, 0.7, 0.2 + 4e-16])  # 7 of them add up to more than 7
-    problem = la.synthetic_problem(num_clients=3, sequences_per_client=3, num_tokens=4, dim=2,
-                                   num_outputs=1, covariate_heterogeneity=0.5, value_ridge=0.2,
-                                   kernel_ridge=0.1, weights=weights)  # fmt: skip
+    problem = world(num_clients=3, covariate_heterogeneity=0.5, weights=weights)
     assert weights @ np.full(3, 7.0) > 7.0
     central = central_round(problem, 9, 0.25, stragglers=0.5)
     assert central.steps == 7
@@ -332,9 +331,7 @@ def test_bad_settings_are_refused(drift, change, message):
 
 def test_moments_that_would_be_refused_are_refused_before_the_warm_up():
     weights = np.arange(1.0, 21.0) / 210.0
-    problem = la.synthetic_problem(num_clients=20, sequences_per_client=2, num_tokens=3, dim=2,
-                                   num_outputs=1, value_ridge=0.1, kernel_ridge=0.1,
-                                   weights=weights)  # fmt: skip
+    problem = world(num_clients=20, sequences_per_client=2, weights=weights)
     params = la.initial_params(problem)
     with pytest.raises(ValueError, match=r"at most 20,000 subsets .* sampling='weighted'"):
         la.bias_drift(problem, params, warmup_lengths=[0], rounds=10**6, local_steps=1,

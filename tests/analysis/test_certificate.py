@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import reference as ref
 from bridge import READOUTS, make, to_params
+from worlds import world
 
 import linattn as la
 from linattn._settings import Sampling
@@ -84,10 +85,7 @@ def test_no_drift_with_one_local_step(small_problem, small_params):
 
 
 def test_cheap_curvature_bound_is_used_above_256_and_says_so():
-    problem = la.synthetic_problem(
-        num_clients=2, sequences_per_client=3, num_tokens=4, dim=17, num_outputs=2,
-        value_ridge=0.1, kernel_ridge=0.1,
-    )  # fmt: skip
+    problem = world(num_clients=2, sequences_per_client=3, dim=17)
     params = la.initial_params(problem, scale=0.3)
     ledger = la.descent_certificate(problem, params, rounds=2, local_steps=2, local_lr=0.01)
     assert ledger.attrs["curvature_kind"] == "cheap bound"

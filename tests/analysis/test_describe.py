@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import reference as ref
 from bridge import make
+from method_cases import deep_case
+from worlds import world
 
 import linattn as la
 from linattn.analysis.heterogeneity import covariance_spread, target_spread
 
 RIDGES = {"value_ridge": 0.1, "kernel_ridge": 0.1}
-WORLD = {"num_clients": 6, "sequences_per_client": 40, "num_tokens": 8, "dim": 3, "num_outputs": 2,
-         "noise": 0.1, **RIDGES}  # fmt: skip
+WORLD = {"num_clients": 6, "sequences_per_client": 40, "num_tokens": 8, **RIDGES}
 
 
 @pytest.mark.parametrize("kind", ["merged", "factored"])
@@ -36,7 +37,7 @@ def test_spreads_are_those_of_the_twin(kind, readout):
 
 def test_chance_is_what_shuffled_clients_show():
     """Over random deals of the same sequences, the mean square of the spread is chance squared."""
-    problem = la.synthetic_problem(**WORLD)
+    problem = world(**WORLD)
     params = la.initial_params(problem)
     rng = np.random.default_rng(0)
     weights = np.array([0.3, 0.05, 0.25, 0.1, 0.2, 0.1])
@@ -52,9 +53,9 @@ def test_chance_is_what_shuffled_clients_show():
 
 
 def test_heterogeneity_is_seen_where_it_is():
-    plain = la.describe(la.synthetic_problem(**WORLD))
-    turned = la.describe(la.synthetic_problem(**WORLD, covariate_heterogeneity=0.5))
-    wanted = la.describe(la.synthetic_problem(**WORLD, value_heterogeneity=1.0))
+    plain = la.describe(world(**WORLD))
+    turned = la.describe(world(**WORLD, covariate_heterogeneity=0.5))
+    wanted = la.describe(world(**WORLD, value_heterogeneity=1.0))
     for spread in (plain.covariance_heterogeneity, wanted.covariance_heterogeneity):
         assert spread.observed < 1.5 * spread.chance
     assert turned.covariance_heterogeneity.observed > 3 * turned.covariance_heterogeneity.chance
@@ -62,7 +63,7 @@ def test_heterogeneity_is_seen_where_it_is():
 
 
 def test_clients_of_one_sequence_have_no_chance_level():
-    alone = la.synthetic_problem(**WORLD | {"sequences_per_client": 1})
+    alone = world(**WORLD | {"sequences_per_client": 1})
     spread = covariance_spread(alone)
     assert spread.observed > 0
     assert np.isnan(spread.chance)
@@ -220,7 +221,5 @@ def test_bad_arguments_are_refused(small_problem, options, error, message):
 
 
 def test_a_deep_problem_is_refused():
-    model = la.DeepAttention(num_layers=2, dim=2, inner_dim=2, num_outputs=1, readout="last")
-    deep = la.deep_problem(model, [(np.ones((2, 3, 2)), np.ones((2, 1)))], ridge=0.1)
     with pytest.raises(TypeError, match="problem must be a single-layer Problem for describe"):
-        la.describe(deep)
+        la.describe(deep_case()[0])

@@ -5,6 +5,7 @@ import pytest
 import reference as ref
 from bridge import make, relative_error
 from enumeration import Draws, listed_moments
+from worlds import world
 
 import linattn as la
 from linattn.analysis.outcomes import frozen_ensemble, frozen_outcomes
@@ -71,11 +72,8 @@ def test_an_ensemble_is_its_runs():
     {"participation": 1.0, "batch_size": 1, "stragglers": 0.5},
 ])  # fmt: skip
 def test_means_of_ensembles_are_within_four_errors(random):
-    problem = la.synthetic_problem(
-        num_clients=4, sequences_per_client=5, num_tokens=6, dim=3, num_outputs=2, noise=0.1,
-        covariate_heterogeneity=0.3, value_heterogeneity=1.0, value_ridge=0.05, kernel_ridge=0.01,
-        weights=[0.1, 0.2, 0.3, 0.4],
-    )  # fmt: skip
+    problem = world(sequences_per_client=5, num_tokens=6, covariate_heterogeneity=0.3,
+                    value_heterogeneity=1.0, weights=[0.1, 0.2, 0.3, 0.4])  # fmt: skip
     params = la.initial_params(problem, value="normal")
     options = {"local_steps": [2, 3, 1, 2], "local_lr": 1.5 * la.safe_step(problem, params)}
     moments = la.frozen_moments(problem, params, **options, **random)
@@ -91,8 +89,7 @@ def test_means_of_ensembles_are_within_four_errors(random):
     ({"local_steps": [1, 2]}, "local_steps must have 3, one per client, got 2"),
 ])  # fmt: skip
 def test_lists_that_make_no_sense_are_refused(change, message):
-    problem = la.synthetic_problem(num_clients=3, sequences_per_client=3, num_tokens=3, dim=2,
-                                   num_outputs=1, value_ridge=0.1, kernel_ridge=0.1)  # fmt: skip
+    problem = world(num_clients=3, sequences_per_client=3)
     params = la.initial_params(problem)
     options = {"rounds": 2, "local_steps": 2, "local_lr": 0.1}
     with pytest.raises(ValueError, match=message):

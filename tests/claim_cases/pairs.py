@@ -3,14 +3,12 @@
 from typing import NamedTuple
 
 import numpy as np
+from worlds import APART, world
 
 import linattn as la
 from linattn.claims import Instance
 from linattn.claims.instances import random_instance
 from linattn.claims.ours.c24_interpolation import longer
-
-BASE = {"num_clients": 4, "sequences_per_client": 6, "num_tokens": 5, "dim": 3, "num_outputs": 2,
-        "value_ridge": 0.05, "kernel_ridge": 0.01, "noise": 0.1}  # fmt: skip
 
 
 class Pair(NamedTuple):
@@ -34,9 +32,7 @@ def drawn(index, **settings):
 
 def small():
     """Four clients that differ in everything, two merged heads."""
-    different = {"covariate_heterogeneity": 0.3, "kernel_heterogeneity": 0.3,
-                 "value_heterogeneity": 1.0}  # fmt: skip
-    problem = la.synthetic_problem(**BASE, **different, seed=3)
+    problem = world(**APART, seed=3)
     return problem, la.initial_params(problem, num_heads=2, scale=0.7, value="normal", seed=5)
 
 
@@ -62,8 +58,7 @@ def along_eigenvector(steps, *, position=-1, **settings):
 
 def same_tokens(steps, **settings):
     """Clients with A_i = A and other targets: each ascends from its own minimizer."""
-    held = la.synthetic_problem(**BASE | {"num_clients": 3}, value_heterogeneity=1.0,
-                                shared_tokens=True, weights="equal")  # fmt: skip
+    held = world(num_clients=3, value_heterogeneity=1.0, shared_tokens=True, weights="equal")
     start = Instance(held, la.initial_params(held, value="zeros"), **settings)
     return Pair(*(with_step(start, multiple) for multiple in steps))
 

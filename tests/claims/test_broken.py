@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from bridge import average_stale_absentees
 from claim_cases.guards import BREAKS
-from claim_cases.pairs import BASE, drawn, factored, small, with_step
+from claim_cases.pairs import drawn, factored, small, with_step
 from claim_cases.table import CASES
+from worlds import world
 
 import linattn as la
 from linattn.claims import Instance, get_claim
@@ -91,8 +92,8 @@ def wide():
 
 def unequal():
     """Three clients of almost the same covariance and unequal weights."""
-    held = la.synthetic_problem(**BASE | {"num_clients": 3, "sequences_per_client": 60},
-                                value_heterogeneity=1.0, weights=[0.1, 0.1, 0.8])  # fmt: skip
+    held = world(num_clients=3, sequences_per_client=60, value_heterogeneity=1.0,
+                 weights=[0.1, 0.1, 0.8])  # fmt: skip
     return Instance(held, la.initial_params(held), 2, 5, 0.05)
 
 

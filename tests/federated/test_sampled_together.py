@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from method_cases import check_continued
 from singly import both, check_same
+from worlds import world
 
 import linattn as la
 from linattn.analysis.bias_drift import warmup_path
@@ -42,11 +43,9 @@ def calls(monkeypatch):
 
 def unequal():
     """Clients of unequal weight, of which a weighted draw takes a varying number."""
-    return la.synthetic_problem(
-        num_clients=6, sequences_per_client=4, num_tokens=5, dim=3, num_outputs=2,
-        covariate_heterogeneity=0.3, value_heterogeneity=1.0, value_ridge=0.05, kernel_ridge=0.01,
-        weights=[0.05, 0.35, 0.2, 0.1, 0.1, 0.2], seed=2,
-    )  # fmt: skip
+    return world(num_clients=6, sequences_per_client=4, covariate_heterogeneity=0.3,
+                 value_heterogeneity=1.0, noise=0.0, weights=[0.05, 0.35, 0.2, 0.1, 0.1, 0.2],
+                 seed=2)  # fmt: skip
 
 
 def start_of(problem, **more):

@@ -19,6 +19,7 @@ from bridge import (
 )
 from hypothesis import assume
 from hypothesis import strategies as st
+from worlds import world
 
 import linattn as la
 from linattn.objectives.population import population
@@ -117,10 +118,7 @@ def test_curvature_above_1024_rows():
 
 def test_curvature_at_a_zero_kernel_is_the_ridge():
     for dim in (3, 34):
-        problem = la.synthetic_problem(
-            num_clients=1, sequences_per_client=2, num_tokens=3, dim=dim, num_outputs=1,
-            value_ridge=0.1, kernel_ridge=0.25,
-        )  # fmt: skip
+        problem = world(sequences_per_client=2, dim=dim, num_outputs=1, kernel_ridge=0.25)
         params = la.Params.merged(np.zeros((dim, dim)), np.ones((dim, 1)))
         assert la.KernelProfile(problem).curvature(params) == 0.25
 

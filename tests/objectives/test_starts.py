@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from worlds import world
 
 import linattn as la
 from linattn.streams import stream
@@ -20,11 +21,7 @@ def test_merged_entries_are_the_documented_stream(small_problem):
                                      {"kernel": "factored", "rank": 30}])  # fmt: skip
 def test_the_mean_size_of_a_kernel(options):
     """E‖B_h‖² = scale²·d in both parametrizations."""
-    problem = la.synthetic_problem(
-        num_clients=1, sequences_per_client=1, num_tokens=1, dim=6, num_outputs=1, value_ridge=1,
-        kernel_ridge=1,
-    )  # fmt: skip
-    kernels = la.initial_params(problem, num_heads=4000, scale=1.7, **options).kernels()
+    kernels = la.initial_params(world(dim=6), num_heads=4000, scale=1.7, **options).kernels()
     sizes = np.sum(kernels**2, axis=(1, 2))
     error = 4 * sizes.std() / np.sqrt(len(sizes))
     assert abs(sizes.mean() - 1.7**2 * 6) < error

@@ -5,6 +5,7 @@ import pytest
 import reference as ref
 from bridge import INSTANCE, READOUTS, make, moved, over, relative_error
 from hypothesis import strategies as st
+from worlds import world
 
 import linattn as la
 from linattn.objectives.forms import SequenceForm
@@ -41,10 +42,7 @@ def test_against_explicit_descent(seed, kind, readout, steps):
 @pytest.mark.parametrize("rank", [1, 3, 5])
 def test_a_large_step_shows_that_all_blocks_move_from_the_old_point(rank):
     """With one big step a block that saw its neighbour's new value would be far off."""
-    problem = la.synthetic_problem(
-        num_clients=2, sequences_per_client=3, num_tokens=4, dim=3, num_outputs=2,
-        value_ridge=0.3, kernel_ridge=0.2,
-    )  # fmt: skip
+    problem = world(num_clients=2, sequences_per_client=3, value_ridge=0.3, kernel_ridge=0.2)
     for options in ({"kernel": "merged"}, {"kernel": "factored", "rank": rank}):
         params = la.initial_params(problem, num_heads=3, value="normal", **options)
         expected = params.flat - 0.9 * la.Joint(problem).gradient(params).flat

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from worlds import world
 
 import linattn as la
 from linattn.claims.instances import random_instance
@@ -21,11 +22,9 @@ def flint():
 
 
 def small(index, readout="token"):
-    problem = la.synthetic_problem(
-        num_clients=3, sequences_per_client=4, num_tokens=5, dim=2 + index % 3, num_outputs=2,
-        value_heterogeneity=1.0, covariate_heterogeneity=0.5, value_ridge=0.05, kernel_ridge=0.01,
-        noise=0.1, readout=readout, weights=[0.5, 0.3, 0.2], seed=index,
-    )  # fmt: skip
+    problem = world(num_clients=3, sequences_per_client=4, dim=2 + index % 3,
+                    value_heterogeneity=1.0, covariate_heterogeneity=0.5, readout=readout,
+                    weights=[0.5, 0.3, 0.2], seed=index)  # fmt: skip
     params = la.initial_params(problem, scale=0.7, value="normal", seed=index)
     return problem, params, 0.7 * 2.0 * la.safe_step(problem, params)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from bridge import relative_error
 from method_cases import drifting_world
+from worlds import world
 
 import linattn as la
 from linattn._settings import Sampling
@@ -21,11 +22,9 @@ from linattn.theory.weights import weight_moments
 @pytest.fixture(scope="module")
 def tiny():
     """Three clients of unequal weight with four sequences each."""
-    problem = la.synthetic_problem(
-        num_clients=3, sequences_per_client=4, num_tokens=4, dim=2, num_outputs=1, noise=0.1,
-        value_heterogeneity=1.0, covariate_heterogeneity=0.5, value_ridge=0.1, kernel_ridge=0.05,
-        weights=[0.2, 0.3, 0.5],
-    )  # fmt: skip
+    problem = world(num_clients=3, sequences_per_client=4, num_tokens=4, dim=2, num_outputs=1,
+                    value_heterogeneity=1.0, covariate_heterogeneity=0.5, value_ridge=0.1,
+                    kernel_ridge=0.05, weights=[0.2, 0.3, 0.5])  # fmt: skip
     return problem, la.initial_params(problem, value="normal", scale=0.7)
 
 

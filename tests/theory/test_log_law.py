@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
+from worlds import world
 
 import linattn as la
 from linattn.theory.log_law import LEFT, LogLaw, log_law, rest_point
@@ -21,10 +22,9 @@ def curve(law, s, time):
 
 @pytest.fixture(scope="module", params=["merged", "two heads", "factored"])
 def settled(request):
-    problem = la.synthetic_problem(
-        num_clients=3, sequences_per_client=8, num_tokens=6, dim=2, num_outputs=2, noise=0.1,
-        value_heterogeneity=1.0, covariate_heterogeneity=0.3, value_ridge=0.1, kernel_ridge=0.05,
-    )  # fmt: skip
+    problem = world(num_clients=3, sequences_per_client=8, num_tokens=6, dim=2,
+                    value_heterogeneity=1.0, covariate_heterogeneity=0.3, value_ridge=0.1,
+                    kernel_ridge=0.05)  # fmt: skip
     options = {"two heads": {"num_heads": 2}, "factored": {"kernel": "factored", "rank": 1}}
     params = la.initial_params(problem, scale=0.7, **options.get(request.param, {}))
     return problem, la.drift_response(problem, params, 200.0)

@@ -8,6 +8,7 @@ import reference as ref
 from bridge import from_instance, make, over, relative_error, same_bits, seeds
 from enumeration import Draws, listed_moments, weight_draws
 from hypothesis import strategies as st
+from worlds import world
 
 import linattn as la
 from linattn._settings import Sampling
@@ -300,8 +301,7 @@ def test_bad_arguments_are_refused(change, message):
 
 
 def test_sizes_beyond_memory_are_refused():
-    problem = la.synthetic_problem(num_clients=2, sequences_per_client=1, num_tokens=2, dim=8,
-                                   num_outputs=1, value_ridge=0.1, kernel_ridge=0.1)  # fmt: skip
+    problem = world(dim=8, num_outputs=1)
     params = la.initial_params(problem, num_heads=13)
     with pytest.raises(ValueError, match=r"H·d \+ m <= 104 for exact moments, got 105"):
         la.frozen_moments(problem, params, local_steps=1, local_lr=0.1, participation=0.5)

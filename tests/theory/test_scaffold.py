@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from bridge import relative_error
-from method_cases import WEIGHTS, frozen_world
+from method_cases import frozen_world
 
 import linattn as la
 from linattn.federated.methods.scaffold import scaffold
@@ -13,14 +13,7 @@ from linattn.federated.methods.scaffold import scaffold
 
 @pytest.fixture(scope="module")
 def federation():
-    problem = la.synthetic_problem(
-        num_clients=4, sequences_per_client=6, num_tokens=6, dim=3, num_outputs=2,
-        covariate_heterogeneity=0.5, kernel_heterogeneity=0.3, value_heterogeneity=1.0,
-        value_ridge=0.1, kernel_ridge=0.01, weights=WEIGHTS,
-    )  # fmt: skip
-    params = la.initial_params(problem, num_heads=2, scale=0.7, value="normal")
-    stage = la.frozen_stage(problem, params, local_steps=1, local_lr=1.0)
-    return problem, params, 0.5 / stage.largest_step_curvature
+    return frozen_world(num_heads=2)
 
 
 def value_only(option, server_lr):
