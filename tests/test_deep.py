@@ -11,12 +11,16 @@ import linattn as la
 
 READOUTS, MAPS = ("token", "mean", "last"), ("identity", "relu")
 LENGTHS = (4, 2, 4, 1)
-CASES = [
-    (readout, feature_map, residual, layers)
-    for readout, feature_map, residual in itertools.product(READOUTS, MAPS, (False, True))
-    for layers in (1, 2, 3)
-]
-cases = pytest.mark.parametrize(("readout", "feature_map", "residual", "layers"), CASES)
+AXES = {
+    "readout": READOUTS,
+    "feature_map": MAPS,
+    "residual": (False, True),
+    "num_layers": (1, 2, 3),
+}
+CASES = [dict(zip(AXES, values, strict=True)) for values in itertools.product(*AXES.values())]
+cases = pytest.mark.parametrize(
+    "options", CASES, ids=lambda case: "-".join(map(str, case.values()))
+)
 
 
 def build(seed=0, *, lengths=LENGTHS, dim=3, outputs=2, **options):
@@ -66,10 +70,8 @@ def numerical(function, flat, step):
 
 
 @cases
-def test_predictions_are_those_of_the_token_loops(readout, feature_map, residual, layers):
-    _, model, params, tokens, _ = build(
-        1, readout=readout, feature_map=feature_map, residual=residual, num_layers=layers
-    )
+def test_predictions_are_those_of_the_token_loops(options):
+    _, model, params, tokens, _ = build(1, **options)
     predictions = model.predict(params, tokens)
     for x, predicted in zip(tokens, predictions, strict=True):
         assert relative_error(predicted, naive_predict(model, params, x)) < 1e-12
@@ -132,41 +134,14 @@ def test_one_layer_is_the_single_layer_model(readout, heads):
 
 
 @cases
-def test_gradient_against_central_differences(readout, feature_map, residual, layers):
-    _, model, params, tokens, targets = build(
-        5, readout=readout, feature_map=feature_map, residual=residual, num_layers=layers
-    )
+def test_gradient_against_central_differences(options):
+    _, model, params, tokens, targets = build(5, **options)
 
     def total(flat):
         return losses(model, la.Params(model.layout, flat), tokens, targets)[0]
 
     gradient = model.backward(params, tokens, losses(model, params, tokens, targets)[1]).flat
     assert relative_error(gradient, numerical(total, params.flat, 1e-5)) < 1e-6
-
-
-@cases
-def test_taylor_remainder_is_of_second_order(readout, feature_map, residual, layers):
-    rng, model, params, tokens, targets = build(
-        6, readout=readout, feature_map=feature_map, residual=residual, num_layers=layers
-    )
-    value, cotangent = losses(model, params, tokens, targets)
-    direction = rng.standard_normal(params.flat.size)
-    direction /= np.linalg.norm(direction)
-    slope = model.backward(params, tokens, cotangent).flat @ direction
-    steps = 2.0 ** -np.arange(9, 15)
-    at = [la.Params(model.layout, params.flat + t * direction) for t in steps]
-    if feature_map == "relu":  # no kink within the steps
-        gates = model.gates(params, tokens)
-        for moved in at:
-            assert all(
-                np.array_equal(a, b) for a, b in zip(gates, model.gates(moved, tokens), strict=True)
-            )
-    remainders = [
-        abs(losses(model, moved, tokens, targets)[0] - value - t * slope)
-        for t, moved in zip(steps, at, strict=True)
-    ]
-    fitted = np.polyfit(np.log(steps), np.log(remainders), 1)[0]
-    assert 1.9 < fitted < 2.1
 
 
 def test_cotangents_on_features_skip_the_readout():
@@ -316,11 +291,8 @@ def test_starts_have_their_stated_size_and_own_streams():
     assert not same_bits(again["layer1.key"], again["layer2.key"])
 
 
-def test_parameters_survive_files_and_pickles(tmp_path):
+def test_models_survive_pickles():
     _, model, params, tokens, _ = build(14)
-    params.save(tmp_path / "deep.npz")
-    assert same_bits(la.Params.load(tmp_path / "deep.npz"), params)
-    assert la.Params.load(tmp_path / "deep.npz").layout == model.layout
     again, held = pickle.loads(pickle.dumps((model, params)))
     assert again == model
     assert same_bits(again.predict(held, tokens)[0], model.predict(params, tokens)[0])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import reference as ref
 from bridge import from_instance, relative_error, same_bits, to_params, to_theta
+from method_cases import deep_case, equal_runs
 
 import linattn as la
 from linattn.federated import FreezeRule
@@ -61,10 +62,7 @@ def test_the_run_equals_fed_frozen_to_the_bit(rule, kind, noise, frozen_lr):
     found = run(rule_method(rule, frozen_lr), kind, **noise)
     length = ROUNDS if found.freeze_round is None else found.freeze_round
     fixed = run(la.fed_frozen(warmup_rounds=length, frozen_lr=frozen_lr), kind, **noise)
-    assert all(same_bits(a, b) for a, b in zip(found.path, fixed.path, strict=True))
-    for name, column in found.columns.items():
-        if name not in ("floats_up", "multiply_adds"):  # the rejected round is counted
-            assert same_bits(column, fixed.columns[name]), name
+    equal_runs(found, fixed, but=("floats_up", "multiply_adds"))  # the rejected round is counted
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -166,16 +164,13 @@ def test_a_rule_of_ones_own_reads_local_steps_and_runs_on_deep_models():
         seen.append(proposal.trace.gradients.shape)
         return context.round == 2
 
-    rng = np.random.default_rng(0)
-    model = la.DeepAttention(num_layers=2, dim=2, inner_dim=2, num_outputs=1)
-    data = [(rng.normal(size=(2, 3, 2)), rng.normal(size=(2, 3, 1))) for _ in range(2)]
-    problem, params = la.deep_problem(model, data, ridge=0.1), model.initial_params(seed=1)
+    problem, params = deep_case()
     rule = FreezeRule("second", fires, records_steps=True)
     found = la.run(
         la.fed_frozen(warmup_rounds=rule), problem, params, rounds=4, local_steps=3, local_lr=0.01
     )
     assert found.freeze_round == 2
-    assert seen == [(3, 2, params.layout.size)] * 2
+    assert seen == [(3, 4, params.layout.size)] * 2
 
 
 def test_the_frozen_stage_of_a_rule_is_the_frozen_stage():

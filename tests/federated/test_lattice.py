@@ -3,19 +3,9 @@
 import numpy as np
 import pytest
 from bridge import from_instance, kinds, make, moved, over, relative_error, same_bits, seeds
-from method_cases import NOISY, RUN, close_runs, equal_runs
+from method_cases import NOISY, RUN, close_runs
 
 import linattn as la
-
-
-@pytest.mark.parametrize("noise", [{}, NOISY])
-@pytest.mark.parametrize("kind", ["merged", "factored"])
-def test_fed_frozen_with_a_long_warmup_is_fed_avg(kind, noise):
-    *_, problem, params = make(1, kind)
-    options = {**RUN, "local_lr": la.safe_step(problem, params), **noise}
-    average = la.run(la.fed_avg(), problem, params, **options)
-    for warmup in (4, 5, 10**6):
-        equal_runs(average, la.run(la.fed_frozen(warmup_rounds=warmup), problem, params, **options))
 
 
 @pytest.mark.parametrize("noise", [{}, NOISY])
@@ -96,18 +86,6 @@ def test_the_general_path_is_the_compiled_path(kind, noise):
             assert np.allclose(
                 slow.columns[name][1:], fast.columns[name][1:], rtol=1e-7, atol=1e-12
             )
-
-
-@pytest.mark.parametrize("shift", [None, "zeros"])
-def test_a_vanishing_direction_is_fed_avg_to_the_bit(shift):
-    *_, problem, params = make(6)
-    terms = None if shift is None else np.zeros(params.layout.size)
-    method = la.Method("fed_prox", direction=lambda *_: la.Direction(0.0, terms))
-    options = {**RUN, "local_lr": la.safe_step(problem, params), **NOISY}
-    equal_runs(
-        la.run(method, problem, params, **options),
-        la.run(la.fed_avg(), problem, params, **options),
-    )
 
 
 @pytest.mark.parametrize("kind", ["merged", "factored"])

@@ -16,6 +16,7 @@ from method_cases import (
     log_slope,
     uneven_case,
 )
+from worlds import world
 
 import linattn as la
 from linattn.federated.methods.hypernetwork import draw_embeddings, make_hypernetwork
@@ -45,7 +46,9 @@ def test_methods_that_are_fed_avg_to_the_bit(kind, noise):
         la.fed_avg(server_lr=[1.0, 1.0, 1.0, 1.0]),
         la.fed_nova(),
         la.fed_prox(prox=0.0),
-        la.fed_frozen(warmup_rounds=4),
+        la.Method("zeros", direction=lambda *_: la.Direction(0.0, np.zeros(held.params.flat.size))),
+        la.fed_frozen(warmup_rounds=4, frozen_lr=0.1),
+        la.fed_frozen(warmup_rounds=10**6),
         la.fed_frozen(warmup_rounds=9, frozen="scaffold"),
         la.fed_frozen(warmup_rounds=4, freeze="value"),
         la.fed_part(groups=1, initial_rounds=0, rounds_per_group=1),
@@ -55,9 +58,10 @@ def test_methods_that_are_fed_avg_to_the_bit(kind, noise):
     count = len(held.params.layout.names)
     everything = la.selective(budget=count, consistency=0.3, scores="relative")
     equal_runs(held.run(everything, **noise), average, but=COUNTS)
-    if kind != "deep":
-        exact = la.fed_frozen(warmup_rounds=4, frozen="one_shot")
-        equal_runs(held.run(exact, **noise), average)
+    one_shot = la.fed_frozen(warmup_rounds=4, frozen="one_shot")
+    recorded = la.Method("recorded", records_steps=True)
+    for method in [general_path(), recorded] if kind == "deep" else [one_shot]:
+        equal_runs(held.run(method, **noise), average)
 
 
 @pytest.mark.parametrize("noise", [{}, NOISY], ids=["full", "noisy"])
@@ -279,10 +283,8 @@ def test_vector_jacobian_products_of_the_hypernetwork(hidden_dim):
 
 
 def test_a_newcomer_adapts_through_its_embedding_alone():
-    problem = la.synthetic_problem(
-        num_clients=8, sequences_per_client=24, num_tokens=8, dim=3, num_outputs=2,
-        kernel_heterogeneity=1.0, value_ridge=0.02, kernel_ridge=0.01, weights="equal",
-    )  # fmt: skip
+    problem = world(num_clients=8, sequences_per_client=24, num_tokens=8, noise=0.0,
+                    kernel_heterogeneity=1.0, value_ridge=0.02, weights="equal")  # fmt: skip
     params = la.initial_params(problem, kernel="factored", scale=1.0, value="normal")
     old, new = problem.subset(range(6)), problem.subset([6, 7])
     options = {"local_steps": 5, "local_lr": 0.02}

@@ -137,15 +137,3 @@ def test_bounds_beyond_their_step_are_refused_and_fail():
     assert frozen_contraction_bound(equal_quadratics(1.5), zeta) is None
     assert frozen_consensus_bound(equal_quadratics(2.0), zeta) is not None
     assert frozen_contraction_bound(equal_quadratics(1.0), zeta) is not None
-
-
-def test_heterogeneity_at_the_start_is_not_enough():
-    """A = (1, 4), C = (1, 1), V_0 = 0, η = .2, E = 2: ζ_0 = 0 and D_E = .06."""
-    places, curvature = np.zeros(2), np.array([1.0, 4.0])
-    zetas = []
-    for _ in range(2):
-        zetas.append(float(np.std(curvature * places.mean() - 1.0)))
-        places = places - 0.2 * (curvature * places - 1.0)
-    assert zetas[0] == 0.0
-    assert np.std(places) == pytest.approx(0.06)
-    assert np.std(places) <= 0.2 * 2 * max(zetas)

@@ -7,12 +7,7 @@ import reference as ref
 import linattn as la
 from linattn.claims import Instance, get_claim
 from linattn.claims.table import check_instance
-from linattn.theory.population import (
-    TokenLaw,
-    population_limit,
-    synthetic_limit,
-    token_covariance,
-)
+from linattn.theory.population import TokenLaw, population_limit, synthetic_limit, token_covariance
 from linattn.theory.wick import psi, psi_by_pairings
 
 SIZES = {"num_tokens": 4, "dim": 3, "num_outputs": 2, "value_ridge": 0.05, "kernel_ridge": 0.01,
@@ -133,18 +128,11 @@ def test_synthetic_problem_shares_its_draws_with_the_limit():
         assert np.allclose(gram, law.covariance, atol=0.05 * np.linalg.norm(law.covariance))
 
 
-def test_tokens_with_a_mean_are_refused_and_would_be_wrong():
-    rng = np.random.default_rng(0)
-    tokens = rng.normal(size=(4000, 5, 2))
+def test_tokens_with_a_mean_are_refused():
+    tokens = np.random.default_rng(0).normal(size=(4000, 5, 2))
     assert np.allclose(token_covariance(tokens), np.eye(2), atol=0.05)
     with pytest.raises(ValueError, match="mean zero"):
         token_covariance(tokens + 0.5)
-    shifted = tokens + 2.0
-    grams = shifted.transpose(0, 2, 1) @ shifted / 5
-    second = grams.mean(axis=0)
-    p = q = np.eye(2)
-    empirical = np.mean(grams @ p @ grams @ q @ grams, axis=0)
-    assert np.linalg.norm(psi(second, p, q, 5) - empirical) > 0.2 * np.linalg.norm(empirical)
 
 
 def test_bad_laws_are_refused():
