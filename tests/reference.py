@@ -207,16 +207,6 @@ def data_gradient(inst, theta, V):
     return gradient(inst._replace(value_ridge=0.0, kernel_ridge=0.0), theta, V)
 
 
-def central_difference(function, array, step=1e-5):
-    """Gradient of a scalar function of one array by central differences."""
-    result = np.zeros_like(array)
-    for index in np.ndindex(array.shape):
-        shift = np.zeros_like(array)
-        shift[index] = step
-        result[index] = (function(array + shift) - function(array - shift)) / (2 * step)
-    return result
-
-
 def line_derivative(function, step=1.0):
     """Derivative at 0 of t ↦ array by the 7-point stencil: exact for polynomials of degree 6."""
     far = function(3 * step) - function(-3 * step)
@@ -309,31 +299,9 @@ def profile(inst, theta):
     return objective(inst, theta, minimizer(inst, theta))
 
 
-def profile_closed_form(inst, theta):
-    """P(B) = ½c̄ − ½⟨C, A⁻¹C⟩ + (μ/2)‖·‖² (notes, section 2)."""
-    targets = 0.0
-    for p, client in zip(inst.weights, inst.clients, strict=True):
-        targets += p * np.mean([np.sum(Y**2) / len(Y) for _, Y in client])
-    linear = value_linear(inst, theta)
-    explained = np.sum(linear * np.linalg.solve(value_matrix(inst, theta), linear))
-    return float(0.5 * targets - 0.5 * explained + 0.5 * inst.kernel_ridge * norm_sq(theta))
-
-
 def profile_gradient(inst, theta):
     """∇P(B) = ∂_B F(B, V*(B)), a tuple of blocks (notes, section 2, C2)."""
     return gradient(inst, theta, minimizer(inst, theta))[0]
-
-
-def profile_gradient_differences(inst, theta, step=1e-5):
-    """∇P by central differences of P: the check of C2."""
-    parts, result = blocks(theta), []
-    for j in range(len(parts)):
-
-        def moved(block, j=j):
-            return profile(inst, (*parts[:j], block, *parts[j + 1 :]))
-
-        result.append(central_difference(moved, parts[j], step))
-    return tuple(result)
 
 
 def profile_hvp(inst, theta, d_theta, step=1e-3):
@@ -451,12 +419,6 @@ def euler_merged(inst, B, V):
     return np.array(left), np.array(right)
 
 
-def euler_profile(inst, B):
-    """C11: ⟨∇P, B⟩ and μ‖B‖² − λ‖V*‖²."""
-    left = dot(profile_gradient(inst, B), B)
-    return left, inst.kernel_ridge * norm_sq(B) - inst.value_ridge * norm_sq(minimizer(inst, B))
-
-
 def gram(heads):
     """H×H Gram matrix of a list of blocks (notes, section 2, C11)."""
     return np.array([[dot(a, b) for b in heads] for a in heads])
@@ -475,14 +437,6 @@ def imbalance(Q, K):
     return np.array([q.T @ q - k.T @ k for q, k in zip(Q, K, strict=True)])
 
 
-def imbalance_step(inst, Q, K, V, step_size):
-    """C11: W after one gradient step, and (1 − 2ημ)W + η²(∂Qᵀ∂Q − ∂Kᵀ∂K)."""
-    (dQ, dK), _ = gradient(inst, (Q, K), V)
-    after = imbalance(Q - step_size * dQ, K - step_size * dK)
-    shrink = 1 - 2 * step_size * inst.kernel_ridge
-    return after, shrink * imbalance(Q, K) + step_size**2 * imbalance(dQ, dK)
-
-
 def mix_heads(B, V, T):
     """C12: B_h → Σ_k B_k T_kh, V_h → Σ_k (T⁻¹)_hk V_k leaves the prediction unchanged."""
     inverse, heads = np.linalg.inv(T), range(len(B))
@@ -494,11 +448,6 @@ def change_basis(Q, K, bases):
     """C12: Q_h → Q_h T_h, K_h → K_h T_h⁻ᵀ leaves Q_h K_hᵀ unchanged."""
     query = np.array([q @ T for q, T in zip(Q, bases, strict=True)])
     return query, np.array([k @ np.linalg.inv(T).T for k, T in zip(K, bases, strict=True)])
-
-
-def rescale(B, V, factor):
-    """Theory section 1: (aB, V/a) predicts the same."""
-    return factor * B, V / factor
 
 
 def function_matrix(theta, V):
@@ -553,26 +502,6 @@ def cubic_features(X, readout):
     """Rows u_i G_jk (q, d³): Ŷ is linear in them (C15; notes, Moments)."""
     G = X.T @ X / len(X)
     return np.array([np.outer(u, G.ravel()).ravel() for u in queries(X, readout)])
-
-
-def cubic_coefficients(theta, V):
-    """Coefficients (d³, m) of Ŷ in the cubic features: Σ_h B_h,ij V_h,ko."""
-    total = 0.0
-    for b, v in zip(kernels(theta), V, strict=True):
-        total = total + b[:, :, None, None] * v[None, None, :, :]
-    return total.reshape(-1, V.shape[2])
-
-
-def moments(inst):
-    """Moments (d³, d³), (d³, m) and c̄ of the cubic features (notes, Moments)."""
-    square = linear = energy = 0.0
-    for p, client in zip(inst.weights, inst.clients, strict=True):
-        for X, Y in client:
-            rows, share = cubic_features(X, inst.readout), p / len(client) / len(Y)
-            square = square + share * rows.T @ rows
-            linear = linear + share * rows.T @ Y
-            energy += share * np.sum(Y**2)
-    return square, linear, float(energy)
 
 
 def least_squares(inst):
@@ -785,14 +714,6 @@ def step_remainder(inst, step, step_size):
     return step_size**2 * dot(slope, second) + bent + shrink
 
 
-def step_remainder_by_subtraction(inst, step, step_size):
-    """ρ = F(θ⁺, V*) − F(θ̄, V*) + η⟨∇P, g⟩: the definition (notes, section 3, C4f)."""
-    V = minimizer(inst, step.theta)
-    moved = objective(inst, add(step.theta, step.update, -step_size), V)
-    slope = dot(step.profile_gradient, step.update)
-    return moved - objective(inst, step.theta, V) + step_size * slope
-
-
 def ledger_terms(inst, step, step_size):
     """The five kinds of terms of C4 (C4f) and the additive identity, for one local step."""
     eta, errors = step_size, (step.track, step.drift, step.noise, step.sampling)
@@ -856,22 +777,6 @@ def certificate(inst, run, step_size):
     table["additive"] = start + sum(table[name] for name in SIGNED)
     table["profile"] = np.array([profile(inst, th) for th, _ in run.path[: num_rounds + 1]])
     return table
-
-
-def pl_chain(inst, run, step_size, reference):
-    """C14: both sides of the trajectory-dependent bound and the largest ηL_K (merged)."""
-    bound, worst = profile(inst, run.steps[0].theta) - reference, 0.0
-    for step in run.steps:
-        excess = profile(inst, step.theta) - reference
-        m = norm_sq(step.profile_gradient) / (2 * excess) if excess > 0 else 0.0
-        m = float(np.clip(m, 0.0, 1 / step_size))
-        bound = (1 - step_size * m) * bound + 0.5 * step_size * norm_sq(total_error(step))
-        worst = max(worst, step_size * curvature(inst, step.theta))
-    return {
-        "left": profile(inst, run.steps[-1].theta_next) - reference,
-        "upper": bound,
-        "eta_L": worst,
-    }
 
 
 # ------------------------------------------------------------------------ C5, C6, C10
@@ -959,34 +864,6 @@ def segment_constant(inst, step):
         for matrix in (start, end, 2 * half - 0.5 * (start + end)):
             worst = max(worst, float(np.linalg.norm(matrix, 2)))
     return worst
-
-
-def mismatch(inst, X, models):
-    """C10: Σp Ŷ(B_i, V_i) − Ŷ(B̄, V̄) at tokens X, and its closed form (both kinds)."""
-    weights = applied_weights(inst)
-    theta, V = average(weights, models)
-    U, G = queries(X, inst.readout), X.T @ X / len(X)
-    left = -predict(X, theta, V, inst.readout)
-    mean = sum(weights[i] * kernels(models[i][0]) for i in models)
-    right = np.zeros_like(left)
-    for i, (theta_i, V_i) in models.items():
-        left = left + weights[i] * predict(X, theta_i, V_i, inst.readout)
-        for b, b_mean, v, v_mean in zip(kernels(theta_i), mean, V_i, V, strict=True):
-            right = right + weights[i] * U @ (b - b_mean) @ G @ (v - v_mean)
-    if is_factored(theta):
-        for cov, v in zip(factor_covariance(weights, models), V, strict=True):
-            right = right + U @ cov @ G @ v
-    return left, right
-
-
-def factor_covariance(weights, models):
-    """C10: Cov_h = Σp (Q_i − Q̄)_h (K_i − K̄)_hᵀ (H, d, d)."""
-    (Q, K), _ = average(weights, models)
-    total = 0.0
-    for i, ((Q_i, K_i), _) in models.items():
-        pairs = zip(Q_i - Q, K_i - K, strict=True)
-        total = total + weights[i] * np.array([q @ k.T for q, k in pairs])
-    return total
 
 
 # ------------------------------------------------------------------------ frozen stage: C7, C8
@@ -1104,19 +981,6 @@ def frozen_consensus(inst, theta, V, *, local_steps, step_size):
     }
 
 
-def scaffold_local(inst, theta, V, controls, *, local_steps, step_size):
-    """One SCAFFOLD round of the value block from V with given controls (section 4, C8)."""
-    mean = matrix_mean(inst.weights, controls)
-    ends = []
-    for i in range(len(inst.clients)):
-        local = V
-        for _ in range(local_steps):
-            slope = client_gradient(inst, i, theta, local)[1]
-            local = local - step_size * (slope - controls[i] + mean)
-        ends.append(local)
-    return matrix_mean(inst.weights, ends)
-
-
 # ------------------------------------------------------------------------ C9, C13
 
 
@@ -1223,21 +1087,10 @@ def wick_product(S, P, Q, tokens):
     return result
 
 
-def psi_wick(S, P, Q, n, readout="token"):
-    """E[G P M Q G] by brute force over all tokens and pairings; small d and n only.
-
-    M = G for `token`, the outer product of the last token for `last`, of the mean for `mean`.
-    """
-    last = [(n - 1, n - 1, 1.0)]
-    middle = {
-        "token": [(t, t, 1 / n) for t in range(n)],
-        "last": last,
-        "mean": [(s, t, 1 / n**2) for s, t in product(range(n), repeat=2)],
-    }[readout]
-    total = np.zeros_like(S)
-    for (s, t, weight), a, b in product(middle, range(n), range(n)):
-        total += weight / n**2 * wick_product(S, P, Q, (a, a, s, t, b, b))
-    return total
+def psi_wick(S, P, Q, n):
+    """E[G P G Q G] by brute force over all tokens and pairings; small d and n only."""
+    triples = product(range(n), repeat=3)
+    return sum(wick_product(S, P, Q, (a, a, t, t, b, b)) for a, t, b in triples) / n**3
 
 
 def population_blocks(S, theta, teacher, teacher_value, n, *, readout="token", noise=0.0):

@@ -42,7 +42,7 @@ def test_loss_gradient_and_lines_against_the_twin(form, readout, monkeypatch):
     slope = data.pull(point.weighed - data.cross)
     np.testing.assert_allclose(slope, ref.residual_matrix(inst, B, V), rtol=1e-9, atol=1e-10)
     bound = lower_bound(data, point.image, threshold)
-    assert bound == pytest.approx(_bound_of(inst, B, V, threshold), rel=1e-8, abs=1e-12)
+    assert bound == pytest.approx(ref.lower_bound(inst, B, V, threshold), rel=1e-8, abs=1e-12)
     line = objective.line(point, way)
     assert line.coefficients[0] == pytest.approx(objective.gradient(point) @ way, rel=1e-9)
     for t in (-0.5, 1.0, 2.0):
@@ -55,17 +55,6 @@ def test_loss_gradient_and_lines_against_the_twin(form, readout, monkeypatch):
     losses = [objective.loss(objective.moved(point, down, s * t)) for s in (1.0, 0.99, 1.01)]
     assert t > 0.0
     assert losses[0] < min(losses[1:])
-
-
-def _bound_of(inst, B, V, threshold):
-    """C15(a) from its definition."""
-    loss = ref.data_loss(inst, B, V)
-    slope = ref.residual_matrix(inst, B, V)
-    W = ref.function_matrix(B, V)
-    rr, ry = 2.0 * loss, float(np.vdot(slope, W)) - 2.0 * loss
-    limit = threshold / np.linalg.norm(slope, 2)
-    t = np.clip(-ry / rr, -limit, limit)
-    return -0.5 * t * t * rr - t * ry
 
 
 def test_the_last_steps_solve_a_quadratic():
