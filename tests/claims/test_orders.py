@@ -67,16 +67,8 @@ def test_an_error_is_one_where_it_is_far_above_its_rounding():
         assert errors(lambda x, share=share: share * limit * 7.0, scale=7.0).nothing is nothing
 
 
-ORDERS = (
-    "C17",
-    "C17 plain",
-    "C18",
-    "C18 settled",
-    "C21 inconsistency",
-    "C21 consistency",
-    "C23",
-    "C24 order",
-)
+ORDERS = ("C17", "C17 plain", "C18", "C18 settled", "C21 inconsistency", "C21 consistency", "C23",
+          "C24 order")  # fmt: skip
 
 
 def test_the_list_is_that_of_the_table():

@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import io
+import lzma
 import pickle
 import zipfile
 from pathlib import Path
@@ -100,11 +101,12 @@ def test_watch_has_every_subject_exercise_and_side_once():
     assert (FOLDER / "watch.npz").stat().st_size < 1.5e6
 
 
-def test_the_watch_script_unpickles_only_the_known_file(tmp_path):
-    module, wheel = script("make_watch", "scripts"), tmp_path / "seglearn.whl"
+@pytest.mark.parametrize(("name", "pack"), [("make_watch", bytes), ("make_schools", lzma.compress)])
+def test_a_script_unpickles_only_the_known_file(name, pack, tmp_path):
+    module, wheel = script(name, "scripts"), tmp_path / "some.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr(module.MEMBER, pickle.dumps(Trap()))
-        archive.writestr(module.LICENCE_MEMBER, "")
+        archive.writestr(module.MEMBER, pack(pickle.dumps(Trap())))
+        archive.writestr(getattr(module, "LICENCE_MEMBER", "LICENCE"), "")
     with pytest.raises(SystemExit, match="SHA-256"):
         module.main(wheel, tmp_path)
 
@@ -367,23 +369,6 @@ def test_every_sheet_is_a_client_and_its_test_part_is_stratified():
     assert "14 inferred form sheets" in repr(federated)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        ({"split": "writers"}, "split"),
-        ({"split": "sheets", "alpha": 1.0}, "alpha"),
-        ({"split": "sheets", "num_clients": 3}, "num_clients"),
-        ({"split": "dirichlet"}, "alpha"),
-        ({"split": "iid", "num_clients": 1798}, "num_clients"),
-        ({"test_fraction": 1.0}, "test_fraction"),
-        ({"seed": -1}, "seed"),
-    ],
-)
-def test_a_bad_argument_of_digits_split_is_named(arguments, named):
-    with pytest.raises(ValueError, match=rf"^{named}"):
-        digits_split(**arguments)
-
-
 def test_watch_sides_train_on_one_side_and_test_on_the_other():
     data, federated = load_dataset("watch"), watch_split("sides", seed=5)
     check_federated(federated, (50, 7), 7)
@@ -447,45 +432,51 @@ def test_watch_subjects_are_left_out_whole(wanted):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "named"),
+    ("split", "arguments", "named"),
     [
-        ({"split": "wrists"}, "split"),
-        ({"split": "sides", "test_subjects": 2}, "test_subjects"),
-        ({"split": "subjects", "test_subjects": 10}, "test_subjects"),
-        ({"split": "subjects", "test_subjects": 0}, "test_subjects"),
-        ({"split": "subjects", "test_subjects": True}, "test_subjects"),
-        ({"split": "subjects", "test_subjects": [11]}, "test_subjects"),
-        ({"split": "subjects", "test_subjects": []}, "test_subjects"),
-        ({"split": "subjects", "test_subjects": "3"}, "test_subjects"),
-        ({"window": 0}, "window"),
-        ({"window": 5000}, "window"),
-        ({"stride": 2.5}, "stride"),
-        ({"dataset": load_dataset("digits")}, "dataset"),
+        (digits_split, {"split": "writers"}, "split"),
+        (digits_split, {"split": "sheets", "alpha": 1.0}, "alpha"),
+        (digits_split, {"split": "sheets", "num_clients": 3}, "num_clients"),
+        (digits_split, {"split": "dirichlet"}, "alpha"),
+        (digits_split, {"split": "iid", "num_clients": 1798}, "num_clients"),
+        (digits_split, {"test_fraction": 1.0}, "test_fraction"),
+        (digits_split, {"seed": -1}, "seed and stream indices"),
+        (watch_split, {"split": "wrists"}, "split"),
+        (watch_split, {"split": "sides", "test_subjects": 2}, "test_subjects"),
+        (watch_split, {"split": "subjects", "test_subjects": 10}, "test_subjects"),
+        (watch_split, {"split": "subjects", "test_subjects": 0}, "test_subjects"),
+        (watch_split, {"split": "subjects", "test_subjects": True}, "test_subjects"),
+        (watch_split, {"split": "subjects", "test_subjects": [11]}, "test_subjects"),
+        (watch_split, {"split": "subjects", "test_subjects": []}, "test_subjects"),
+        (watch_split, {"split": "subjects", "test_subjects": "3"}, "test_subjects"),
+        (watch_split, {"window": 0}, "window"),
+        (watch_split, {"window": 5000}, "window"),
+        (watch_split, {"stride": 2.5}, "stride"),
+        (watch_split, {"dataset": load_dataset("digits")}, "dataset"),
     ],
 )
-def test_a_bad_argument_of_watch_split_is_named(arguments, named):
+def test_a_bad_argument_of_a_split_is_named(split, arguments, named):
     with pytest.raises(ValueError, match=rf"^{named} must"):
-        watch_split(**arguments)
+        split(**arguments)
 
 
-def test_a_channel_that_never_changes_is_named(tmp_path):
+@pytest.mark.parametrize(
+    ("subjects", "still", "sentence"),
+    [
+        ([1, 1, 2, 2], 1.0, "'still' constant"),
+        ([1, 1, 2], np.arange(60.0), r"^dataset must have recordings of both sides"),
+    ],
+)
+def test_a_channel_that_never_changes_and_a_side_that_lacks_are_refused(
+    tmp_path, subjects, still, sentence
+):
     rng = np.random.default_rng(0)
-    items = [np.column_stack([rng.standard_normal(60), np.ones(60)]) for _ in range(4)]
-    groups = {"subject": [1, 1, 2, 2], "side": ["left", "right"] * 2}
+    items = [np.column_stack([rng.standard_normal(60), np.ones(60) * still]) for _ in subjects]
+    groups = {"subject": subjects, "side": (["left", "right"] * 2)[: len(subjects)]}
     names = {"class_names": ["lift"], "channel_names": ["a", "still"]}
-    save_dataset(tmp_path / "flat.npz", items, [0] * 4, groups=groups, **names)
-    with pytest.raises(ValueError, match="'still' constant"):
-        watch_split(dataset=load_dataset(tmp_path / "flat.npz"))
-
-
-def test_a_subject_with_one_side_only_is_refused(tmp_path):
-    rng = np.random.default_rng(0)
-    items = [rng.standard_normal((60, 1)) for _ in range(3)]
-    groups = {"subject": [1, 1, 2], "side": ["left", "right", "left"]}
-    names = {"class_names": ["lift"], "channel_names": ["a"]}
-    save_dataset(tmp_path / "half.npz", items, [0] * 3, groups=groups, **names)
-    with pytest.raises(ValueError, match=r"^dataset must have recordings of both sides"):
-        watch_split(dataset=load_dataset(tmp_path / "half.npz"))
+    save_dataset(tmp_path / "own.npz", items, [0] * len(subjects), groups=groups, **names)
+    with pytest.raises(ValueError, match=sentence):
+        watch_split(dataset=load_dataset(tmp_path / "own.npz"))
 
 
 # ---------------------------------------------------------------- any other set

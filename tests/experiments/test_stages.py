@@ -153,8 +153,14 @@ def test_dry_run_computes_nothing_and_learns(repository, capsys):
     assert all("2 runs, 2 stored, 0 to compute" in line for line in lines)
 
 
+def stored(store, specs, held=SIMULATION):
+    """Files of runs in a folder of their own."""
+    store.mkdir(exist_ok=True)
+    return [put(store, held, spec) for spec in specs]
+
+
 def test_the_inventory_counts_and_notes(tmp_path):
-    paths = [put(tmp_path, SIMULATION, spec) for spec in SIMULATION.specs("few")]
+    paths = stored(tmp_path, SIMULATION.specs("few"))
     own = put(tmp_path, SIMULATION, ToySpec(size=9))
     paths[1].write_bytes(b"")
     rows, notes = inventory([SIMULATION], tmp_path)
@@ -183,11 +189,10 @@ def test_clean_asks_first(tmp_path, capsys, monkeypatch):
 def test_own_simulations_are_judged_once_they_are_named(tmp_path, capsys):
     """Listed with their presets, stale when their script has changed, and not foreign."""
     script, store = tmp_path / "my sim ü.py", tmp_path / "store"
-    store.mkdir()
     text = SIMULATION.path.read_text(encoding="utf-8")
     script.write_text(text, encoding="utf-8")
     held = find.load_simulation(script)
-    paths = [put(store, held, spec) for spec in held.specs("few")]
+    paths = stored(store, held.specs("few"), held)
     assert call("clean", script, "--output", store) == 0
     assert "Nothing to remove" in capsys.readouterr().out
     for added, counts in (("", ["2", "2", "0", "0"]), ("\n# other", ["2", "0", "0", "2"])):
@@ -204,9 +209,7 @@ def test_own_simulations_are_judged_once_they_are_named(tmp_path, capsys):
 def test_compare_says_what_moved(tmp_path, capsys):
     first, second = tmp_path / "a", tmp_path / "b"
     for store in (first, second):
-        store.mkdir()
-        for spec in SIMULATION.specs("few"):
-            put(store, SIMULATION, spec)
+        stored(store, SIMULATION.specs("few"))
     assert compare(first, second).equal
     changed = SIMULATION.run(ToySpec())
     changed["draws"].values[0] += 1e-3
@@ -221,10 +224,8 @@ def test_compare_says_what_moved(tmp_path, capsys):
 
 def test_stores_are_merged_unless_they_disagree(tmp_path):
     first, second, target = (tmp_path / name for name in "abc")
-    for store, specs in ((first, SIMULATION.specs("few")), (second, [ToySpec(seed=7)])):
-        store.mkdir()
-        for spec in specs:
-            put(store, SIMULATION, spec)
+    stored(first, SIMULATION.specs("few"))
+    stored(second, [ToySpec(seed=7)])
     write_manifest(first, "toy", "few", SIMULATION.tasks("few"))
     assert merge([first, second], target).startswith("3 results copied")
     assert len(load_results(target, "toy", preset="few")) == 2

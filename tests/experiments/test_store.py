@@ -166,10 +166,8 @@ def test_a_damaged_file_is_left_out_and_kept(tmp_path):
     bad.write_bytes(bad.read_bytes()[:-7])
     with pytest.warns(UserWarning, match=f"{bad.name} is damaged and left out"):
         assert [r.path for r in load_results(tmp_path)] == [good]
-    sentence = set_aside(bad)
-    assert (
-        sentence == f"{bad.name} is damaged; it is kept as {bad.name}.damaged and computed again."
-    )
+    sentence = f"{bad.name} is damaged; it is kept as {bad.name}.damaged and computed again."
+    assert set_aside(bad) == sentence
     assert set(os.listdir(tmp_path)) == {good.name, bad.name + ".damaged"}
     assert set_aside(bad)  # another process was faster: no error
 

@@ -151,9 +151,6 @@ def test_refusals(small_problem, small_params):
 
 
 def test_repr_names_the_stage():
-    assert repr(la.fed_frozen(warmup_rounds=4, frozen=la.fed_prox(prox=0.5))) == (
-        "Method(fed_frozen(4, fed_prox(0.5)))"
-    )
-    assert repr(la.fed_frozen(warmup_rounds=4, frozen="one_shot")) == (
-        "Method(fed_frozen(4, one_shot))"
-    )
+    for frozen, words in ((la.fed_prox(prox=0.5), "fed_prox(0.5)"), ("one_shot", "one_shot")):
+        method = la.fed_frozen(warmup_rounds=4, frozen=frozen)
+        assert repr(method) == f"Method(fed_frozen(4, {words}))"

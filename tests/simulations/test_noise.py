@@ -4,6 +4,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from method_cases import log_slope
 
 import linattn as la
 from linattn.experiments import load_results
@@ -65,10 +66,9 @@ def test_frozen_stage_is_that_of_the_best_kernel(found):
 
 def test_bias_of_unequal_work_stays_and_of_normalized_vanishes(found):
     """Floors are quadratic in the bias: slope 0 without, 2 with normalization."""
-    steps = np.log(found.small_step.values[-3:])
     for name, slope in (("plain", 0.0), ("normalized", 2.0), ("equal", 2.0)):
-        values = np.log(found[f"floor_{name}"].values[-3:])
-        assert np.polyfit(steps, values, 1)[0] == pytest.approx(slope, abs=0.1)
+        floors = found[f"floor_{name}"].values[-3:]
+        assert log_slope(found.small_step.values[-3:], floors) == pytest.approx(slope, abs=0.1)
 
 
 def test_checks_notice_what_is_broken(found):

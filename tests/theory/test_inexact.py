@@ -81,17 +81,23 @@ def test_relative_rate_is_refused_where_the_step_may_ascend_and_would_be_violate
     assert effective_step(1.5, 1.0, 0.1) == pytest.approx(1.65)
 
 
-def test_composite_bound_is_the_best_split():
-    options = {"step_size": 0.5, "modulus": 0.3, "relative": 0.4, "absolute": 0.2}
-    found = composite_bound(3.0, 8, **options)
-    values = []
-    for split in np.geomspace(1e-4, 5.2, 4000):
-        kept = 1 - (1 + split) * 0.16
-        rate, floor = 1 - 0.15 * kept, (1 + 1 / split) * 0.04 / (0.6 * kept)
-        values.append(rate**8 * 3.0 + floor * (1 - rate**8))
-    assert found.value == pytest.approx(min(values), rel=1e-5)
-    assert found.value <= min(values) * (1 + 1e-9)
-    assert composite_bound(3.0, 8, **(options | {"relative": 1.0})) is None
+@pytest.mark.parametrize(
+    ("start", "relative", "splits", "accuracy"),
+    [
+        (3.0, 0.4, np.geomspace(1e-4, 5.2, 4000), 1e-5),
+        # At ε = 0.9 only s < 0.235 is valid, and the best is close to it.
+        (1e-6, 0.9, np.linspace(1e-3, 0.234567, 3000), 1e-4),
+    ],
+)
+def test_composite_bound_is_the_best_split(start, relative, splits, accuracy):
+    options = {"step_size": 0.5, "modulus": 0.3, "absolute": 0.2}
+    found = composite_bound(start, 8, relative=relative, **options)
+    kept = 1 - (1 + splits) * relative**2
+    rate, floor = 1 - 0.15 * kept, (1 + 1 / splits) * 0.04 / (0.6 * kept)
+    values = rate**8 * start + floor * (1 - rate**8)
+    assert found.value == pytest.approx(values.min(), rel=accuracy)
+    assert found.value <= values.min() * (1 + 1e-9)
+    assert composite_bound(start, 8, relative=1.0, **options) is None
 
 
 @pytest.mark.parametrize("short", [1e-6, 1e-8, 1e-12, 1e-16])
@@ -100,16 +106,6 @@ def test_composite_bound_with_an_error_of_nearly_the_gradient(short):
     options = {"step_size": 0.5, "modulus": 0.3, "relative": 1.0 - short, "absolute": 0.2}
     found = composite_bound(3.0, 8, **options)
     assert found is None or found.value > 3.0
-
-
-def test_composite_bound_searches_up_to_the_largest_split():
-    """At ε = 0.9 only s < 0.235 is valid, and the best is close to it."""
-    found = composite_bound(1e-6, 8, step_size=0.5, modulus=0.3, relative=0.9, absolute=0.2)
-    splits = np.linspace(1e-3, 0.234567, 3000)
-    kept = 1 - (1 + splits) * 0.81
-    rate, floor = 1 - 0.15 * kept, (1 + 1 / splits) * 0.04 / (0.6 * kept)
-    values = rate**8 * 1e-6 + floor * (1 - rate**8)
-    assert found.value == pytest.approx(values.min(), rel=1e-4)
 
 
 def test_composite_bound_has_the_pure_cases_as_limits():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from bridge import relative_error
 from method_cases import drifting_world, log_slope
+from worlds import world
 
 import linattn as la
 from linattn.objectives.population import population
@@ -16,9 +17,9 @@ from linattn.theory.drift_field import DriftField, relative_work
 
 def tiny(**more):
     options = {"num_clients": 3, "sequences_per_client": 5, "num_tokens": 4, "dim": 2,
-               "num_outputs": 2, "value_heterogeneity": 1.0, "covariate_heterogeneity": 0.3,
-               "noise": 0.1, "value_ridge": 0.1, "kernel_ridge": 0.05}  # fmt: skip
-    return la.synthetic_problem(**options | more)
+               "value_heterogeneity": 1.0, "covariate_heterogeneity": 0.3, "value_ridge": 0.1,
+               "kernel_ridge": 0.05}  # fmt: skip
+    return world(**options | more)
 
 
 def start(problem, **options):
@@ -136,30 +137,12 @@ def test_times_and_profile(kind):
     assert "2.5" in repr(found)
 
 
-def test_fed_avg_is_path_and_tangent_to_second_order_in_s(merged):
-    """At matched steps of path and tangent, which are those of the flow up to O(η)."""
-    problem, params = merged
-    held, eta, total = field(problem, params), 0.001, 480
-    path, tangent = params.flat.copy(), np.zeros(params.flat.size)
-    for _ in range(total):
-        pull = held.slope(path, tangent) - held.drift(path)
-        path, tangent = path - eta * held.gradient(path), tangent - eta * pull
-    flow = la.drift_response(problem, params, eta * total)
-    assert relative_error(flow.path[-1], path) < 2.0 * eta
-    assert relative_error(flow.drift[-1], tangent) < 10.0 * eta
-    drifts, errors = [], []
-    for count in (10, 20, 40):
-        run = la.run(la.fed_avg(), problem, params, rounds=total // count, metrics=(),
-                     local_steps=count, local_lr=eta)  # fmt: skip
-        drifts.append(0.5 * eta * (count - 1))
-        errors.append(np.linalg.norm(run.params.flat - path - drifts[-1] * tangent))
-    assert log_slope(drifts, errors) == pytest.approx(2.0, abs=0.2)
+def moved_to_second_order_in_s(problem, params, sizes):
+    """Path and tangent at the steps, u' = −Hu + (η_t/η_0)c, from which FedAvg is O(s²) away.
 
-
-def test_a_schedule_moves_fed_avg_by_the_drift_numbers_of_its_steps(merged):
-    """u' = −Hu + (η_t/η_0)c in τ = EΣη_t, to second order in s = η_0(E − 1)/2."""
-    problem, params = merged
-    held, sizes = field(problem, params), 0.001 / (1.0 + np.arange(12) / 4.0)
+    They are in τ = EΣη_t, and s = η_0(E − 1)/2; every size is that of 40 steps.
+    """
+    held = field(problem, params)
     path, tangent = params.flat.copy(), np.zeros(params.flat.size)
     for eta in np.repeat(sizes, 40):
         pull = held.slope(path, tangent) - eta / sizes[0] * held.drift(path)
@@ -171,6 +154,20 @@ def test_a_schedule_moves_fed_avg_by_the_drift_numbers_of_its_steps(merged):
         drifts.append(0.5 * sizes[0] * (count - 1))
         errors.append(np.linalg.norm(run.params.flat - path - drifts[-1] * tangent))
     assert log_slope(drifts, errors) == pytest.approx(2.0, abs=0.2)
+    return path, tangent
+
+
+def test_fed_avg_is_path_and_tangent_to_second_order_in_s(merged):
+    """At matched steps of path and tangent, which are those of the flow up to O(η)."""
+    eta = 0.001
+    path, tangent = moved_to_second_order_in_s(*merged, np.full(12, eta))
+    flow = la.drift_response(*merged, 480 * eta)
+    assert relative_error(flow.path[-1], path) < 2.0 * eta
+    assert relative_error(flow.drift[-1], tangent) < 10.0 * eta
+
+
+def test_a_schedule_moves_fed_avg_by_the_drift_numbers_of_its_steps(merged):
+    moved_to_second_order_in_s(*merged, 0.001 / (1.0 + np.arange(12) / 4.0))
 
 
 def test_unequal_work_moves_fed_avg_as_the_response_says(merged):
