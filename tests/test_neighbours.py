@@ -8,24 +8,24 @@ import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pytest
 from bridge import relative_error
 from experiments.toy import SIMULATION, ToySpec
+from pages import NOTES, ROOT
+from worlds import world
 
 import linattn as la
 from linattn.data.partition import partition
 from linattn.federated.rounds import choose_participants
 from scripts import put
 
-ROOT = Path(__file__).parents[1]
 BASE = {"rounds": 4, "local_steps": 3, "local_lr": 0.05}
 
 
 def test_every_report_names_tests_that_are_there():
-    text = (ROOT / "paper_notes.md").read_text(encoding="utf-8")
+    text = NOTES.read_text(encoding="utf-8")
     part = text[text.index("### What was reported elsewhere") :].split("\n#", 1)[0]
     rows = [line for line in part.splitlines() if line.startswith("| ")][1:]
     assert len(rows) > 25
@@ -93,16 +93,14 @@ def test_row_t_measures_the_model_after_round_t(small_problem, small_params):
 @pytest.mark.parametrize("batch_size", [None, 2])
 def test_threads_share_a_fresh_problem(small_params, batch_size):
     """Lazy caches of one object, filled by several threads at once."""
-    sizes = {"num_clients": 4, "sequences_per_client": 6, "num_tokens": 5}
-    options = {**sizes, "dim": 3, "num_outputs": 2, "value_ridge": 0.05, "kernel_ridge": 0.01}
 
     def run(problem):
         return la.run(la.fed_avg(), problem, small_params, batch_size=batch_size, **BASE).params
 
-    shared = la.synthetic_problem(**options)
+    shared = world()
     with ThreadPoolExecutor(8) as executor:
         together = list(executor.map(run, [shared] * 8))
-    alone = run(la.synthetic_problem(**options))
+    alone = run(world())
     assert all(np.array_equal(params.flat, alone.flat) for params in together)
 
 

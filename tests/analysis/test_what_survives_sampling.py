@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from bridge import relative_error
 from method_cases import WEIGHTS, case, uneven_case
+from pages import NOTES, ROOT
 
 import linattn as la
 from linattn.analysis.descent_steps import descent_steps
@@ -321,7 +322,7 @@ CLAIMS = {f"C{k}" for k in range(1, 25)} - {"C17", "C18"} | {"C4f", "C3f"}
 
 
 def entries():
-    text = (Path(__file__).parents[2] / "paper_notes.md").read_text(encoding="utf-8")
+    text = NOTES.read_text(encoding="utf-8")
     lines = text[text.index(TABLE) :].split("\n\n")[0].splitlines()[2:]
     rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
     return [Entry(r[0], tuple(r[1:4]), tuple(re.findall(r"`([^`]+)`", r[4]))) for r in rows]
@@ -335,9 +336,9 @@ def test_every_row_has_a_verdict_and_an_instance(entry):
         assert entry.instances
     for name in entry.instances:
         file, _, test = name.rpartition("::") if "::" in name else ("", "", name)
-        held = Path(__file__).parents[2] / file if file else Path(__file__)
+        held = ROOT / file if file else Path(__file__)
         if name.endswith(".py"):
-            assert (Path(__file__).parents[2] / name).exists()
+            assert (ROOT / name).exists()
         else:
             assert f"\ndef {test}(" in held.read_text(encoding="utf-8"), name
 

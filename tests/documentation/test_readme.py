@@ -34,12 +34,8 @@ def test_what_sampling_does_is_what_the_record_says():
 
 def test_the_answer_is_the_one_of_the_example():
     assert same_output(part("example"), WRITER.example_part(README))
-    assert {block.language for block in blocks("README.md")} == {
-        "python",
-        "sh",
-        "powershell",
-        "text",
-    }
+    languages = {block.language for block in blocks("README.md")}
+    assert languages == {"python", "sh", "powershell", "text"}
 
 
 def test_what_the_readme_says_about_the_example():

@@ -10,17 +10,17 @@ quadratic, by explicit rounds.
 import re
 from functools import lru_cache
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
 import reference as ref
 from bridge import make, relative_error
 from method_cases import log_slope
+from pages import NOTES
+from worlds import world
 
 import linattn as la
 
-NOTES = (Path(__file__).parents[2] / "paper_notes.md").read_text(encoding="utf-8")
 LOCAL_STEPS = 5
 SIZES = 2.0 ** -np.arange(4)
 """Halved step sizes; every one but the first extrapolates with its double."""
@@ -77,10 +77,9 @@ def by_rounds():
 @lru_cache(maxsize=1)
 def whole():
     """A problem and a stationary point of the whole model: one local step has no drift."""
-    problem = la.synthetic_problem(
-        num_clients=3, sequences_per_client=5, num_tokens=6, dim=2, num_outputs=2, noise=0.1,
-        covariate_heterogeneity=0.5, value_heterogeneity=1.0, value_ridge=0.3, kernel_ridge=0.3,
-    )  # fmt: skip
+    problem = world(num_clients=3, sequences_per_client=5, num_tokens=6, dim=2,
+                    covariate_heterogeneity=0.5, value_heterogeneity=1.0, value_ridge=0.3,
+                    kernel_ridge=0.3)  # fmt: skip
     start = la.initial_params(problem, value="minimizer", seed=1)
     return problem, fed_avg_at(problem, start, 1, 0.05, 4000)
 
@@ -115,7 +114,8 @@ def test_linear_before_and_quadratic_after(route):
     plain, beyond = fitted(*ROUTES[route]())
     assert plain == pytest.approx(1.0, abs=0.03)
     assert beyond == pytest.approx(2.0, abs=0.06)
-    told = re.search(rf"^\| {route} \| ([\d.]+) \| ([\d.]+) \|$", NOTES, re.M)
+    notes = NOTES.read_text(encoding="utf-8")
+    told = re.search(rf"^\| {route} \| ([\d.]+) \| ([\d.]+) \|$", notes, re.M)
     assert told is not None, f"the notes lack the slopes of {route}"
     assert (plain, beyond) == pytest.approx([float(text) for text in told.groups()], abs=0.006)
 
