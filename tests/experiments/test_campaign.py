@@ -44,10 +44,8 @@ def test_the_campaign_would_see_what_is_lost_or_wrong(tmp_path):
     assert sweep.faults(tmp_path, {first, second}) == []
     (tmp_path / first).unlink()
     (tmp_path / second).write_bytes(b"other")
-    assert sweep.faults(tmp_path, {first, second}) == [
-        f"{first} is lost",
-        f"{second} holds other bytes",
-    ]
+    seen = [f"{first} is lost", f"{second} holds other bytes"]
+    assert sweep.faults(tmp_path, {first, second}) == seen
 
 
 def test_damage_is_damage():

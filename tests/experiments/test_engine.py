@@ -227,10 +227,6 @@ def test_a_pipe_gets_a_line_per_simulation_and_at_most_one_in_ten_seconds(capsys
         for k, task in enumerate([*TASKS[:3], other, *TASKS[3:]]):
             now[0] += 6.0 if k < 2 else 1.0
             report(task, Outcome("died", 0.1) if k == 4 else STORED)
-    lines = capsys.readouterr().err.splitlines()
-    assert [line.rpartition(",")[0] for line in lines] == [
-        "[2/7] toy",
-        "[4/7] other: all 1 runs",
-        "[5/7] toy died",
-        "[7/7] toy: all 6 runs",
-    ]
+    said = [line.rpartition(",")[0] for line in capsys.readouterr().err.splitlines()]
+    lines = ["[2/7] toy", "[4/7] other: all 1 runs", "[5/7] toy died", "[7/7] toy: all 6 runs"]
+    assert said == lines
