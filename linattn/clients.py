@@ -65,39 +65,22 @@ class Clients:
         ValueError
             If the list is empty, repeats a client or names one that does not exist.
         """
-        return self.rearranged(*part_of_clients(self, clients))
+        chosen = list(clients)
+        whole = all(isinstance(i, int | np.integer) and not isinstance(i, bool) for i in chosen)
+        known = whole and all(i in range(self.num_clients) for i in chosen)
+        if not known or not len(set(chosen)) == len(chosen) > 0:
+            raise ValueError(
+                f"clients must be distinct numbers in 0..{self.num_clients - 1}, got "
+                f"{shown(chosen)}."
+            )
+        spans = [np.arange(self.num_sequences)[self.client(i)] for i in chosen]
+        offsets = np.cumsum([0, *map(len, spans)], dtype=np.int64)
+        weights = self.weights[chosen]
+        return self.rearranged(np.concatenate(spans), offsets, weights / weights.sum())
 
     def rearranged(self, index: IntArray, offsets: IntArray, weights: Array) -> Self:
         """Return the problem whose clients hold the sequences `index`, cut at `offsets`."""
         raise NotImplementedError
-
-
-def check_clients(clients: Sequence[int], num_clients: int) -> list[int]:
-    """Return the clients of a subset as a list.
-
-    Raises
-    ------
-    ValueError
-        If the list is empty, repeats a client or names one that does not exist.
-    """
-    chosen = list(clients)
-    whole = all(isinstance(i, int | np.integer) and not isinstance(i, bool) for i in chosen)
-    known = whole and all(i in range(num_clients) for i in chosen)
-    if not known or not len(set(chosen)) == len(chosen) > 0:
-        raise ValueError(
-            f"clients must be distinct numbers in 0..{num_clients - 1}, got {shown(chosen)}."
-        )
-    return [int(i) for i in chosen]
-
-
-def part_of_clients(problem: Clients, clients: Sequence[int]) -> tuple[IntArray, IntArray, Array]:
-    """Return the sequences of some clients, their new offsets, and weights summing to one."""
-    chosen = check_clients(clients, problem.num_clients)
-    begins = np.cumsum([0, *problem.client_sizes])
-    spans = [np.arange(begins[i], begins[i + 1]) for i in chosen]
-    offsets = np.cumsum([0, *problem.client_sizes[chosen]]).astype(np.int64)
-    weights = problem.weights[chosen]
-    return np.concatenate(spans), offsets, weights / weights.sum()
 
 
 def check_weights(weights: Any, sizes: IntArray) -> Array:
