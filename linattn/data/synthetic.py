@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,19 +26,19 @@ class ClientDraw(NamedTuple):
     covariates_of: int
 
 
-def draw_client(
+def draw_clients(
     seed: int,
-    client: int,
     *,
+    num_clients: int,
     dim: int,
     num_outputs: int,
     num_heads: int,
     value_heterogeneity: float,
     covariate_heterogeneity: float,
     kernel_heterogeneity: float,
-    covariates_of: int,
-) -> ClientDraw:
-    """Return W_i = I + a·N/√d (of the client `covariates_of`) and the teacher of a client.
+    shared_tokens: bool,
+) -> Iterator[ClientDraw]:
+    """Yield W_i = I + a·N/√d and the teacher of every client; see `synthetic_problem`.
 
     Notes
     -----
@@ -49,19 +49,17 @@ def draw_client(
     draws = stream(seed, "teacher")
     kernel = draws.normal(size=(num_heads, dim, dim)) / root
     value = draws.normal(size=(num_heads, dim, num_outputs)) / root
-    apart = stream(seed, "covariate", covariates_of).normal(size=(dim, dim))
-    own_kernel = stream(seed, "kernel", client).normal(size=kernel.shape)
-    own_value = stream(seed, "value", client).normal(size=value.shape)
-    return ClientDraw(
-        np.eye(dim) + covariate_heterogeneity * apart / root,
-        Params.merged(
+    for i in range(num_clients):
+        owner = 0 if shared_tokens else i
+        apart = stream(seed, "covariate", owner).normal(size=(dim, dim))
+        own_kernel = stream(seed, "kernel", i).normal(size=kernel.shape)
+        own_value = stream(seed, "value", i).normal(size=value.shape)
+        teacher = Params.merged(
             kernel + kernel_heterogeneity * own_kernel / root,
             value + value_heterogeneity * own_value / root,
-        ),
-        seed,
-        client,
-        covariates_of,
-    )
+        )
+        mixing = np.eye(dim) + covariate_heterogeneity * apart / root
+        yield ClientDraw(mixing, teacher, seed, i, owner)
 
 
 def draw_sequences(
@@ -153,23 +151,20 @@ def synthetic_problem(
     noise = real("noise", noise, minimum=0.0)
     seed = positive_int("seed", seed, minimum=0, maximum=None)
 
-    def client_data(i: int) -> tuple[Array, Array]:
-        owner = 0 if shared_tokens else i
-        drawn = draw_client(
-            seed,
-            i,
-            dim=d,
-            num_outputs=m,
-            num_heads=heads,
-            value_heterogeneity=v,
-            covariate_heterogeneity=a,
-            kernel_heterogeneity=b,
-            covariates_of=owner,
-        )
-        return draw_sequences(drawn, (sequences, length, d), noise=noise, readout=readout)
-
+    drawn = draw_clients(
+        seed,
+        num_clients=clients,
+        dim=d,
+        num_outputs=m,
+        num_heads=heads,
+        value_heterogeneity=v,
+        covariate_heterogeneity=a,
+        kernel_heterogeneity=b,
+        shared_tokens=shared_tokens,
+    )
+    size = (sequences, length, d)
     return problem_from_tokens(
-        (client_data(i) for i in range(clients)),
+        (draw_sequences(client, size, noise=noise, readout=readout) for client in drawn),
         readout=readout,
         weights=weights,
         value_ridge=value_ridge,

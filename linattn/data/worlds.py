@@ -14,7 +14,7 @@ from linattn._fields import Count, NonNegative, Part, Positive
 from linattn._typing import Array
 from linattn.attention import accuracy
 from linattn.data.deep_tokens import DeepProblem, deep_problem
-from linattn.data.synthetic import draw_client, draw_sequences, synthetic_problem
+from linattn.data.synthetic import draw_clients, draw_sequences, synthetic_problem
 from linattn.data.tokens import ClientData
 from linattn.deep import DeepAttention
 from linattn.objectives.starts import initial_params
@@ -51,25 +51,23 @@ class ProblemSpec(Part):
 
         ``fresh=True`` draws other sequences of the same clients, for tests.
         """
-        suffix = " test" if fresh else ""
+        drawn = draw_clients(
+            seed,
+            num_clients=self.num_clients,
+            dim=self.dim,
+            num_outputs=self.num_outputs,
+            num_heads=self.num_heads,
+            value_heterogeneity=self.value_heterogeneity,
+            covariate_heterogeneity=self.covariate_heterogeneity,
+            kernel_heterogeneity=self.kernel_heterogeneity,
+            shared_tokens=self.shared_tokens,
+        )
         size = (self.sequences_per_client, self.num_tokens, self.dim)
-        out = []
-        for i in range(self.num_clients):
-            owner = 0 if self.shared_tokens else i
-            drawn = draw_client(
-                seed,
-                i,
-                dim=self.dim,
-                num_outputs=self.num_outputs,
-                num_heads=self.num_heads,
-                value_heterogeneity=self.value_heterogeneity,
-                covariate_heterogeneity=self.covariate_heterogeneity,
-                kernel_heterogeneity=self.kernel_heterogeneity,
-                covariates_of=owner,
-            )
-            noise, readout = self.noise, self.readout
-            out.append(draw_sequences(drawn, size, noise=noise, readout=readout, suffix=suffix))
-        return out
+        suffix = " test" if fresh else ""
+        return [
+            draw_sequences(client, size, noise=self.noise, readout=self.readout, suffix=suffix)
+            for client in drawn
+        ]
 
 
 class InitialSpec(Part):

@@ -17,7 +17,7 @@ import scipy.special
 from linattn._checks import as_float64, one_of, positive_int, real
 from linattn._typing import Array
 from linattn.clients import check_weights
-from linattn.data.synthetic import draw_client
+from linattn.data.synthetic import draw_clients
 from linattn.linalg import factorize, stack_heads
 from linattn.theory.frozen import FrozenStage
 from linattn.theory.wick import psi
@@ -319,20 +319,20 @@ def synthetic_limit(
     Source: C16. Clients draw their mixing matrix and teacher from the same streams as
     `synthetic_problem`. Cost: that of drawing C teachers.
     """
+    drawn = draw_clients(
+        seed,
+        num_clients=num_clients,
+        dim=dim,
+        num_outputs=num_outputs,
+        num_heads=num_heads,
+        value_heterogeneity=value_heterogeneity,
+        covariate_heterogeneity=covariate_heterogeneity,
+        kernel_heterogeneity=kernel_heterogeneity,
+        shared_tokens=shared_tokens,
+    )
     laws = []
-    for i in range(num_clients):
-        drawn = draw_client(
-            seed,
-            i,
-            dim=dim,
-            num_outputs=num_outputs,
-            num_heads=num_heads,
-            value_heterogeneity=value_heterogeneity,
-            covariate_heterogeneity=covariate_heterogeneity,
-            kernel_heterogeneity=kernel_heterogeneity,
-            covariates_of=0 if shared_tokens else i,
-        )
-        covariance, teacher = drawn.mixing @ drawn.mixing.T, drawn.teacher
+    for client in drawn:
+        covariance, teacher = client.mixing @ client.mixing.T, client.teacher
         laws.append(
             TokenLaw(covariance, num_tokens, teacher["kernel"], teacher.value, noise, readout)
         )
