@@ -59,72 +59,50 @@ def scaffold(*, server_lr: StepSize = 1.0, option: int = 2) -> Method:
     up, as many floats again as FedAvg. Keeps the compiled local steps.
     """
     step = step_schedule("server_lr", server_lr)
-    check_option(option)
+    if isinstance(option, bool) or not isinstance(option, int) or option not in OPTIONS:
+        raise ValueError(f"option must be 1 or 2, got {shown(option)}.")
+
+    def no_variate(context: RoundContext, client: int) -> Variate:
+        zeros = np.zeros(context.params.layout.size)
+        return Variate(zeros, zeros)
+
+    def new_variate(
+        context: RoundContext, client: int, control: Array, own: Variate, end: Array
+    ) -> Variate:
+        """c_i⁺ on the trained blocks; others keep their variate."""
+        assert context.plan is not None
+        flat = context.params.flat
+        if option == 1:
+            proposed = context.oracle.gradient(client, flat)
+        else:
+            gradient = (flat - end) / (context.steps_of(client) * context.step_size)
+            proposed = own.value - control + gradient
+        value = np.where(context.params.layout.mask(context.plan.trained), proposed, own.value)
+        return Variate(value, value - own.value)
 
     def aggregate(context: RoundContext, control: Array, proposal: Proposal) -> tuple[Array, Array]:
         flat = step_toward(context, average(context, proposal), step)
-        return flat, new_control(context, control, proposal)
+        changes = np.stack([own.change for own in proposal.memories])
+        # With the weights of the objective, so that c = Σ p_i c_i stays.
+        return flat, control + context.problem.weights[context.participants] @ changes
+
+    def cost(context: RoundContext, client: int, control: Array, own: Variate) -> Cost:
+        """c down, the change of c_i up; for option 1 a full gradient."""
+        assert context.plan is not None
+        trained = context.plan.trained
+        size = int(context.params.layout.mask(trained).sum())
+        if option == 2:
+            return Cost(size, size)
+        work = context.oracle.gradient_work(trained)
+        return Cost(size, size, work.total(*context.oracle.amount(client), 1))
 
     return Method(
         "scaffold",
         declared=Nature(corrected=True, memory=True, server_step=step != 1.0),
         server_memory=lambda context: np.zeros(context.params.layout.size),
-        client_memory=lambda context, client: no_variate(context),
-        direction=lambda context, client, control, own: corrected(control, own),
-        update_client=lambda context, client, control, own, end: new_variate(
-            context, client, control, own, end, option=option
-        ),
+        client_memory=no_variate,
+        direction=lambda context, client, control, own: Direction(shift=control - own.value),
+        update_client=new_variate,
         aggregate=aggregate,
-        extra_cost=lambda context, client, control, own: variate_cost(
-            context, client, option=option
-        ),
+        extra_cost=cost,
     )
-
-
-def check_option(option: int) -> None:
-    """Refuse options that do not exist."""
-    if isinstance(option, bool) or not isinstance(option, int) or option not in OPTIONS:
-        raise ValueError(f"option must be 1 or 2, got {shown(option)}.")
-
-
-def no_variate(context: RoundContext) -> Variate:
-    """c_i = 0."""
-    zeros = np.zeros(context.params.layout.size)
-    return Variate(zeros, zeros)
-
-
-def corrected(control: Array, own: Variate) -> Direction:
-    """c − c_i, added to the client's gradient."""
-    return Direction(shift=control - own.value)
-
-
-def new_variate(
-    context: RoundContext, client: int, control: Array, own: Variate, end: Array, *, option: int
-) -> Variate:
-    """c_i⁺ on the trained blocks; others keep their variate."""
-    assert context.plan is not None
-    flat = context.params.flat
-    if option == 1:
-        proposed = context.oracle.gradient(client, flat)
-    else:
-        gradient = (flat - end) / (context.steps_of(client) * context.step_size)
-        proposed = own.value - control + gradient
-    value = np.where(context.params.layout.mask(context.plan.trained), proposed, own.value)
-    return Variate(value, value - own.value)
-
-
-def new_control(context: RoundContext, control: Array, proposal: Proposal) -> Array:
-    """c + Σ_S p_i (c_i⁺ − c_i): with the weights of the objective, so that c = Σ p_i c_i stays."""
-    changes = np.stack([own.change for own in proposal.memories])
-    return np.asarray(control + context.problem.weights[context.participants] @ changes)
-
-
-def variate_cost(context: RoundContext, client: int, *, option: int) -> Cost:
-    """c down, the change of c_i up; for option 1 a full gradient."""
-    assert context.plan is not None
-    trained = context.plan.trained
-    size = int(context.params.layout.mask(trained).sum())
-    if option == 2:
-        return Cost(size, size)
-    work = context.oracle.gradient_work(trained)
-    return Cost(size, size, work.total(*context.oracle.amount(client), 1))
