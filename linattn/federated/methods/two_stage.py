@@ -42,6 +42,15 @@ class OwnMemory(NamedTuple):
     second: Any = None
 
 
+PLAIN: dict[str, Callable[[RoundContext], Any]] = {
+    "probe": lambda context: None,
+    "start": lambda context: context.params.flat,
+    "personal": lambda context: context.params.flat,
+    "direction": lambda context: Direction(),
+}
+"""What FedAvg says about a client in slots that a second stage may fill."""
+
+
 @dataclass(frozen=True)
 class TwoStages:
     """A warm-up on all blocks, then `second` on those that are not frozen.
@@ -73,10 +82,10 @@ class TwoStages:
         second, rule = self.second, self.rule
         samples = self.participation is not None or second.sampling is not None
         slots: dict[str, Callable[..., Any]] = {
-            slot: getattr(self, slot)
-            for slot in ("probe", "start", "direction", "penalty_gradient", "personal")
-            if getattr(second, slot) is not None
+            slot: self.then(slot) for slot in PLAIN if getattr(second, slot) is not None
         }
+        if second.penalty_gradient is not None:
+            slots["penalty_gradient"] = self.penalty_gradient
         if second.client_memory is not None:
             slots |= {"client_memory": lambda *_: OwnMemory(), "update_client": self.update_client}
         if second.aggregate is not None or second.server_memory is not None:
@@ -168,34 +177,15 @@ class TwoStages:
             return context.sampling
         return self.second.sampling(context, self._server(context, memory))
 
-    def probe(self, context: RoundContext, client: int, memory: StageMemory, own: Any) -> Any:
-        """Nothing, then what the second stage uploads before its plan."""
-        if not self.is_frozen(context, memory):
-            return None
-        return self._asked("probe", context, client, memory, own)
+    def then(self, slot: str) -> Callable[..., Any]:
+        """A slot that does what FedAvg does, then what the second stage says about a client."""
 
-    def start(self, context: RoundContext, client: int, memory: StageMemory, own: Any) -> Array:
-        """The server's parameters, then where the second stage starts."""
-        if not self.is_frozen(context, memory):
-            return context.params.flat
-        start: Array = self._asked("start", context, client, memory, own)
-        return start
+        def answer(context: RoundContext, client: int, memory: StageMemory, own: Any) -> Any:
+            if not self.is_frozen(context, memory):
+                return PLAIN[slot](context)
+            return self._asked(slot, context, client, memory, own)
 
-    def personal(self, context: RoundContext, client: int, memory: StageMemory, own: Any) -> Array:
-        """The server's parameters, then the model that the second stage gives a client."""
-        if not self.is_frozen(context, memory):
-            return context.params.flat
-        model: Array = self._asked("personal", context, client, memory, own)
-        return model
-
-    def direction(
-        self, context: RoundContext, client: int, memory: StageMemory, own: Any
-    ) -> Direction:
-        """Nothing, then the affine terms of the second stage."""
-        if not self.is_frozen(context, memory):
-            return Direction()
-        terms: Direction = self._asked("direction", context, client, memory, own)
-        return terms
+        return answer
 
     def penalty_gradient(
         self, context: RoundContext, client: int, own: Any, flat: Array, batch: IntArray | None
