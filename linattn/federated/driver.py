@@ -15,6 +15,7 @@ from linattn.federated.memory import ClientMemories, Memory, check_continues, or
 from linattn.federated.method import (
     Cost,
     Method,
+    PerClientSlot,
     Plan,
     Proposal,
     RoundContext,
@@ -198,13 +199,8 @@ class RoundDriver:
 
     def planned(self, context: RoundContext) -> RoundContext:
         """The context with the uploads of the probe phase and the plan."""
-        probe = self.method.probe
-        if probe is not None:
-            uploads = [
-                probe(context, i, self.server, self._client(context, i))
-                for i in context.participants.tolist()
-            ]
-            context = context._replace(probes=tuple(uploads))
+        if self.method.probe is not None:
+            context = context._replace(probes=tuple(self._asked(context, self.method.probe)))
         return context._replace(plan=self.method.plan(context, self.server))
 
     def task(self, context: RoundContext) -> LocalTask:
@@ -230,26 +226,23 @@ class RoundDriver:
         return self._masks[names]
 
     def _starts(self, context: RoundContext) -> Array:
-        start = self.method.start
-        if start is None:
+        if self.method.start is None:
             return np.tile(context.params.flat, (len(context.participants), 1))
-        return np.stack(
-            [
-                start(context, i, self.server, self._client(context, i))
-                for i in context.participants.tolist()
-            ]
-        )
+        return np.stack(self._asked(context, self.method.start))
 
     def _directions(self, context: RoundContext) -> tuple[float, Array]:
         """The prox weight, and shifts stacked over participants."""
         slot, size = self.method.direction, context.params.layout.size
         if slot is None:
             return 0.0, np.zeros((0, size))
-        terms = [
+        return stacked(self._asked(context, slot), size)
+
+    def _asked(self, context: RoundContext, slot: PerClientSlot) -> list[Any]:
+        """What a slot says about every participant."""
+        return [
             slot(context, i, self.server, self._client(context, i))
             for i in context.participants.tolist()
         ]
-        return stacked(terms, size)
 
     def _client(self, context: RoundContext, client: int) -> Any:
         if self.method.client_memory is not None and client not in self.clients:
@@ -319,12 +312,11 @@ class RoundDriver:
 
     def costs(self, context: RoundContext, batches: list[IntArray] | None) -> IntArray:
         """Floats up, extra floats down and multiply-adds of all participants, extras included."""
-        plan, extra_cost = task_plan(context), self.method.extra_cost
+        plan, extras = task_plan(context), [Cost()] * len(context.participants)
         bill, counts = np.zeros(3, dtype=np.int64), context.local_steps.tolist()
-        for k, i in enumerate(context.participants.tolist()):
-            extra = Cost()
-            if extra_cost is not None:
-                extra = extra_cost(context, i, self.server, self._client(context, i))
+        if self.method.extra_cost is not None:
+            extras = self._asked(context, self.method.extra_cost)
+        for k, (i, extra) in enumerate(zip(context.participants.tolist(), extras, strict=True)):
             trained = plan.trained_by(k)
             work = extra.multiply_adds
             if trained:
