@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from linattn._checks import as_float64, one_of, positive_int
-from linattn._settings import Step, StepSize, step_at, step_schedule
+from linattn._settings import StepSize, step_at, step_schedule
 from linattn._typing import Array, BoolArray
 from linattn.federated.method import Method, Plan, Proposal, RoundContext, average
 from linattn.federated.methods.averaging import check_momentum
@@ -23,7 +22,6 @@ from linattn.federated.nature import Nature
 from linattn.federated.result import Result
 
 HYPERNETWORKS = ("linear", "mlp")
-NATURE = Nature(personal=True, memory=True, server_step=True)
 
 
 class TransformerMemory(NamedTuple):
@@ -92,11 +90,9 @@ def fed_tp(
     given, size = _check_embeddings(embeddings, embedding_dim)
     names, biased = check_blocks(blocks), bool(bias)
     width = positive_int("hidden_dim", hidden_dim) if hypernetwork == "mlp" else 0
-    learner = _Learner(
-        step_schedule("server_lr", server_lr),
-        check_momentum(server_momentum),
-        frozenset(_trained_parts(biased, bool(train_embeddings))),
-    )
+    parts = ["hidden", "head"]
+    parts += ["hidden_bias", "head_bias"] if biased else []
+    parts += ["embeddings"] if train_embeddings else []
 
     def begin(context: RoundContext) -> TransformerMemory:
         chosen = matching_blocks(context.params.layout, names)
@@ -105,48 +101,7 @@ def fed_tp(
         network = make_hypernetwork(rows, target, hidden_dim=width, bias=biased, seed=context.seed)
         return TransformerMemory(tuple(sorted(chosen)), network, network.only(()))
 
-    def aggregate(
-        context: RoundContext, memory: TransformerMemory, proposal: Proposal
-    ) -> tuple[Array, TransformerMemory]:
-        moves = _moves(context, memory, proposal, context.weights)
-        memory = learner.learn(memory, moves, context.round)
-        return _with_mean(context, memory, average(context, proposal)), memory
-
-    return Method(
-        f"fed_tp({hypernetwork})",
-        plan=lambda context, memory: Plan(
-            frozenset(context.params.layout.names),
-            context.local_lr,
-            generated=frozenset(memory.blocks),
-        ),
-        server_memory=begin,
-        start=_own_model,
-        personal=_own_model,
-        aggregate=aggregate,
-        declared=NATURE,
-    )
-
-
-@dataclass(frozen=True)
-class _Learner:
-    """Gradient descent with momentum β on some parts of the hypernetwork."""
-
-    step: Step
-    beta: float
-    parts: frozenset[str]
-
-    def learn(self, memory: TransformerMemory, moves: Array, t: int) -> TransformerMemory:
-        """v ← βv + Σ_i (∂h(z_i)/∂·)ᵀ moves_i, then the step of round t along −v."""
-        gradient = memory.network.pull_back(moves).only(self.parts)
-        velocity = gradient.plus(memory.velocity, self.beta)
-        network = memory.network.plus(velocity, -step_at(self.step, t))
-        return memory._replace(network=network, velocity=velocity)
-
-
-def _trained_parts(bias: bool, embeddings: bool) -> list[str]:
-    parts = ["hidden", "head"]
-    parts += ["hidden_bias", "head_bias"] if bias else []
-    return parts + (["embeddings"] if embeddings else [])
+    return _method(f"fed_tp({hypernetwork})", begin, parts, server_lr, server_momentum)
 
 
 def fed_tp_newcomers(
@@ -180,12 +135,6 @@ def fed_tp_newcomers(
     trained = getattr(getattr(result, "memory", None), "server", None)
     if not isinstance(trained, TransformerMemory):
         raise TypeError(f"result must be that of a fed_tp run, got {result!r}.")
-    learner = _Learner(
-        step_schedule("server_lr", server_lr),
-        check_momentum(server_momentum),
-        frozenset({"embeddings"}),
-    )
-    generated = frozenset(trained.blocks)
 
     def begin(context: RoundContext) -> TransformerMemory:
         mean = trained.network.embeddings.mean(axis=0)
@@ -193,22 +142,52 @@ def fed_tp_newcomers(
         network = trained.network._replace(embeddings=rows)
         return trained._replace(network=network, velocity=network.only(()))
 
+    return _method(
+        "fed_tp_newcomers", begin, ["embeddings"], server_lr, server_momentum, alone=True
+    )
+
+
+def _method(
+    name: str,
+    begin: Callable[[RoundContext], TransformerMemory],
+    parts: Sequence[str],
+    server_lr: StepSize,
+    server_momentum: float,
+    *,
+    alone: bool = False,
+) -> Method:
+    """The method whose server learns some parts of the hypernetwork.
+
+    Clients that are `alone` train what is made for them, and nothing is averaged.
+    """
+    step, beta = step_schedule("server_lr", server_lr), check_momentum(server_momentum)
+
+    def plan(context: RoundContext, memory: TransformerMemory) -> Plan:
+        generated = frozenset(memory.blocks)
+        trained = generated if alone else frozenset(context.params.layout.names)
+        return Plan(trained, context.local_lr, generated=generated)
+
     def aggregate(
         context: RoundContext, memory: TransformerMemory, proposal: Proposal
     ) -> tuple[Array, TransformerMemory]:
-        alone = np.ones(len(context.participants))
-        moves = _moves(context, memory, proposal, alone)
-        memory = learner.learn(memory, moves, context.round)
-        return _with_mean(context, memory, context.params.flat.copy()), memory
+        """v ← βv + Σ_i (∂h(z_i)/∂·)ᵀ moves_i, then a step along −v."""
+        weights = np.ones(len(context.participants)) if alone else context.weights
+        gradient = memory.network.pull_back(_moves(context, memory, proposal, weights)).only(parts)
+        velocity = gradient.plus(memory.velocity, beta)
+        network = memory.network.plus(velocity, -step_at(step, context.round))
+        flat = average(context, proposal)
+        # In the generated blocks the mean Σ p_i h(z_i).
+        flat[_mask(context, memory)] = context.problem.weights @ network.generate()
+        return flat, memory._replace(network=network, velocity=velocity)
 
     return Method(
-        "fed_tp_newcomers",
-        plan=lambda context, memory: Plan(generated, context.local_lr, generated=generated),
+        name,
+        plan=plan,
         server_memory=begin,
         start=_own_model,
         personal=_own_model,
         aggregate=aggregate,
-        declared=NATURE,
+        declared=Nature(personal=True, memory=True, server_step=True),
     )
 
 
@@ -231,12 +210,6 @@ def _client_embeddings(context: RoundContext, given: Array | None, size: int) ->
     if len(given) != clients:
         raise ValueError(f"embeddings must have {clients} rows, one per client, got {len(given)}.")
     return given
-
-
-def _with_mean(context: RoundContext, memory: TransformerMemory, flat: Array) -> Array:
-    """`flat` with the mean Σ p_i h(z_i) in the generated blocks."""
-    flat[_mask(context, memory)] = context.problem.weights @ memory.network.generate()
-    return flat
 
 
 def _mask(context: RoundContext, memory: TransformerMemory) -> BoolArray:
