@@ -8,7 +8,7 @@ import numpy as np
 
 from linattn._checks import positive_int, real, shown
 from linattn._typing import Array, BoolArray
-from linattn.federated.method import Method, Plan, RoundContext
+from linattn.federated.method import Method, RoundContext, train_everything
 from linattn.federated.nature import Nature
 from linattn.oracles.protocol import LocalTask
 from linattn.types import Layout
@@ -66,13 +66,11 @@ def local_attention(*, blocks: Sequence[str] = ("query", "key")) -> Method:
     """
     names = check_blocks(blocks)
 
-    def mask(context: RoundContext) -> BoolArray:
-        return context.params.layout.mask(matching_blocks(context.params.layout, names))
+    def kept(context: RoundContext) -> frozenset[str]:
+        return matching_blocks(context.params.layout, names)
 
-    def plan(context: RoundContext, memory: object) -> Plan:
-        layout = context.params.layout
-        kept = matching_blocks(layout, names)
-        return Plan(frozenset(layout.names), context.local_lr, kept=kept)
+    def mask(context: RoundContext) -> BoolArray:
+        return context.params.layout.mask(kept(context))
 
     def own_model(context: RoundContext, client: int, server: object, own: Array) -> Array:
         flat = context.params.flat.copy()
@@ -81,7 +79,7 @@ def local_attention(*, blocks: Sequence[str] = ("query", "key")) -> Method:
 
     return Method(
         f"local_attention({', '.join(names)})",
-        plan=plan,
+        plan=lambda context, memory: train_everything(context, memory)._replace(kept=kept(context)),
         start=own_model,
         personal=own_model,
         client_memory=lambda context, client: context.params.flat[mask(context)],
@@ -118,18 +116,11 @@ def fine_tuned(*, steps: int, local_lr: float | None = None) -> Method:
         local_lr = real("local_lr", local_lr, above=0.0)
 
     def tuned(context: RoundContext, client: int, server: object, own: object) -> Array:
-        flat = context.params.flat
-        task = LocalTask(
+        task = LocalTask.plain(
             np.array([client]),
-            flat[None].copy(),
-            flat,
-            np.ones((1, flat.size), dtype=bool),
-            steps,
-            context.local_lr if local_lr is None else local_lr,
-            0.0,
-            np.zeros((0, flat.size)),
-            None,
-            False,
+            context.params.flat[None].copy(),
+            local_steps=steps,
+            local_lr=context.local_lr if local_lr is None else local_lr,
         )
         return np.asarray(context.oracle.train(task)[0][0])
 
