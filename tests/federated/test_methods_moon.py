@@ -1,5 +1,8 @@
 """MOON's contrastive term: value, representation and gradient by three routes."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 from bridge import make, relative_error
@@ -120,6 +123,16 @@ def test_the_value_block_of_one_layer_does_not_feel_it():
     _, gradient = term(context, 0, own, flat)
     assert (gradient[context.params.layout.mask(["value"])] == 0).all()
     assert (gradient[context.params.layout.mask(["query"])] != 0).any()
+
+
+def test_a_method_keeps_nothing_of_a_run_that_is_over():
+    problem, params = deep_case(7)
+    method = la.moon(weight=0.5)
+    la.run(method, problem, params, rounds=2, local_steps=2, local_lr=0.02)
+    held = weakref.ref(problem)
+    del problem, params
+    gc.collect()
+    assert held() is None
 
 
 @pytest.mark.parametrize("feature_map", ["identity", "relu"])

@@ -60,11 +60,17 @@ def moon(*, weight: float, temperature: float = 0.5) -> Method:
         found = contrastive(context, client, flat, toward, batch=batch, temperature=temperature)
         return weight * found[1]
 
+    def remember(
+        context: RoundContext, client: int, server: object, own: Array, end: Array
+    ) -> Array:
+        held.forget()
+        return end
+
     return Method(
         f"moon({weight:g})",
         penalty_gradient=penalty,
         client_memory=lambda context, client: context.params.flat,
-        update_client=lambda context, client, server, own, end: end,
+        update_client=remember,
         extra_cost=_cost,
         declared=Nature(corrected=True, memory=True),
     )
@@ -93,6 +99,10 @@ class _Directions:
         if last is None or last[0] is not context or last[1] != client or last[2] is not own:
             last = self._last = (context, client, own, directions(context, client, own))
         return last[3]
+
+    def forget(self) -> None:
+        """Keep nothing of a round that is over."""
+        self._last = None
 
 
 def contrastive(
