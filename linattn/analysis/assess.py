@@ -17,8 +17,8 @@ from linattn.analysis.checked import compare
 from linattn.analysis.predicted import filled, predict_trade_off
 from linattn.analysis.study import Study, study_in_memory
 from linattn.analysis.study_cell import TWO_STAGE, default_grid, simulated_warmup
+from linattn.federated import fed_frozen
 from linattn.federated.freeze import RULES, freeze_rule
-from linattn.federated.methods import fed_frozen
 from linattn.federated.rounds import run
 from linattn.federated.settings import RunSettings
 from linattn.objectives.joint import Joint

@@ -19,7 +19,7 @@ from linattn.analysis.synchronized import (
     finite_profiles,
     synchronized_path,
 )
-from linattn.federated.methods import fed_avg
+from linattn.federated import fed_avg
 from linattn.federated.rounds import RoundDriver, Settings, check_settings
 from linattn.federated.stretch import stretches
 from linattn.objectives.joint import check_fits

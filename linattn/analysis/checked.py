@@ -9,7 +9,7 @@ import numpy as np
 
 from linattn.analysis.bias_drift import PARTS
 from linattn.analysis.certificate import descent_certificate, looseness
-from linattn.federated.methods import fed_frozen
+from linattn.federated import fed_frozen
 from linattn.federated.rounds import run
 from linattn.federated.settings import RunSettings
 from linattn.objectives.reference import Reference

@@ -17,7 +17,7 @@ from linattn._checks import positive_int
 from linattn._settings import Sampling, check_local_steps, constant_step, steps_per_client
 from linattn._threads import one_blas_thread
 from linattn._typing import Array
-from linattn.federated.methods import fed_frozen
+from linattn.federated import fed_frozen
 from linattn.federated.rounds import RoundDriver, RunSettings, Settings, check_settings
 from linattn.federated.stretch import stretches
 from linattn.linalg import stack_heads

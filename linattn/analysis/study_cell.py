@@ -15,8 +15,8 @@ from linattn._typing import Array
 from linattn.analysis.bias_drift import SecondStage, loss_after
 from linattn.analysis.budget import Budget, TwoStageCost, affordable, bought
 from linattn.analysis.synchronized import finite_profile
+from linattn.federated import fed_avg, fed_frozen
 from linattn.federated.method import Method
-from linattn.federated.methods import fed_avg, fed_frozen
 from linattn.federated.methods.table import METHODS, Choices, make_method
 from linattn.federated.rounds import check_settings, run
 from linattn.objectives.population import population

@@ -13,8 +13,8 @@ from linattn.analysis.bias_drift import bias_drift
 from linattn.analysis.descent_steps import DescentSteps, descent_steps
 from linattn.analysis.trajectory import LocalPath, local_paths
 from linattn.claims.record import Instance, shared
+from linattn.federated import fed_avg, fed_frozen
 from linattn.federated.method import Method, Plan, RoundContext, train_everything
-from linattn.federated.methods import fed_avg, fed_frozen
 from linattn.federated.rounds import run
 
 if TYPE_CHECKING:

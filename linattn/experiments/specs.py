@@ -16,8 +16,8 @@ from linattn.data.tokens import problem_from_tokens
 from linattn.data.worlds import InitialSpec, ModelSpec, ProblemSpec, World
 from linattn.experiments.simulation import Grid, Spec
 from linattn.experiments.tuning import FACTORS, Tuned, best_step, near
+from linattn.federated import fed_avg
 from linattn.federated.method import Method, Proposal, RoundContext, observed
-from linattn.federated.methods import fed_avg
 from linattn.federated.result import Result
 from linattn.federated.rounds import run
 from linattn.objectives.reference import Reference, reference_value
