@@ -15,15 +15,7 @@ def warm(part: int | None = None) -> None:
     import numpy as np
 
     from linattn._kernels.layout import QUERIES, Client, Data, Ridges, Shape
-    from linattn._kernels.local import (
-        Batches,
-        Course,
-        Record,
-        Rule,
-        Start,
-        train,
-        train_values,
-    )
+    from linattn._kernels.local import Batches, Course, Record, Rule, Start, train, train_values
     from linattn._kernels.second_order import products, systems
     from linattn._kernels.sequences import Wanted
     from linattn._kernels.solve import solve

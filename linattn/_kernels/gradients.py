@@ -5,13 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from linattn._kernels.jit import inner
-from linattn._kernels.layout import (
-    PAIRS,
-    Client,
-    Data,
-    Ridges,
-    Shape,
-)
+from linattn._kernels.layout import PAIRS, Client, Data, Ridges, Shape
 from linattn._kernels.moments import Places, moment_gradient, pair_gradient, pair_room, places_of
 from linattn._kernels.products import multiply
 from linattn._kernels.sequences import BlockRoom, Wanted, block_room, sequence_gradient

@@ -23,12 +23,7 @@ from linattn.federated.method import (
     is_quiet,
 )
 from linattn.federated.round import Round
-from linattn.federated.settings import (
-    Settings,
-    draw_batches,
-    draw_local_steps,
-    draw_participants,
-)
+from linattn.federated.settings import Settings, draw_batches, draw_local_steps, draw_participants
 from linattn.federated.slots import checked, stacked
 from linattn.linalg import weighted_sum
 from linattn.oracles.protocol import Draws, LocalTask, LocalTrace, Oracle, explicit_steps

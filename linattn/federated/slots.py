@@ -11,14 +11,7 @@ import numpy as np
 from linattn._checks import positive_int, real, shown
 from linattn._settings import Sampling, check_sampling
 from linattn._typing import Array
-from linattn.federated.method import (
-    Cost,
-    Direction,
-    Method,
-    Plan,
-    RoundContext,
-    train_everything,
-)
+from linattn.federated.method import Cost, Direction, Method, Plan, RoundContext, train_everything
 from linattn.oracles.protocol import Oracle
 from linattn.types import Layout
 

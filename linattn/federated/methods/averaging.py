@@ -7,14 +7,7 @@ import numpy as np
 from linattn._checks import real
 from linattn._settings import StepSize, step_at, step_schedule
 from linattn._typing import Array
-from linattn.federated.method import (
-    Direction,
-    Method,
-    Proposal,
-    RoundContext,
-    average,
-    step_toward,
-)
+from linattn.federated.method import Direction, Method, Proposal, RoundContext, average, step_toward
 from linattn.federated.nature import Nature
 
 

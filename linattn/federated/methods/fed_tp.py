@@ -12,11 +12,7 @@ from linattn._settings import StepSize, step_at, step_schedule
 from linattn._typing import Array, BoolArray
 from linattn.federated.method import Method, Plan, Proposal, RoundContext, average
 from linattn.federated.methods.averaging import check_momentum
-from linattn.federated.methods.hypernetwork import (
-    Hypernetwork,
-    draw_embeddings,
-    make_hypernetwork,
-)
+from linattn.federated.methods.hypernetwork import Hypernetwork, draw_embeddings, make_hypernetwork
 from linattn.federated.methods.personal import check_blocks, matching_blocks
 from linattn.federated.nature import Nature
 from linattn.federated.result import Result
