@@ -77,10 +77,3 @@ def group_of(data: Dataset, name: str) -> AnyArray:
     if name not in data.groups:
         raise ValueError(f"dataset must have the group {name!r}, got {sorted(data.groups)}.")
     return data.groups[name]
-
-
-def refuse_given(split: str, **given: object) -> None:
-    """Refuse arguments that belong to another split."""
-    for name, value in given.items():
-        if value is not None:
-            raise ValueError(f"{name} must be left out when split is {split!r}, got {value!r}.")

@@ -80,10 +80,11 @@ def partition(
     classes = _one_dimensional("labels", labels)
     one_of("scheme", scheme, SCHEMES)
     positive_int("seed", seed, minimum=0, maximum=None)
+    where = f"in the {scheme} scheme"
     if scheme == "natural":
-        _refuse(scheme, num_clients=num_clients, alpha=alpha)
+        refuse_given(where, num_clients=num_clients, alpha=alpha)
         return _natural(classes.size, groups)
-    _refuse(scheme, groups=groups)
+    refuse_given(where, groups=groups)
     count = positive_int("num_clients", num_clients)
     if count > classes.size:
         raise ValueError(
@@ -91,7 +92,7 @@ def partition(
             f"empty; got {count}."
         )
     if scheme == "iid":
-        _refuse(scheme, alpha=alpha)
+        refuse_given(where, alpha=alpha)
         order = stream(seed, "partition_items").permutation(classes.size)
         return [_ascending(part) for part in np.array_split(order, count)]
     concentration = real("alpha", alpha, above=0.0, maximum=_LARGEST_ALPHA)
@@ -207,7 +208,8 @@ def _one_dimensional(name: str, values: ArrayLike) -> AnyArray:
     return array
 
 
-def _refuse(scheme: str, **given: object) -> None:
+def refuse_given(where: str, **given: object) -> None:
+    """Refuse arguments that have no meaning where they are given."""
     for name, value in given.items():
         if value is not None:
-            raise ValueError(f"{name} must be left out in the {scheme} scheme, got {value!r}.")
+            raise ValueError(f"{name} must be left out {where}, got {value!r}.")

@@ -7,8 +7,8 @@ import numpy as np
 from linattn._checks import one_of, positive_int
 from linattn._typing import Array, IntArray
 from linattn.data.datasets import Dataset, load_dataset
-from linattn.data.federated_data import FederatedData, group_of, refuse_given
-from linattn.data.partition import held_out, partition
+from linattn.data.federated_data import FederatedData, group_of
+from linattn.data.partition import held_out, partition, refuse_given
 from linattn.data.sequences import row_moments
 from linattn.streams import stream
 
@@ -79,7 +79,7 @@ def schools_split(
     school = group_of(data, "school")
     schools = np.unique(school)
     if split == "schools":
-        refuse_given(split, num_clients=num_clients)
+        refuse_given(f"when split is {split!r}", num_clients=num_clients)
         owners = partition(data.labels, "natural", groups=school)
         names = [f"school {name}" for name in schools.tolist()]
     else:

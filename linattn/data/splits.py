@@ -8,9 +8,9 @@ import numpy as np
 from linattn._checks import one_of, positive_int
 from linattn._typing import AnyArray, Array, IntArray
 from linattn.data.datasets import Dataset, load_dataset
-from linattn.data.federated_data import FederatedData, group_of, refuse_given
+from linattn.data.federated_data import FederatedData, group_of
 from linattn.data.items import items_split
-from linattn.data.partition import held_out, partition
+from linattn.data.partition import held_out, partition, refuse_given
 from linattn.data.schools import schools_split
 from linattn.data.sequences import digit_tokens, one_hot, row_moments, windows
 from linattn.streams import stream
@@ -66,7 +66,7 @@ def digits_split(
     one_of("split", split, DATASETS["digits"].names)
     data = load_dataset("digits") if dataset is None else dataset
     if split == "sheets":
-        refuse_given(split, alpha=alpha, num_clients=num_clients)
+        refuse_given(f"when split is {split!r}", alpha=alpha, num_clients=num_clients)
         owners = partition(data.labels, "natural", groups=group_of(data, "sheet"))
     else:
         count = NUM_SHEETS if num_clients is None else num_clients
@@ -272,7 +272,7 @@ def _trained(
 ) -> tuple[AnyArray, str]:
     """Which items are trained on, and what is tested, in words."""
     if split == "sides":
-        refuse_given(split, test_subjects=test_subjects)
+        refuse_given(f"when split is {split!r}", test_subjects=test_subjects)
         return _trained_sides(data, seed), "one side per subject and exercise"
     subject = group_of(data, "subject")
     left_out = _left_out(np.unique(subject), test_subjects, seed)
