@@ -90,10 +90,10 @@ class DeepOracle:
 
     def train(self, task: LocalTask) -> tuple[Array, LocalTrace | None]:
         """Local steps one after the other, of all participants at once where that pays."""
-        held = self._side_by_side(task)
+        held = self._even_gradients(task)
         return explicit_steps(self, task) if held is None else steps_together(held, task)
 
-    def _side_by_side(self, task: LocalTask) -> Callable[[Array], Array] | None:
+    def _even_gradients(self, task: LocalTask) -> Callable[[Array], Array] | None:
         """The gradients of all participants, each at its own point, (P, D) -> (P, D).
 
         None unless full batches are equally many sequences of one length, and few: passes over

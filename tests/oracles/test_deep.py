@@ -42,7 +42,7 @@ def test_participants_step_together_to_the_bit(readout, feature_map, gated, reco
     problem, params = even_case(readout, feature_map)
     structural = params.replace(readout=2.0 * params["readout"]) if gated else None
     oracle, task = DeepOracle(problem, structural=structural), task_of(params, record=record)
-    assert oracle._side_by_side(task) is not None
+    assert oracle._even_gradients(task) is not None
     ends, trace = oracle.train(task)
     expected, steps = explicit_steps(oracle, task)
     assert same_bits(ends, expected)
@@ -53,12 +53,12 @@ def test_participants_step_together_to_the_bit(readout, feature_map, gated, reco
 
 def test_only_equally_many_sequences_of_one_length_on_full_batches_step_together(monkeypatch):
     ragged, start = deep_case()
-    assert DeepOracle(ragged)._side_by_side(task_of(start, record=False)) is None
+    assert DeepOracle(ragged)._even_gradients(task_of(start, record=False)) is None
     problem, params = even_case("token", "relu")
     oracle, task = DeepOracle(problem), task_of(params, record=False)
     batches = [np.zeros((4, 2), dtype=np.int64)] * 3
-    assert oracle._side_by_side(task._replace(batches=batches)) is None
+    assert oracle._even_gradients(task._replace(batches=batches)) is None
     monkeypatch.setattr(deep, "FEW_NUMBERS", 3 * 3 * 5 * 3 - 1)
-    assert oracle._side_by_side(task) is None
+    assert oracle._even_gradients(task) is None
     monkeypatch.setattr(deep, "FEW_NUMBERS", 3 * 3 * 5 * 3)
-    assert oracle._side_by_side(task) is not None
+    assert oracle._even_gradients(task) is not None
