@@ -1,25 +1,6 @@
 """The record that a federated method is, and what its slots see.
 
 A `Method` fills a few slots; an empty slot is what FedAvg does. `RoundDriver` owns the only round.
-
-====================  ============================================================================
-slot                  question it answers
-====================  ============================================================================
-``sampling``          who takes part in a round? (default: as `run` was told)
-``oracle``            how do clients see the problem, if not as it is? (fixed gates)
-``server_memory``     what does the server remember before the first round?
-``client_memory``     what does a client remember before its first round?
-``probe``             what does a participant upload before the round is planned?
-``plan``              which blocks train, at whose client, at which step size; who owns them?
-``start``             where does a client start? (default: the server's parameters)
-``direction``         what is added to a client's gradient: prox·(w − anchor) + shift?
-``penalty_gradient``  what is added that is not of that form? (general path, no compiled steps)
-``review``            is the round accepted, or repeated under another plan?
-``update_client``     what does a client remember after its local steps?
-``aggregate``         how do the ends become new server parameters? (default: `average`)
-``personal``          which model does a client use? (default: the server's)
-``extra_cost``        what does a participant send, fetch and compute besides its local steps?
-====================  ============================================================================
 """
 
 from __future__ import annotations
@@ -257,8 +238,9 @@ class Method:
     ----------
     name : str
     plan : (context, server memory) -> Plan
+        Which blocks train, at whose client, at which step size, and who owns them.
     direction : (context, client, server memory, client memory) -> Direction
-        Keeps the compiled local steps.
+        What is added to a client's gradient; keeps the compiled local steps.
     penalty_gradient : (context, client, client memory, w, batch) -> array (D,)
         Anything else that is added to the gradient at w, on the minibatch of the local step
         (sequences counted within the client, None for all); local steps then run in Python.
@@ -269,6 +251,7 @@ class Method:
     update_client : (context, client, server memory, client memory, end) -> memory
         After the local steps; `end` has shape (D,).
     aggregate : (context, server memory, proposal) -> (parameters (D,), memory)
+        What the server makes of the ends; default `average`.
     review : (context, server memory, proposal) -> memory or None
         None accepts the round; a new server memory discards it and plans the round again.
     oracle : (oracle) -> Oracle
@@ -276,11 +259,14 @@ class Method:
     probe : (context, client, server memory, client memory) -> upload
         Before the plan, which finds the uploads of all participants in ``context.probes``.
     start : (context, client, server memory, client memory) -> array (D,)
+        Where a client starts; default the server's parameters.
     personal : (context, client, server memory, client memory) -> array (D,)
         The client's own model; ``context.params`` are the server's current parameters.
     extra_cost : (context, client, server memory, client memory) -> Cost
+        What a participant sends, fetches and computes besides its local steps.
     sampling : (context, server memory) -> Sampling
-        The context has no participants yet; what `run` was told is ``context.sampling``.
+        Who takes part. The context has no participants yet; what `run` was told is
+        ``context.sampling``.
     records_steps : bool
         Whether `aggregate` and `review` need the trace of the local steps.
     declared : Nature, optional
