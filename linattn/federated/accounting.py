@@ -58,17 +58,16 @@ class Traffic:
             self._version[name] += 1
 
     def repeat(self, participants: IntArray, changed: frozenset[str], times: int) -> list[int]:
-        """Floats of each of `times` rounds in which all fetch, and the server publishes, blocks.
+        """Floats of each of `times` ≥ 2 rounds in which all fetch, and the server has new values.
 
-        The participants have just taken part in such a round.
+        From the second round on the participants fetch the same blocks.
         """
-        if times == 0:
-            return []
-        floats = self.download(participants)
-        self.publish(changed)
-        for client in participants.tolist():
-            for name in changed:
-                self._held[client][name] += times - 1
+        floats = []
+        for _ in range(2):
+            floats.append(self.download(participants))
+            self.publish(changed)
         for name in changed:
-            self._version[name] += times - 1
-        return [floats] * times
+            self._version[name] += times - 2
+            for client in participants.tolist():
+                self._held[client][name] += times - 2
+        return floats + floats[1:] * (times - 2)

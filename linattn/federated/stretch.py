@@ -115,9 +115,7 @@ def _settle(driver: RoundDriver, context: RoundContext, draws: Draws, found: Rou
     plan, traffic, count = task_plan(context), driver.traffic, len(found.path)
     downloads = []
     if draws.everybody:
-        downloads = [traffic.download(context.participants)]
-        traffic.publish(plan.trained)
-        downloads += traffic.repeat(context.participants, plan.trained, count - 1)
+        downloads = traffic.repeat(context.participants, plan.trained, count)
     else:
         for t in range(count):
             downloads.append(traffic.download(draws.round(t)[0]))
