@@ -159,17 +159,12 @@ def run(
     names, every = check_metrics(driver, metrics), positive_int("every", every)
     history = History(driver, names, evaluate, evaluate_clients, every)
     with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
-        return _observe(driver, history, settings, params, record_params)
+        return _observe(driver, history, record_params)
 
 
-def _observe(
-    driver: RoundDriver,
-    history: History,
-    settings: Settings,
-    params: Params,
-    record_params: bool,
-) -> Result:
+def _observe(driver: RoundDriver, history: History, record_params: bool) -> Result:
     """Drive to the end or to divergence, filling the history."""
+    settings, params = driver.settings, driver.params
     driver.counts_costs = history.reads(COST_METRICS)
     driver.measures_drift = history.reads(DRIFT_METRICS)
     history.start(params)
