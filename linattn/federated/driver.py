@@ -295,15 +295,8 @@ class RoundDriver:
         count = len(draws.offsets) - 1
         if draws.everybody:
             return np.tile(self.costs(context, None), (count, 1))
-        bills = []
-        for k in range(count):
-            (clients, weights), t = draws.round(k), context.round + k
-            steps = draw_local_steps(self.settings, clients, t)
-            held = context._replace(
-                round=t, participants=clients, weights=weights, local_steps=steps
-            )
-            bills.append(self.costs(held, None))
-        return np.stack(bills)
+        rounds = (self._context(context.round + k, *draws.round(k)) for k in range(count))
+        return np.stack([self.costs(one._replace(plan=context.plan), None) for one in rounds])
 
     def costs(self, context: RoundContext, batches: list[IntArray] | None) -> IntArray:
         """Floats up, extra floats down and multiply-adds of all participants, extras included."""
