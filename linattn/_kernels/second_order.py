@@ -48,10 +48,8 @@ def products(
                 own.moments, own.linear, shape, room.at, room.pairs, kernel_part, value_part
             )
             continue
-        value, value_direction = (
-            cube(flat, split, heads, dim, outputs),
-            cube(along, split, heads, dim, outputs),
-        )
+        value = cube(flat, split, heads, dim, outputs)
+        value_direction = cube(along, split, heads, dim, outputs)
         kernel_out = cube(result, 0, heads, dim, dim)
         value_out = cube(result, split, heads, dim, outputs)
         if own.kind < PAIRS:
