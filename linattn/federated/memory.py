@@ -11,8 +11,6 @@ import numpy as np
 from linattn.federated.accounting import Traffic
 from linattn.federated.settings import Settings
 
-UNKNOWN: Mapping[str, Any] = MappingProxyType({})
-
 
 class Memory(NamedTuple):
     """Server and client memories, what clients hold, the freezing, and whose all that is.
@@ -31,7 +29,7 @@ class Memory(NamedTuple):
     clients: dict[int, Any]
     traffic: Traffic
     freeze_round: int | None
-    origin: Mapping[str, Any] = UNKNOWN
+    origin: Mapping[str, Any] = MappingProxyType({})
 
     def restore(self) -> Memory:
         """Independent copies, so that one memory may start several runs."""
