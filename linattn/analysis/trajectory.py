@@ -9,8 +9,8 @@ import numpy as np
 
 from linattn._threads import one_blas_thread
 from linattn._typing import Array, IntArray
+from linattn.federated import fed_avg
 from linattn.federated.method import Method
-from linattn.federated.methods import fed_avg
 from linattn.federated.rounds import RoundDriver, RunSettings, Settings, check_settings
 from linattn.oracles.protocol import oracle_of
 from linattn.types import Params, Problem
