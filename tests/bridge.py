@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import reference as ref
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import linattn as la
 from linattn.federated.rounds import RoundDriver
+from linattn.objectives.population import Population
 
 READOUTS = (*ref.READOUTS, ref.own_queries)
 seeds = st.integers(0, 10**6)
@@ -66,6 +68,13 @@ def make(seed, kind="merged", num_heads=None, **options):
     inst = ref.random_instance(rng, **(drawn | options))
     theta, value = ref.random_params(rng, inst, kind, num_heads)
     return rng, inst, theta, value, from_instance(inst), to_params(theta, value)
+
+
+def population_on(form, problem):
+    """The population with its data as `form` holds them, whichever form would be cheaper."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("linattn.objectives.compiled.data_form", form)
+        return Population(problem)
 
 
 def direction_like(rng, params: la.Params) -> la.Params:

@@ -302,7 +302,7 @@ class Ledger:
         held, ridge = self.population, self.population.kernel_ridge
         value = self.system.value
         if self.cheap is None:
-            matrix = held.form.kernel_hessian(value)
+            matrix = held.form.twin.kernel_hessian(value)
             bend = float(update @ (matrix @ update)) + ridge * float(update @ update)
             return bend, largest_eigenvalue(matrix) + ridge
         return self._data_bend(value, update) + ridge * float(update @ update), self.cheap(value)

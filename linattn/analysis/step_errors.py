@@ -68,7 +68,7 @@ class ErrorSplit:
             update = context.weights @ trace.gradients[e][:, kernel]
             local = context.weights @ trace.full_gradients[e][:, kernel]
             share = self._share(context.local_steps > e)
-            centre = joint if share is None else share.gradient(Params(layout, flat))[kernel]
+            centre = joint if share is None else share.slope(self.held, Params(layout, flat))
             errors = StepErrors(joint - slope, local - centre, update - local, centre - joint)
             yield update, errors, slope
 
@@ -87,16 +87,16 @@ class ErrorSplit:
         total = 1.0 if working.all() else float(weights.sum())
         part = problem.subset(context.participants[working].tolist())
         part = replace(part, weights=weights / total)
-        form = SequenceForm(part.statistics, part.sequence_weights)
-        return _Share(Population(part, form), total)
+        return _Share(SequenceForm(part.statistics, part.sequence_weights), total)
 
 
 class _Share(NamedTuple):
     """total · Σ w_i F_i with weights w_i that sum to one."""
 
-    population: Population
+    form: SequenceForm
     total: float
 
-    def gradient(self, params: Params) -> Array:
-        """Its flat gradient."""
-        return self.total * self.population.value_and_gradient(params)[1]
+    def slope(self, held: Population, params: Params) -> Array:
+        """Its flat gradient in the kernel parameters, with the ridge of `held`."""
+        gradient = self.form.gradient(params.kernels(), params.value).kernel
+        return self.total * held.chain(params, gradient)

@@ -1,8 +1,7 @@
-"""The data part of F by compiled kernels; the forms of NumPy are its twins."""
+"""The data part of F by compiled kernels; a form of NumPy is its twin."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,13 +13,11 @@ from linattn.objectives.clients import (
     client_products,
     client_systems,
     merged_shape,
-    shape_of,
 )
 from linattn.objectives.forms import LossGradient, NormalEquations
 from linattn.objectives.moment_form import MomentForm, data_form
 from linattn.objectives.packing import pack_moments, sequence_data
-from linattn.objectives.tensor import TensorData
-from linattn.types import Layout, Problem
+from linattn.types import Problem
 
 if TYPE_CHECKING:
     from linattn._kernels.layout import Data, Shape
@@ -60,27 +57,12 @@ class CompiledForm:
             self._moments[one_head] = pack_moments([self.twin], one_head, offsets)
         return self._moments[one_head], np.ones(1)
 
-    def objectives(
-        self,
-        layout: Layout,
-        points: Array,
-        ridges: tuple[float, float],
-        *,
-        kernel: bool = True,
-        value: bool = True,
-    ) -> tuple[Array, Array]:
-        """F, (N,), and its gradient, (N, D), at flat parameters (N, D), ridges λ and μ included.
-
-        Parts of the gradient that are not wanted are zero.
-        """
-        return self._evaluate(shape_of(layout), points, ridges, kernel=kernel, value=value)
-
     def gradient(self, kernel: Array, value: Array) -> LossGradient:
         """Loss and gradients (notes, Model)."""
-        losses, slopes = self._evaluate(merged_shape(*value.shape), _joined(kernel, value)[None])
+        losses, slopes = self.objectives(merged_shape(*value.shape), _joined(kernel, value)[None])
         return LossGradient(float(losses[0]), *_split(slopes[0], kernel, value))
 
-    def _evaluate(
+    def objectives(
         self,
         shape: Shape,
         points: Array,
@@ -89,6 +71,10 @@ class CompiledForm:
         kernel: bool = True,
         value: bool = True,
     ) -> tuple[Array, Array]:
+        """F, (N,), and its gradient, (N, D), at flat parameters (N, D), ridges λ and μ included.
+
+        Parts of the gradient that are not wanted are zero.
+        """
         data, weights = self.data(shape.heads)
         (count, size), clients = points.shape, len(weights)
         values, slopes = np.empty(count), np.empty(points.shape)
@@ -115,19 +101,6 @@ class CompiledForm:
         held = client_systems(data, shape, flat, np.arange(len(weights)), weights)
         return NormalEquations(held.hessian.sum(axis=1), held.linear.sum(axis=1))
 
-    def normal_equations(self, kernel: Array) -> NormalEquations:
-        """H(B) and C(B)."""
-        held = self.systems(kernel[None])
-        return NormalEquations(held.hessian[0], held.linear[0])
-
-    def kernel_hessian(self, value: Array) -> Array:
-        """𝓚(V) without μ."""
-        return self.twin.kernel_hessian(value)
-
-    def kernel_operator(self, value: Array) -> Callable[[Array], Array]:
-        """D ↦ 𝓚(V)D."""
-        return self.twin.kernel_operator(value)
-
     def hvp(
         self, kernel: Array, value: Array, kernel_direction: Array, value_direction: Array
     ) -> tuple[Array, Array]:
@@ -138,15 +111,6 @@ class CompiledForm:
             data, merged_shape(*value.shape), np.arange(len(weights)), here[None], there[None]
         )
         return _split(weighted_sum(weights, images), kernel, value)
-
-    def tensor_gradient(self, kernel: Array, value: Array) -> Array:
-        """𝒢 (C15)."""
-        return self.twin.tensor_gradient(kernel, value)
-
-    @property
-    def tensor(self) -> TensorData:
-        """The loss as a function of W."""
-        return self.twin.tensor
 
 
 def _joined(kernel: Array, value: Array) -> Array:

@@ -12,7 +12,6 @@ from scipy.linalg.lapack import dtrtrs
 
 from linattn._threads import each_in_threads, one_blas_thread
 from linattn._typing import Array
-from linattn.objectives.compiled import CompiledForm
 from linattn.objectives.forms import NormalEquations
 from linattn.objectives.moment_form import MomentForm
 from linattn.objectives.population import Population, population
@@ -166,7 +165,7 @@ class Descents:
         )
         unit = np.concatenate([block.reshape(-1) for block in blocks.values()])
         params, scales = with_kernel(like, unit), 2.0 ** np.arange(-3, 4)
-        equations = held.form.normal_equations(params.kernels())
+        equations = held.form.systems(params.kernels()[None])
         factors = (scales**2 if like.is_factored else scales)[:, None, None]
         systems = held.solved(
             NormalEquations(factors**2 * equations.hessian, factors * equations.linear)
@@ -198,8 +197,7 @@ def _lbfgs(
 def _cost(held: Population, problem: Problem, heads: int) -> tuple[bool, float]:
     """Whether to descend in (B, V), and the multiply-adds of one evaluation of what descends."""
     count, dim, outputs = problem.num_sequences, problem.dim, problem.num_outputs
-    form = held.form.twin if isinstance(held.form, CompiledForm) else held.form
-    if isinstance(form, MomentForm):
+    if isinstance(held.form.twin, MomentForm):
         return False, 4.0 * dim**6
     if problem.statistics.query is not None:
         return False, float(count * heads * dim**2 * (heads + 6))

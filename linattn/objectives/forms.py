@@ -1,14 +1,15 @@
-"""What objectives ask of the data, and the form that holds single sequences (notes, Moments).
+"""The data as statistics of single sequences (notes, Moments).
 
-Both forms answer the same questions about  loss(B, V) = Σ_s w_s ℓ_s(B, V)  with the same numbers to
-rounding; which one is cheaper depends on the number of sequences (`moment_form`).
+This form and the one of moments answer the same questions about  loss(B, V) = Σ_s w_s ℓ_s(B, V)
+with the same numbers to rounding; which one is cheaper depends on the number of sequences
+(`moment_form`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,36 +32,6 @@ class NormalEquations(NamedTuple):
 
     hessian: Array
     linear: Array
-
-
-class DataForm(Protocol):
-    """What objectives ask of the data."""
-
-    energy: float
-
-    @property
-    def tensor(self) -> TensorData:
-        """The loss as a function of W = Σ_h vec(B_h) vec(V_h)ᵀ."""
-
-    def gradient(self, kernel: Array, value: Array) -> LossGradient:
-        """Loss and gradients at (B, V)."""
-
-    def normal_equations(self, kernel: Array) -> NormalEquations:
-        """H(B) and C(B)."""
-
-    def kernel_hessian(self, value: Array) -> Array:
-        """Matrix of 𝓚(V) without μ, (Hd², Hd²), index (h, a, b)."""
-
-    def kernel_operator(self, value: Array) -> Callable[[Array], Array]:
-        """The same as a function of a vector (Hd²,)."""
-
-    def hvp(
-        self, kernel: Array, value: Array, kernel_direction: Array, value_direction: Array
-    ) -> tuple[Array, Array]:
-        """Hessian of the loss at (B, V) applied to a direction (D, W)."""
-
-    def tensor_gradient(self, kernel: Array, value: Array) -> Array:
-        """𝒢 = Σ w R ⊗ G, (d², dm): the gradient in W = Σ_h vec(B_h) vec(V_h)ᵀ (C15)."""
 
 
 class SequenceForm:
@@ -157,7 +128,7 @@ class SequenceForm:
         return NormalEquations(0.5 * (hessian + hessian.T), linear)
 
     def kernel_hessian(self, value: Array) -> Array:
-        """Σ w M ⊗ (G V_h)(G V_k)ᵀ, index (h, a, b)."""
+        """𝓚(V) without μ: Σ w M ⊗ (G V_h)(G V_k)ᵀ, (Hd², Hd²), index (h, a, b)."""
         heads, dim = value.shape[:2]
         gamma = np.stack([self.statistics.gram @ v for v in value], axis=1)
         gamma = gamma.reshape(len(gamma), heads * dim, -1)
@@ -169,7 +140,7 @@ class SequenceForm:
         return np.asarray(0.5 * (matrix + matrix.T))
 
     def kernel_operator(self, value: Array) -> Callable[[Array], Array]:
-        """D ↦ Σ w M D (G V)(G V)ᵀ; S d (2Hd + d) m multiply-adds each, no matrix."""
+        """D ↦ 𝓚(V)D = Σ w M D (G V)(G V)ᵀ; S d (2Hd + d) m multiply-adds each, no matrix."""
         heads, dim, _ = value.shape
         columns = self._map_values(value).transpose(1, 2, 0, 3).reshape(heads * dim, -1)
         moments = self.statistics.query_moments() * self.weights[:, None, None]
@@ -185,7 +156,7 @@ class SequenceForm:
     def hvp(
         self, kernel: Array, value: Array, kernel_direction: Array, value_direction: Array
     ) -> tuple[Array, Array]:
-        """Hessian-vector product (notes, Second derivatives)."""
+        """Hessian of the loss at (B, V) applied to a direction (notes, Second derivatives)."""
         mapped, _, residual = self._residual(kernel, value)
         mapped_direction = self._map_values(value_direction)
         change = contract("hab,shbm->sam", kernel_direction, mapped)
@@ -207,13 +178,9 @@ class SequenceForm:
         ]
         return kernel_part.transpose(1, 0, 2), np.stack(value_part)
 
-    def tensor_gradient(self, kernel: Array, value: Array) -> Array:
-        """𝒢 = Σ w R ⊗ G with entry ((i, j), (k, o)) = R_io G_jk (C15)."""
-        return self.tensor.loss_and_gradient(kernel, value)[1]
-
     @cached_property
     def tensor(self) -> TensorData:
-        """The loss as a function of W."""
+        """The loss as a function of W = Σ_h vec(B_h) vec(V_h)ᵀ."""
         held, weights = self.statistics, self.weights[:, None, None]
         low, high = np.triu_indices(held.gram.shape[1])
         return TensorData(

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from linattn._typing import Array, IntArray
-from linattn.objectives.forms import DataForm, LossGradient, NormalEquations, SequenceForm
+from linattn.objectives.forms import LossGradient, NormalEquations, SequenceForm
 from linattn.objectives.tensor import TensorData
 from linattn.types import Statistics
 
@@ -89,10 +89,6 @@ class MomentForm:
         moments, linear, _, _ = self.folded
         solution = np.linalg.lstsq(moments, linear, rcond=None)[0]
         return 0.5 * self.energy - 0.5 * float(np.vdot(linear, solution))
-
-    def tensor_gradient(self, kernel: Array, value: Array) -> Array:
-        """𝒢 (d², dm), C15."""
-        return self.tensor.loss_and_gradient(kernel, value)[1]
 
     @cached_property
     def tensor(self) -> TensorData:
@@ -186,6 +182,9 @@ def prefers_moments(statistics: Statistics) -> bool:
     outputs = held.shape[-1]
     per_sequence = 4 * dim**2 if statistics.query is not None else 6 * dim**2 * outputs
     return bool(2 * dim**6 < count * per_sequence)
+
+
+DataForm = MomentForm | SequenceForm
 
 
 def data_form(statistics: Statistics, weights: Array) -> DataForm:

@@ -1,7 +1,7 @@
 """The whole population at a kernel: everything the profile and the value block need, computed once.
 
-`Population` wraps a `Problem` with the cheaper data form and adds the ridges. Objectives, federated
-oracles, theory and analysis all evaluate F through it.
+`Population` wraps a `Problem` with the compiled data form and adds the ridges. Objectives,
+federated oracles, theory and analysis all evaluate F through it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import numpy as np
 
 from linattn._typing import Array, IntArray
 from linattn.linalg import Factorized, row_sums, stack_heads
-from linattn.objectives.clients import client_systems, merged_shape, solve_systems
+from linattn.objectives.clients import client_systems, merged_shape, shape_of, solve_systems
 from linattn.objectives.compiled import MAX_NUMBERS, CompiledForm
-from linattn.objectives.forms import DataForm, NormalEquations
+from linattn.objectives.forms import NormalEquations
 from linattn.objectives.packing import client_data
 from linattn.types import Layout, Params, Problem, single_layer
 
@@ -67,10 +67,11 @@ class ValueSystems(NamedTuple):
 class Population:
     """F and its parts over all clients of a problem; see `population` for the cached instance."""
 
-    def __init__(self, problem: Problem, form: DataForm | None = None) -> None:
+    def __init__(self, problem: Problem) -> None:
         self.value_ridge = problem.value_ridge
         self.kernel_ridge = problem.kernel_ridge
-        self.form = form or CompiledForm(problem)
+        self._ridges = problem.value_ridge, problem.kernel_ridge
+        self.form = CompiledForm(problem)
 
     def ridge(self, params: Params) -> float:
         """(λ/2)‖V‖² + (μ/2)‖kernel parameters‖²."""
@@ -84,23 +85,13 @@ class Population:
 
     def value_and_gradient(self, params: Params) -> tuple[float, Array]:
         """F and its flat gradient in the blocks of `params`."""
-        if isinstance(self.form, CompiledForm):
-            values, slopes = self.values_and_gradients(params.layout, params.flat[None])
-            return float(values[0]), slopes[0]
-        kernels = params.kernels()
-        loss, kernel_gradient, value_gradient = self.form.gradient(kernels, params.value)
-        value = loss + self.ridge(params)
-        kernel_part = self.chain(params, kernel_gradient)
-        value_part = value_gradient + self.value_ridge * params.value
-        return value, np.concatenate([kernel_part, value_part.reshape(-1)])
+        values, slopes = self.values_and_gradients(params.layout, params.flat[None])
+        return float(values[0]), slopes[0]
 
     def values(self, layout: Layout, points: Array) -> Array:
         """F, (N,), at flat parameters (N, D)."""
-        if not isinstance(self.form, CompiledForm):
-            return self.values_and_gradients(layout, points)[0]
-        ridges = self.value_ridge, self.kernel_ridge
-        found, _ = self.form.objectives(layout, points, ridges, kernel=False, value=False)
-        return found
+        shape = shape_of(layout)
+        return self.form.objectives(shape, points, self._ridges, kernel=False, value=False)[0]
 
     def profiles(self, points: Sequence[Params]) -> Array:
         """P, (N,), at points of one layout; NaN where A is not positive definite to rounding."""
@@ -118,10 +109,7 @@ class Population:
 
     def values_and_gradients(self, layout: Layout, points: Array) -> tuple[Array, Array]:
         """F, (N,), and ∇F, (N, D), at flat parameters (N, D)."""
-        if isinstance(self.form, CompiledForm):
-            return self.form.objectives(layout, points, (self.value_ridge, self.kernel_ridge))
-        found = [self.value_and_gradient(Params(layout, flat)) for flat in points]
-        return np.array([value for value, _ in found]), np.stack([slope for _, slope in found])
+        return self.form.objectives(shape_of(layout), points, self._ridges)
 
     def chain(self, params: Params, kernel_gradient: Array) -> Array:
         """Flat gradient in the kernel parameters from the data gradient in B; ridge added.
@@ -138,12 +126,7 @@ class Population:
 
     def value_systems(self, kernels: Array) -> ValueSystems:
         """A, C and V* at kernels (N, H, d, d)."""
-        if isinstance(self.form, CompiledForm):
-            equations = self.form.systems(kernels)
-        else:
-            parts = [self.form.normal_equations(kernel) for kernel in kernels]
-            equations = NormalEquations(*(np.stack(part) for part in zip(*parts, strict=True)))
-        return self.solved(equations)
+        return self.solved(self.form.systems(kernels))
 
     def solved(self, equations: NormalEquations) -> ValueSystems:
         """A, C and V* of N normal equations, (N, Hd, Hd) and (N, Hd, m)."""
@@ -183,13 +166,8 @@ class Population:
         """The same at the kernels of flat parameters (N, D), with V* (N, Hd, m)."""
         kernel, best = layout.kernel_part, minimizers.reshape(len(points), -1)
         at = np.concatenate([points[:, kernel], best], axis=1)
-        if isinstance(self.form, CompiledForm):
-            ridges = self.value_ridge, self.kernel_ridge
-            return self.form.objectives(layout, at, ridges, value=False)[1][:, kernel]
-        held = [Params(layout, flat) for flat in at]
-        return np.stack(
-            [self.chain(p, self.form.gradient(p.kernels(), p.value).kernel) for p in held]
-        )
+        shape = shape_of(layout)
+        return self.form.objectives(shape, at, self._ridges, value=False)[1][:, kernel]
 
 
 def population(problem: Problem) -> Population:

@@ -98,9 +98,9 @@ def kernel_curvature(held: Population, value: Array) -> float:
     size = value.shape[0] * value.shape[1] ** 2
     with one_blas_thread():
         if size > EXACT_EIGENVALUE_SIZE:
-            top = largest_eigenvalue_of(held.form.kernel_operator(value), size)
+            top = largest_eigenvalue_of(held.form.twin.kernel_operator(value), size)
         else:
-            top = largest_eigenvalue(held.form.kernel_hessian(value))
+            top = largest_eigenvalue(held.form.twin.kernel_hessian(value))
     return top + held.kernel_ridge
 
 

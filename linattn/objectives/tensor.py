@@ -59,7 +59,7 @@ class TensorData(NamedTuple):
         return np.asarray(self.middle @ image)
 
     def loss_and_gradient(self, kernel: Array, value: Array) -> tuple[float, Array]:
-        """The loss and 𝒢 (C15) at the W of (B, V)."""
+        """The loss at the W of (B, V), and 𝒢 (C15): entry ((i, j), (k, o)) is Σ w R_io G_jk."""
         heads = len(kernel)
         image = self.image(kernel.reshape(heads, -1).T @ value.reshape(heads, -1))
         weighed = self.weigh(image)

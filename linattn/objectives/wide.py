@@ -9,9 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from linattn._typing import Array
-from linattn.objectives.compiled import CompiledForm
-from linattn.objectives.forms import DataForm
-from linattn.objectives.moment_form import MAX_MOMENT_ENTRIES, MomentForm
+from linattn.objectives.moment_form import MAX_MOMENT_ENTRIES, DataForm, MomentForm
 from linattn.objectives.population import Population
 from linattn.objectives.tensor import TensorData
 from linattn.types import Problem
@@ -35,9 +33,8 @@ def lower_bound(data: TensorData, image: Array, threshold: float) -> float:
 
 def wide_form(held: Population, problem: Problem) -> DataForm:
     """The form that is cheaper for many heads: moments wherever they fit, f² m for any width."""
-    form = held.form.twin if isinstance(held.form, CompiledForm) else held.form
-    if isinstance(form, MomentForm) or problem.dim**6 > MAX_MOMENT_ENTRIES:
-        return form
+    if isinstance(held.form.twin, MomentForm) or problem.dim**6 > MAX_MOMENT_ENTRIES:
+        return held.form.twin
     return MomentForm(problem.statistics, problem.sequence_weights)
 
 
@@ -57,6 +54,6 @@ def dual_lower_bound(held: Population, kernel: Array, value: Array, threshold: f
     With rr = 2·data loss, ry = Σ w(⟨K, Z⟩ − c), t = clip(−ry/rr, ±τ/‖𝒢‖₂): −½t²rr − t·ry.
     Source: C15(a), weak duality.
     """
-    data, heads = held.form.tensor, len(kernel)
+    data, heads = held.form.twin.tensor, len(kernel)
     product = kernel.reshape(heads, -1).T @ value.reshape(heads, -1)
     return lower_bound(data, data.image(product), threshold)

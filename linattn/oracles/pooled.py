@@ -10,7 +10,6 @@ import numpy as np
 
 from linattn._settings import mean_local_steps, steps_per_client
 from linattn._typing import Array, IntArray
-from linattn.objectives.compiled import CompiledForm
 from linattn.objectives.moment_form import MomentForm
 from linattn.objectives.population import Population, population
 from linattn.oracles.protocol import Draws, LocalTask, LocalTrace, Oracle, explicit_steps
@@ -152,7 +151,7 @@ def one_client(problem: Problem, held: Population, like: Params) -> StatisticsOr
     """Return the oracle of a single client whose objective is F, on the form that `held` has."""
     count = problem.num_sequences
     pooled = replace(problem, offsets=np.array([0, count], dtype=np.int64), weights=np.ones(1))
-    if isinstance(held.form, CompiledForm) and isinstance(held.form.twin, MomentForm):
+    if isinstance(held.form.twin, MomentForm):
         return StatisticsOracle(pooled, like.layout, data=held.form.data(like.num_heads)[0])
     weighted = weigh_sequences(problem.statistics, problem.sequence_weights * count)
     return StatisticsOracle(replace(pooled, statistics=weighted), like.layout)

@@ -121,7 +121,7 @@ def coupling_matrix(
     tensor = (pushed * weights[:, None]).T @ mapped
     tensor = tensor.reshape(dim, heads, dim, heads, dim, outputs).transpose(3, 0, 4, 1, 2, 5)
     tensor = np.ascontiguousarray(tensor)
-    residual = SequenceForm(statistics, weights).tensor_gradient(kernel, value)
+    residual = SequenceForm(statistics, weights).tensor.loss_and_gradient(kernel, value)[1]
     for h in range(heads):
         tensor[h, :, :, h] += residual.reshape(dim, dim, dim, outputs)
     return tensor.reshape(heads * dim**2, heads * dim * outputs)

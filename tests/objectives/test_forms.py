@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import reference as ref
-from bridge import READOUTS, kinds, make, over, readouts, relative_error, seeds
+from bridge import READOUTS, kinds, make, over, population_on, readouts, relative_error, seeds
 
 import linattn as la
 from linattn.objectives.forms import SequenceForm
 from linattn.objectives.moment_form import MomentForm, data_form, prefers_moments
-from linattn.objectives.population import Population, client_normal_equations, population
+from linattn.objectives.population import client_normal_equations, population
 from linattn.objectives.sequences import sequence_equations
 
 cases = over(seeds, readouts, kinds)
@@ -77,7 +77,8 @@ def test_tensor_gradient(seed, readout, kind):
     _, inst, theta, V, _, params, forms = case(seed, readout, kind)
     expected = ref.residual_matrix(inst, theta, V)
     for form in forms:
-        assert relative_error(form.tensor_gradient(params.kernels(), params.value), expected) < 1e-9
+        _, slope = form.tensor.loss_and_gradient(params.kernels(), params.value)
+        assert relative_error(slope, expected) < 1e-9
 
 
 @pytest.mark.parametrize("readout", READOUTS)
@@ -120,8 +121,8 @@ def test_the_population_is_built_once_and_forgotten_with_its_problem(small_probl
 
 @cases
 def test_objectives_do_not_depend_on_the_form(seed, readout, kind):
-    *_, problem, params, forms = case(seed, readout, kind)
-    by_form = [Population(problem, form) for form in forms]
+    *_, problem, params = make(seed, kind, readout=readout)
+    by_form = [population_on(form, problem) for form in FORMS]
     values = [held.value_and_gradient(params) for held in by_form]
     assert values[0][0] == pytest.approx(values[1][0], rel=1e-9)
     assert relative_error(values[0][1], values[1][1]) < 1e-9

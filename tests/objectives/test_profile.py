@@ -84,7 +84,7 @@ def test_curvature_is_a_tight_upper_bound(seed, readout):
     bound = la.KernelProfile(problem).curvature(params)
     assert exact * (1 - 1e-9) <= bound <= (1 + 1e-8) * exact
     value = la.KernelProfile(problem).minimizer(params)
-    own = population(problem).form.kernel_hessian(value)
+    own = population(problem).form.twin.kernel_hessian(value)
     own = own + problem.kernel_ridge * np.eye(len(own))
     assert np.linalg.eigvalsh(own)[-1] <= bound
     cheap = cheap_curvature_bound(problem)(value)

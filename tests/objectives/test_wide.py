@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import reference as ref
-from bridge import make
+from bridge import make, population_on
 
 import linattn as la
 from linattn._threads import available_threads, each_in_threads
@@ -12,7 +12,7 @@ from linattn.objectives.convex_fit import LastSteps, _cubic_roots, _Objective
 from linattn.objectives.descent import Descents, kernel_part
 from linattn.objectives.forms import SequenceForm
 from linattn.objectives.moment_form import MomentForm
-from linattn.objectives.population import Population, population
+from linattn.objectives.population import population
 from linattn.objectives.wide import lower_bound, wide_form
 from linattn.streams import stream
 
@@ -21,9 +21,7 @@ FORMS = pytest.mark.parametrize("form", [SequenceForm, MomentForm])
 
 def case(seed, form, readout="token"):
     rng, inst, *_, problem, _ = make(seed, readout=readout, dim=3, num_outputs=2)
-    own = form(problem.statistics, problem.sequence_weights)
-    held = Population(problem, own)
-    return rng, inst, held, problem
+    return rng, inst, population_on(form, problem), problem
 
 
 @FORMS

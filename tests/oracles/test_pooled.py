@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import reference as ref
-from bridge import INSTANCE, READOUTS, make, moved, over, relative_error
+from bridge import INSTANCE, READOUTS, make, moved, over, population_on, relative_error
 from hypothesis import strategies as st
 from worlds import world
 
@@ -11,18 +11,16 @@ import linattn as la
 from linattn.objectives.forms import SequenceForm
 from linattn.objectives.moment_form import MomentForm
 from linattn.objectives.packing import prefers_client_moments
-from linattn.objectives.population import Population
 from linattn.oracles.pooled import PooledDescent, central_work, one_client, weigh_sequences
 from linattn.oracles.protocol import LocalTask
 
 
 def descend(problem, params, step_size, steps, form=MomentForm):
     """Parameters after compiled descent on one form of all data."""
-    held = Population(problem, form(problem.statistics, problem.sequence_weights))
     task = LocalTask.plain(
         np.zeros(1, dtype=np.int64), params.flat[None], local_steps=steps, local_lr=step_size
     )
-    return one_client(problem, held, params).train(task)[0][0]
+    return one_client(problem, population_on(form, problem), params).train(task)[0][0]
 
 
 @over(*INSTANCE, st.integers(0, 4), examples=20)

@@ -6,7 +6,7 @@ import pytest
 import linattn as la
 from linattn._kernels.layout import BLOCK_SEQUENCES
 from linattn.objectives.forms import SequenceForm
-from linattn.objectives.population import Population
+from linattn.objectives.population import population
 from linattn.oracles.statistics import StatisticsOracle
 from linattn.types import Problem
 
@@ -41,7 +41,9 @@ def gradient_of(problem, chosen, params):
         problem.readout,
     )
     form = SequenceForm(part.statistics, part.sequence_weights)
-    return Population(part, form).value_and_gradient(params)[1]
+    _, kernel, value = form.gradient(params.kernels(), params.value)
+    value = value + problem.value_ridge * params.value
+    return np.concatenate([population(part).chain(params, kernel), value.reshape(-1)])
 
 
 @pytest.mark.parametrize("readout", ["token", "mean", "last"])
