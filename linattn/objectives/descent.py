@@ -77,8 +77,7 @@ def local_minimum(
     Source: C2 (gradient). Cost: one L-BFGS run, a tenth of `reference_value` or less.
     """
     with one_blas_thread(), on_scale():
-        found = Descents(population(problem), problem, start)
-        return found.follow(kernel_part(start), max_iterations)
+        return Descents(population(problem), start).follow(kernel_part(start), max_iterations)
 
 
 class Descents:
@@ -90,15 +89,14 @@ class Descents:
     Parameters
     ----------
     held : Population
-    problem : Problem
     like : Params
         Gives parametrization, heads and rank.
     """
 
-    def __init__(self, held: Population, problem: Problem, like: Params) -> None:
+    def __init__(self, held: Population, like: Params) -> None:
         self.held = held
         self.like = like
-        self.joint, self.work = _cost(held, problem, like.num_heads)
+        self.joint, self.work = _cost(held, like.num_heads)
 
     def best(self, starts: Sequence[Callable[[], Array]]) -> Minimum:
         """The best of the minima below the starts that are followed to the end."""
@@ -149,14 +147,14 @@ class Descents:
         first = np.concatenate([start, scaled.reshape(-1)])
         return _lbfgs(objective, first, max_iterations)[:split]
 
-    def random(self, problem: Problem, generator: np.random.Generator) -> Array:
+    def random(self, generator: np.random.Generator) -> Array:
         """A random kernel at the scale, among powers of two, where P is smallest.
 
         Normal equations at one scale give those at all of them.
         """
         held, like = self.held, self.like
         blocks = random_blocks(
-            problem,
+            held.problem,
             num_heads=like.num_heads,
             kernel="factored" if like.is_factored else "merged",
             rank=like["query"].shape[-1] if like.is_factored else None,
@@ -194,8 +192,9 @@ def _lbfgs(
     return np.asarray(result.x)
 
 
-def _cost(held: Population, problem: Problem, heads: int) -> tuple[bool, float]:
+def _cost(held: Population, heads: int) -> tuple[bool, float]:
     """Whether to descend in (B, V), and the multiply-adds of one evaluation of what descends."""
+    problem = held.problem
     count, dim, outputs = problem.num_sequences, problem.dim, problem.num_outputs
     if isinstance(held.form.twin, MomentForm):
         return False, 4.0 * dim**6

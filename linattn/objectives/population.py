@@ -68,6 +68,7 @@ class Population:
     """F and its parts over all clients of a problem; see `population` for the cached instance."""
 
     def __init__(self, problem: Problem) -> None:
+        self.problem = problem
         self.value_ridge = problem.value_ridge
         self.kernel_ridge = problem.kernel_ridge
         self._ridges = problem.value_ridge, problem.kernel_ridge

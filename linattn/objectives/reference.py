@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 
 import numpy as np
 
@@ -11,12 +12,11 @@ from linattn._checks import positive_int
 from linattn._display import facts_html
 from linattn._threads import one_blas_thread
 from linattn._typing import Array
-from linattn.objectives.convex_fit import WideFit, wide_fit
 from linattn.objectives.descent import Descents, kernel_part, on_scale
 from linattn.objectives.joint import check_fits
 from linattn.objectives.moment_form import MomentForm
 from linattn.objectives.population import Population, population
-from linattn.objectives.wide import wide_form
+from linattn.objectives.wide import WideFit, wide_fit, wide_form
 from linattn.streams import stream
 from linattn.types import Params, Problem
 
@@ -114,24 +114,16 @@ def reference_value(
 
 def _search(problem: Problem, like: Params, num_starts: int, seed: int) -> Reference:
     held = population(problem)
-    descents, wide = Descents(held, problem, like), []
-
-    def truncated() -> Array:
-        threshold = float(np.sqrt(problem.value_ridge * problem.kernel_ridge))
-        wide.append(wide_fit(held, problem, threshold))
-        return _truncate(wide[0], like, problem)
-
-    def random(index: int) -> Callable[[], Array]:
-        return lambda: descents.random(problem, stream(seed, "reference", index))
-
+    descents = Descents(held, like)
+    threshold = float(np.sqrt(problem.value_ridge * problem.kernel_ridge))
+    fit = cache(lambda: wide_fit(held, threshold))
     starts: list[Callable[[], Array]] = [lambda: kernel_part(like)]
     if not like.is_factored:
-        starts.append(truncated)
-    starts += [random(index) for index in range(len(starts), num_starts)]
+        starts.append(lambda: _truncate(fit(), like, problem))
+    for index in range(len(starts), num_starts):
+        starts.append(partial(descents.random, stream(seed, "reference", index)))
     value, gradient_norm, params = descents.best(starts[:num_starts])
-    if not like.is_factored and not wide:
-        truncated()
-    lower = wide[0].lower_bound if wide else _factored_bound(held, problem, value)
+    lower = _factored_bound(held, value) if like.is_factored else fit().lower_bound
     scale = max(abs(value), 1e-300)
     certified = lower is not None and value - lower <= CERTIFIED_GAP * scale
     return Reference(value, params, gradient_norm, num_starts, lower, certified)
@@ -139,24 +131,25 @@ def _search(problem: Problem, like: Params, num_starts: int, seed: int) -> Refer
 
 def _truncate(wide: WideFit, like: Params, problem: Problem) -> Array:
     """Best rank-H part of the wide fit, balanced: B_h = (σ√(λ/μ))^½ u, so μ‖B‖² = λ‖V‖²."""
-    left, sizes, _ = wide.singular_triplets()
-    heads = like.num_heads
+    count, heads = len(wide.kernel), like.num_heads
+    tensor = wide.kernel.reshape(count, -1).T @ wide.value.reshape(count, -1)
+    left, sizes, _ = np.linalg.svd(tensor, full_matrices=False)
+    ratio = np.sqrt(problem.value_ridge / problem.kernel_ridge)
+    largest = np.sqrt(np.maximum(sizes[:heads], 1e-12) * ratio)
     kernel = np.zeros((heads, problem.dim**2))
-    for h in range(min(heads, len(sizes))):
-        ratio = np.sqrt(problem.value_ridge / problem.kernel_ridge)
-        kernel[h] = np.sqrt(max(sizes[h], 1e-12) * ratio) * left[:, h]
+    kernel[: len(largest)] = largest[:, None] * left[:, :heads].T
     return kernel.reshape(-1)
 
 
-def _factored_bound(held: Population, problem: Problem, best: float) -> float | None:
+def _factored_bound(held: Population, best: float) -> float | None:
     """C15(c), clipped at the best known value; None where the moments are too large."""
-    form = wide_form(held, problem)
+    form = wide_form(held)
     if not isinstance(form, MomentForm):
         return None
     plain = form.solve_least_squares()
-    unit = 1.5 * (problem.kernel_ridge**2 * problem.value_ridge) ** (1 / 3)
+    unit = 1.5 * (held.kernel_ridge**2 * held.value_ridge) ** (1 / 3)
     if best <= plain:  # nothing to gain over no model, up to rounding
         return best
     reach = ((best - plain) / unit) ** 1.5
     threshold = unit * reach ** (-1 / 3)
-    return max(plain, min(best, wide_fit(held, problem, threshold).lower_bound))
+    return max(plain, min(best, wide_fit(held, threshold).lower_bound))

@@ -14,7 +14,7 @@ from linattn.objectives.moment_form import MomentForm
 from linattn.objectives.population import Population, population
 from linattn.oracles.protocol import Draws, LocalTask, LocalTrace, Oracle, explicit_steps
 from linattn.oracles.statistics import StatisticsOracle
-from linattn.types import Federation, Params, Problem, Statistics, single_layer
+from linattn.types import Federation, Params, Statistics, single_layer
 
 # A mean number of steps above an integer by rounding only is that integer.
 COUNT_SLACK = 1e-9
@@ -94,7 +94,7 @@ class PooledDescent:
             held = single_layer(problem)
             if weights is not None and not np.array_equal(weights, held.weights):
                 held = replace(held, weights=weights)
-            self._oracle = one_client(held, population(held), like)
+            self._oracle = one_client(population(held), like)
         else:
             self._oracle = ClientMean(problem.oracle(like), shares)
 
@@ -147,9 +147,9 @@ class ClientMean:
         return explicit_steps(self, task)
 
 
-def one_client(problem: Problem, held: Population, like: Params) -> StatisticsOracle:
+def one_client(held: Population, like: Params) -> StatisticsOracle:
     """Return the oracle of a single client whose objective is F, on the form that `held` has."""
-    count = problem.num_sequences
+    problem, count = held.problem, held.problem.num_sequences
     pooled = replace(problem, offsets=np.array([0, count], dtype=np.int64), weights=np.ones(1))
     if isinstance(held.form.twin, MomentForm):
         return StatisticsOracle(pooled, like.layout, data=held.form.data(like.num_heads)[0])

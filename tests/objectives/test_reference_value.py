@@ -6,9 +6,8 @@ import reference as ref
 from bridge import direction_like, make, moved, to_theta
 
 import linattn as la
-from linattn.objectives.convex_fit import wide_fit
 from linattn.objectives.population import population
-from linattn.objectives.wide import dual_lower_bound, wide_form
+from linattn.objectives.wide import dual_lower_bound, wide_fit, wide_form
 
 TINY = {"dim": 2, "num_outputs": 2, "num_clients": 2, "sequences": (3, 4), "tokens": (3, 5),
         "value_ridge": 0.1, "kernel_ridge": 0.05, "noise": 0.2}  # fmt: skip
@@ -74,7 +73,7 @@ def test_the_lower_bound_is_valid_at_any_point_and_equals_the_twin():
 
 def test_the_wide_fit_meets_the_optimality_condition():
     _, inst, *_, problem, _ = tiny(2)
-    fit = wide_fit(population(problem), problem, tau(problem))
+    fit = wide_fit(population(problem), tau(problem))
     norm = np.linalg.norm(ref.residual_matrix(inst, fit.kernel, fit.value), 2)
     assert norm <= tau(problem) * (1 + 1e-3)
     convex = ref.data_loss(inst, fit.kernel, fit.value)
@@ -88,11 +87,11 @@ def test_the_factored_bound_against_the_twin_and_against_every_start():
     _, inst, *_, problem, params = tiny(0, "factored", sequences=(12, 12))
     found = la.reference_value(problem, like=params, num_starts=3)
     assert found.lower_bound <= found.value
-    plain = wide_form(population(problem), problem).solve_least_squares()
+    plain = wide_form(population(problem)).solve_least_squares()
     assert plain == pytest.approx(ref.least_squares(inst), rel=1e-6, abs=1e-9)
     assert found.lower_bound >= plain * (1 - 1e-9)
     threshold = ref.factored_threshold(inst, found.value, plain)
-    fit = wide_fit(population(problem), problem, threshold)
+    fit = wide_fit(population(problem), threshold)
     expected = ref.factored_lower_bound(inst, fit.kernel, fit.value, found.value, plain)
     assert found.lower_bound == pytest.approx(expected, rel=1e-6)
     # Wider factored models beat narrow ones, and none beats the bound.

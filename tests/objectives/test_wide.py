@@ -7,13 +7,18 @@ from bridge import make, population_on
 
 import linattn as la
 from linattn._threads import available_threads, each_in_threads
-from linattn.objectives import convex_fit, descent, wide
-from linattn.objectives.convex_fit import LastSteps, _cubic_roots, _Objective
+from linattn.objectives import descent, wide
 from linattn.objectives.descent import Descents, kernel_part
 from linattn.objectives.forms import SequenceForm
 from linattn.objectives.moment_form import MomentForm
 from linattn.objectives.population import population
-from linattn.objectives.wide import lower_bound, wide_form
+from linattn.objectives.wide import (
+    LastSteps,
+    _cubic_roots,
+    _Objective,
+    lower_bound,
+    wide_form,
+)
 from linattn.streams import stream
 
 FORMS = pytest.mark.parametrize("form", [SequenceForm, MomentForm])
@@ -21,15 +26,15 @@ FORMS = pytest.mark.parametrize("form", [SequenceForm, MomentForm])
 
 def case(seed, form, readout="token"):
     rng, inst, *_, problem, _ = make(seed, readout=readout, dim=3, num_outputs=2)
-    return rng, inst, population_on(form, problem), problem
+    return rng, inst, population_on(form, problem)
 
 
 @FORMS
 @pytest.mark.parametrize("readout", ["token", "mean"])
 def test_loss_gradient_and_lines_against_the_twin(form, readout, monkeypatch):
-    rng, inst, held, problem = case(3, form, readout)
+    rng, inst, held = case(3, form, readout)
     monkeypatch.setattr("linattn.objectives.wide.MAX_MOMENT_ENTRIES", 0)
-    data, heads, threshold = wide_form(held, problem).tensor, 6, 0.3
+    data, heads, threshold = wide_form(held).tensor, 6, 0.3
     assert (data.gram is None) == (form is MomentForm)
     objective = _Objective(data, heads, threshold)
     flat, way = rng.standard_normal((2, heads * (9 + 6)))
@@ -74,7 +79,7 @@ def test_the_last_steps_solve_a_quadratic():
 @pytest.mark.parametrize("kind", ["merged", "factored"])
 def test_descents_in_both_variables_end_in_the_same_minimum(kind):
     *_, problem, params = make(5, kind, 2)
-    runs = [Descents(population(problem), problem, params) for _ in range(2)]
+    runs = [Descents(population(problem), params) for _ in range(2)]
     runs[0].joint, runs[1].joint = False, True
     first = runs[0].follow(kernel_part(params))
     found = [run.follow(1.02 * kernel_part(first.params)) for run in runs]
@@ -90,8 +95,8 @@ def test_descents_in_both_variables_end_in_the_same_minimum(kind):
 @pytest.mark.parametrize("kind", ["merged", "factored"])
 def test_a_random_start_is_at_the_best_of_its_scales(kind):
     *_, problem, params = make(6, kind, 2)
-    run = Descents(population(problem), problem, params)
-    start = run.random(problem, np.random.default_rng(0))
+    run = Descents(population(problem), params)
+    start = run.random(np.random.default_rng(0))
     profile = la.KernelProfile(problem)
     values = [
         profile.value(descent.with_kernel(params, scale * start)) for scale in (0.5, 1.0, 2.0)
@@ -102,10 +107,10 @@ def test_a_random_start_is_at_the_best_of_its_scales(kind):
 def test_a_fit_in_single_precision_gives_a_bound_that_holds(monkeypatch):
     *_, problem, _ = make(2, dim=3, num_outputs=2)
     held, threshold = population(problem), 0.05
-    exact = convex_fit.wide_fit(held, problem, threshold)
-    monkeypatch.setattr(convex_fit, "MAX_WORK", 0.0)
-    monkeypatch.setattr(convex_fit, "MIN_ITERATIONS", 300)
-    rough = convex_fit.wide_fit(held, problem, threshold)
+    exact = wide.wide_fit(held, threshold)
+    monkeypatch.setattr(wide, "MAX_WORK", 0.0)
+    monkeypatch.setattr(wide, "MIN_ITERATIONS", 300)
+    rough = wide.wide_fit(held, threshold)
     assert exact.lower_bound * (1 - 1e-4) <= rough.lower_bound <= exact.lower_bound * (1 + 1e-6)
     assert rough.kernel.dtype == np.float64
     assert not np.array_equal(rough.kernel, exact.kernel)

@@ -20,7 +20,7 @@ def descend(problem, params, step_size, steps, form=MomentForm):
     task = LocalTask.plain(
         np.zeros(1, dtype=np.int64), params.flat[None], local_steps=steps, local_lr=step_size
     )
-    return one_client(problem, population_on(form, problem), params).train(task)[0][0]
+    return one_client(population_on(form, problem), params).train(task)[0][0]
 
 
 @over(*INSTANCE, st.integers(0, 4), examples=20)
