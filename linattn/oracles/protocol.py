@@ -71,6 +71,17 @@ class LocalTask(NamedTuple):
             record,
         )
 
+    def of(self, chosen: IntArray | slice) -> LocalTask:
+        """The task of some of the participants."""
+        places = np.arange(len(self.participants))[chosen].tolist()
+        return self._replace(
+            participants=self.participants[chosen],
+            starts=self.starts[chosen],
+            mask=self.mask[chosen],
+            shift=self.shift[chosen] if len(self.shift) else self.shift,
+            batches=None if self.batches is None else [self.batches[k] for k in places],
+        )
+
 
 class LocalTrace(NamedTuple):
     """Every local step of a round: arrays (E, P, D).

@@ -157,7 +157,7 @@ class CompiledTraining:
         def part(of: slice) -> None:
             held = [np.ascontiguousarray(array[:, of]) for array in trace]
             own = LocalTrace(held[0], held[1], held[2])
-            ends[of] = self._run(part_of(task, of), data, own, no_rounds(task.starts.shape[1]))
+            ends[of] = self._run(task.of(of), data, own, no_rounds(task.starts.shape[1]))
             for array, filled in zip(trace, own, strict=True):
                 array[:, of] = filled
 
@@ -259,14 +259,3 @@ def rule_of(task: LocalTask) -> Rule:
 
     mask = task.mask.astype(np.float64, order="C")
     return Rule(float(task.local_lr), float(task.prox), plain(task.anchor), mask, plain(task.shift))
-
-
-def part_of(task: LocalTask, chosen: slice) -> LocalTask:
-    """The task of some of the participants."""
-    return task._replace(
-        participants=task.participants[chosen],
-        starts=task.starts[chosen],
-        mask=task.mask[chosen],
-        shift=task.shift[chosen] if len(task.shift) else task.shift,
-        batches=None if task.batches is None else task.batches[chosen],
-    )

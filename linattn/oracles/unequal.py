@@ -39,22 +39,10 @@ def train_unequal(
         trace = LocalTrace(np.empty(shape), zeros, zeros if task.batches is None else zeros.copy())
     for count in np.unique(steps).tolist():
         where = np.flatnonzero(steps == count)
-        ends[where], part = train(_part(task, where, count))
+        ends[where], part = train(task.of(where)._replace(local_steps=count))
         if trace is not None and part is not None:
             trace.iterates[:count, where] = part.iterates
             trace.iterates[count:, where] = ends[where]
             trace.gradients[:count, where] = part.gradients
             trace.full_gradients[:count, where] = part.full_gradients
     return ends, trace
-
-
-def _part(task: LocalTask, where: IntArray, steps: int) -> LocalTask:
-    """The task of some participants, for another number of steps."""
-    return task._replace(
-        participants=task.participants[where],
-        starts=task.starts[where],
-        mask=task.mask[where],
-        local_steps=steps,
-        shift=task.shift[where] if len(task.shift) else task.shift,
-        batches=None if task.batches is None else [task.batches[k] for k in where.tolist()],
-    )
