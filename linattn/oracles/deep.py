@@ -84,9 +84,7 @@ class DeepOracle:
         -----
         Cost: about three forward passes of the model over these sequences.
         """
-        count = self.batch_limit(client) if batch is None else len(batch)
-        _, gradient = self._loss(flat, self.problem.rows(client, batch), 1.0 / count)
-        return gradient + self.problem.ridges * flat
+        return self._of_client(client, flat, batch)[1]
 
     def train(self, task: LocalTask) -> tuple[Array, LocalTrace | None]:
         """Local steps one after the other, of all participants at once where that pays."""
@@ -125,9 +123,9 @@ class DeepOracle:
 
     def gradients(self, clients: IntArray, points: Array) -> tuple[Array, Array]:
         """F_i of clients[k] at points[k], (P,), and its gradient there, (P, D)."""
-        pairs = list(zip(clients.tolist(), points, strict=True))
-        objectives = np.array([self.objective(i, flat) for i, flat in pairs])
-        return objectives, np.stack([self.gradient(i, flat) for i, flat in pairs])
+        found = [self._of_client(i, at) for i, at in zip(clients.tolist(), points, strict=True)]
+        objectives, slopes = zip(*found, strict=True)
+        return np.array(objectives), np.stack(slopes)
 
     def metrics(
         self,
@@ -152,16 +150,19 @@ class DeepOracle:
 
     def _global(self, flat: Array) -> tuple[float, Array]:
         """F and ∇F."""
-        problem = self.problem
-        everything: Rows = [(k, slice(None)) for k in range(len(problem.groups))]
-        loss, gradient = self._loss(flat, everything, problem.sequence_weights)
-        objective = loss + 0.5 * float(problem.ridges @ (flat * flat))
-        return objective, gradient + problem.ridges * flat
+        everything: Rows = [(k, slice(None)) for k in range(len(self.problem.groups))]
+        return self._evaluated(flat, everything, self.problem.sequence_weights)
 
     def objective(self, client: int, flat: Array) -> float:
         """F_i: mean sequence loss plus ridges."""
-        loss, _ = self._loss(flat, self.problem.rows(client), 1.0 / self.batch_limit(client))
-        return loss + 0.5 * float(self.problem.ridges @ (flat * flat))
+        return self._of_client(client, flat)[0]
+
+    def _of_client(
+        self, client: int, flat: Array, batch: IntArray | None = None
+    ) -> tuple[float, Array]:
+        """F_i and ∇F_i."""
+        count = self.batch_limit(client) if batch is None else len(batch)
+        return self._evaluated(flat, self.problem.rows(client, batch), 1.0 / count)
 
     def features(
         self, client: int, flat: Array, batch: IntArray | None = None
@@ -219,8 +220,8 @@ class DeepOracle:
             trace = self.model.trace(flat, tokens[part], gates=gates)
             yield trace, targets[part], numbers[part]
 
-    def _loss(self, flat: Array, rows: Rows, weights: Array | float) -> tuple[float, Array]:
-        """Σ_s weights_s ℓ_s over some sequences and its gradient (D,), without ridges.
+    def _evaluated(self, flat: Array, rows: Rows, weights: Array | float) -> tuple[float, Array]:
+        """Σ_s weights_s ℓ_s over some sequences plus ridges, and its gradient (D,).
 
         Weights are one for all, or an array over all sequences of the problem.
         """
@@ -231,4 +232,5 @@ class DeepOracle:
             scale = np.broadcast_to(share / error.shape[1], len(numbers))
             loss += 0.5 * float(scale @ np.einsum("sqm,sqm->s", error, error))
             gradient += self.model.pull_back(trace, predictions=scale[:, None, None] * error)
-        return loss, gradient
+        ridges = self.problem.ridges
+        return loss + 0.5 * float(ridges @ (flat * flat)), gradient + ridges * flat
