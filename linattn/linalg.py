@@ -218,6 +218,7 @@ def lowest_point(x: Array, y: Array) -> float:
 
 
 def square_root(symmetric: Array) -> Array:
-    """Return the symmetric square root of a positive semidefinite matrix: as smooth as that is."""
+    """Return symmetric square roots of positive semidefinite matrices: as smooth as those are."""
     values, vectors = np.linalg.eigh(symmetric)
-    return np.asarray((vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T)
+    roots = np.sqrt(np.maximum(values, 0.0))
+    return np.asarray((vectors * roots[..., None, :]) @ vectors.swapaxes(-1, -2))

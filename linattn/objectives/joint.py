@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from linattn._checks import shown
-from linattn.objectives.population import population
+from linattn.objectives.population import kernel_slope, population
 from linattn.params import is_single_layer
 from linattn.types import Params, Problem, single_layer
 
@@ -109,12 +109,7 @@ class Joint:
         kernel_part = held.chain(params, curved)
         if params.kernel is None:
             slope = held.form.gradient(kernels, params.value).kernel
-            kernel_part = kernel_part + np.concatenate(
-                [
-                    (slope @ direction["key"]).reshape(-1),
-                    (slope.transpose(0, 2, 1) @ direction["query"]).reshape(-1),
-                ]
-            )
+            kernel_part = kernel_part + kernel_slope(direction, slope)
         # `chain` adds μ·params; a Hessian needs μ·direction.
         size = kernel_part.size
         kernel_part = kernel_part + held.kernel_ridge * (direction.flat - params.flat)[:size]

@@ -112,18 +112,10 @@ class Population:
         """F, (N,), and ∇F, (N, D), at flat parameters (N, D)."""
         return self.form.objectives(shape_of(layout), points, self._ridges)
 
-    def chain(self, params: Params, kernel_gradient: Array) -> Array:
-        """Flat gradient in the kernel parameters from the data gradient in B; ridge added.
-
-        Factored: ∂Q_h = ∂B_h K_h + μQ_h, ∂K_h = ∂B_hᵀ Q_h + μK_h.
-        """
-        mu = self.kernel_ridge
-        if params.kernel is not None:
-            return np.asarray((kernel_gradient + mu * params.kernel).reshape(-1))
-        query, key = params["query"], params["key"]
-        query_part = kernel_gradient @ key + mu * query
-        key_part = kernel_gradient.transpose(0, 2, 1) @ query + mu * key
-        return np.concatenate([query_part.reshape(-1), key_part.reshape(-1)])
+    def chain(self, params: Params, slope: Array) -> Array:
+        """Flat gradient in the kernel parameters from the data gradient in B; ridge added."""
+        ridge = self.kernel_ridge * params.flat[params.layout.kernel_part]
+        return np.asarray(kernel_slope(params, slope) + ridge)
 
     def value_systems(self, kernels: Array) -> ValueSystems:
         """A, C and V* at kernels (N, H, d, d)."""
@@ -169,6 +161,17 @@ class Population:
         at = np.concatenate([points[:, kernel], best], axis=1)
         shape = shape_of(layout)
         return self.form.objectives(shape, at, self._ridges, value=False)[1][:, kernel]
+
+
+def kernel_slope(params: Params, slope: Array) -> Array:
+    """Return the flat gradient in the kernel parameters from that in B, (H, d, d).
+
+    Factored: ∂Q_h = ∂B_h K_h, ∂K_h = ∂B_hᵀ Q_h.
+    """
+    if not params.is_factored:
+        return slope.reshape(-1)
+    parts = slope @ params["key"], slope.transpose(0, 2, 1) @ params["query"]
+    return np.concatenate([part.reshape(-1) for part in parts])
 
 
 def population(problem: Problem) -> Population:

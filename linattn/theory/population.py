@@ -19,6 +19,7 @@ from linattn._typing import Array
 from linattn.clients import check_weights
 from linattn.data.synthetic import draw_clients
 from linattn.linalg import factorize, stack_heads
+from linattn.objectives.population import kernel_slope
 from linattn.theory.frozen import FrozenStage
 from linattn.theory.wick import psi
 from linattn.types import READOUTS, Params
@@ -218,20 +219,15 @@ class PopulationLimit:
 
     def joint_gradient(self, params: Params) -> Params:
         """∇F(B, V) in all blocks."""
-        kernels, mu = params.kernels(), self.kernel_ridge
+        kernels = params.kernels()
         hessians, linears = self.client_systems(params)
         pull = hessians @ stack_heads(params.value) - linears
-        value = np.tensordot(self.weights, pull, 1).reshape(params.value.shape)
+        value = np.tensordot(self.weights, pull, 1)
         pairs = zip(self.weights, self.laws, strict=True)
         data = np.sum([p * law.kernel_gradient(kernels, params.value) for p, law in pairs], axis=0)
-        if params.kernel is not None:
-            return params.replace(kernel=data + mu * params.kernel, value=value)
-        query, key = params["query"], params["key"]
-        return params.replace(
-            query=data @ key + mu * query,
-            key=data.transpose(0, 2, 1) @ query + mu * key,
-            value=value,
-        )
+        ridge = self.kernel_ridge * params.flat[params.layout.kernel_part]
+        kernel = kernel_slope(params, data) + ridge
+        return Params(params.layout, np.concatenate([kernel, value.reshape(-1)]))
 
     def tensor_gradient(self, params: Params) -> Array:
         """𝒢 = Σp E[R ⊗ G], (d², dm), at merged kernels (C15).
