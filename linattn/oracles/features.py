@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from linattn._typing import Array, IntArray
+from linattn.linalg import square_root
+from linattn.objectives.population import kernel_slope
+from linattn.oracles.protocol import Features
 from linattn.oracles.work import Work
 from linattn.types import Layout, Params, Problem
 
@@ -31,14 +32,10 @@ class StatisticsFeatures:
             if held.query is not None:
                 self._queries[client] = held.query[part][:, None, :]
             else:
-                values, vectors = np.linalg.eigh(held.query_moments()[part])
-                roots = np.sqrt(np.maximum(values, 0.0))
-                self._queries[client] = (vectors * roots[:, None]) @ vectors.transpose(0, 2, 1)
+                self._queries[client] = square_root(held.query_moments()[part])
         return self._queries[client]
 
-    def rows(
-        self, client: int, flat: Array, batch: IntArray | None = None
-    ) -> tuple[Array, Callable[[Array], Array]]:
+    def of(self, client: int, flat: Array, batch: IntArray | None = None) -> Features:
         """Return rows (S, q'·H·d) and their pull-back to a flat gradient."""
         chosen = slice(None) if batch is None else batch
         queries = self._query_rows(client)[chosen]
@@ -52,9 +49,10 @@ class StatisticsFeatures:
             # Heads first, so that one product of each sums over sequences and queries.
             stacked = queries.reshape(-1, queries.shape[-1])
             sides = through.transpose(1, 0, 2, 3).reshape(len(kernels), *stacked.shape)
-            return _to_flat(params, stacked.T @ sides)
+            slope = kernel_slope(params, stacked.T @ sides)
+            return np.concatenate([slope, np.zeros(params.value.size)])
 
-        return features.reshape(len(gram), -1), pull_back
+        return Features(features.reshape(len(gram), -1), pull_back)
 
     def work(self, trained: frozenset[str]) -> Work:
         """Two products per head and sequence, and two more for the gradient in the kernel."""
@@ -62,17 +60,3 @@ class StatisticsFeatures:
         queries = dim if self.problem.statistics.query is None else 1
         products = 2 if trained & self.layout.kernel_blocks else 1
         return Work(0, 2 * products * heads * queries * dim * dim, 0)
-
-
-def _to_flat(params: Params, kernel_gradient: Array) -> Array:
-    """The flat gradient from that in B: ∂Q_h = ∂B_h K_h, ∂K_h = ∂B_hᵀ Q_h; zero in V."""
-    out = np.zeros(params.layout.size)
-    parts = {"kernel": kernel_gradient}
-    if params.is_factored:
-        parts = {
-            "query": kernel_gradient @ params["key"],
-            "key": kernel_gradient.transpose(0, 2, 1) @ params["query"],
-        }
-    for name, part in parts.items():
-        out[params.layout.slices[name]] = part.reshape(-1)
-    return out

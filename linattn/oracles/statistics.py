@@ -11,16 +11,7 @@ from linattn._typing import Array, IntArray
 from linattn.linalg import row_norms, weighted_sum
 from linattn.objectives.population import population
 from linattn.oracles.features import StatisticsFeatures
-from linattn.oracles.protocol import (
-    METRICS,
-    Draws,
-    Evaluated,
-    Features,
-    LocalTask,
-    LocalTrace,
-    Oracle,
-    Rounds,
-)
+from linattn.oracles.protocol import METRICS, Evaluated, Features, Oracle
 from linattn.oracles.training import CompiledTraining
 from linattn.oracles.work import Work, statistics_work
 from linattn.types import Layout, Params, Problem
@@ -29,16 +20,14 @@ if TYPE_CHECKING:
     from linattn._kernels.layout import Data
 
 
-class StatisticsOracle:
+class StatisticsOracle(CompiledTraining):
     """Oracle of a single-layer `Problem`: compiled local steps on the sequence statistics."""
 
     metric_names: tuple[str, ...] = METRICS
 
     def __init__(self, problem: Problem, layout: Layout, *, data: Data | None = None) -> None:
-        self.problem = problem
-        self.layout = layout
+        super().__init__(problem, layout, data)
         self.num_clients = problem.num_clients
-        self._training = CompiledTraining(problem, layout, data)
         self._features = StatisticsFeatures(problem, layout)
 
     def batch_limit(self, client: int) -> int:
@@ -48,31 +37,11 @@ class StatisticsOracle:
     def gradient(self, client: int, flat: Array, batch: IntArray | None = None) -> Array:
         """∇F_i, (D,)."""
         batches = None if batch is None else [batch]
-        slopes = self._training.gradients(np.array([client]), flat[None], batches)[1]
-        return np.asarray(slopes[0])
-
-    def gradients(self, clients: IntArray, points: Array) -> tuple[Array, Array]:
-        """F_i of clients[k] at points[k], (P,), and its gradient there, (P, D)."""
-        return self._training.gradients(clients, points)
+        return np.asarray(self.gradients(np.array([client]), flat[None], batches)[1][0])
 
     def objective(self, client: int, flat: Array) -> float:
         """F_i from the client's statistics."""
-        return float(self._training.gradients(np.array([client]), flat[None])[0][0])
-
-    def train(self, task: LocalTask) -> tuple[Array, LocalTrace | None]:
-        """Local training in compiled code."""
-        return self._training.train(task)
-
-    def together(self, task: LocalTask) -> int:
-        """How many whole rounds like this one pay to run in one call."""
-        return self._training.together(task)
-
-    def rounds(self, task: LocalTask, draws: Draws, pushes: Array | None = None) -> Rounds:
-        """Whole rounds of all draws, the first of which is `task`.
-
-        Rows of `pushes`, (N, D), are added to the averages if given.
-        """
-        return self._training.rounds(task, draws, pushes)
+        return float(self.gradients(np.array([client]), flat[None])[0][0])
 
     def metrics(
         self,
@@ -83,12 +52,11 @@ class StatisticsOracle:
         next_round: bool = False,
     ) -> dict[str, Array]:
         """Those of `METRICS` that are asked for, (N,) each; gaps by C1, never by subtraction."""
-        wanted, out = set(names), {}
-        value = self.layout.slices["value"]
+        wanted, out, value = set(names), {}, self.value
         if {"objective", "kernel_gradient_norm", "value_gradient_norm"} & wanted:
             objectives, slopes = self._evaluated(points, known, next_round)
             out["objective"] = objectives
-            out["kernel_gradient_norm"] = row_norms(slopes[:, : value.start])
+            out["kernel_gradient_norm"] = row_norms(slopes[:, self.kernel])
             out["value_gradient_norm"] = row_norms(slopes[:, value])
         if {"profile", "gap"} & wanted:
             held, params = population(self.problem), [Params(self.layout, x) for x in points]
@@ -106,7 +74,7 @@ class StatisticsOracle:
             held = population(self.problem)
             parts.append(Evaluated(*held.values_and_gradients(self.layout, points[done:last])))
         if last < len(points):
-            own, weights = self._training.everybody(points[-1]), self.problem.weights
+            own, weights = self.everybody(points[-1]), self.problem.weights
             objective = weighted_sum(weights, own.objectives[:, None])
             parts.append(Evaluated(objective, weighted_sum(weights, own.gradients)[None]))
         return Evaluated(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
@@ -115,12 +83,12 @@ class StatisticsOracle:
         self, client: int, flat: Array, batch: IntArray | None = None
     ) -> Iterator[Features]:
         """U B_h G of every sequence, heads side by side: what V multiplies."""
-        yield Features(*self._features.rows(client, flat, batch))
+        yield self._features.of(client, flat, batch)
 
     def predictions(self, client: int, flat: Array) -> Array:
         """Σ_h N B_h G V_h of every sequence, NᵀN = M, (S·q', m)."""
         heads, dim, outputs = self.layout.shapes["value"]
-        value = flat[self.layout.slices["value"]].reshape(heads, dim, outputs)
+        value = flat[self.value].reshape(heads, dim, outputs)
         (group,) = self.features(client, flat)
         made = (group.rows.reshape(len(group.rows), heads, -1, dim) @ value).sum(axis=1)
         return np.asarray(made.reshape(-1, outputs))
