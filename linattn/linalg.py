@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -22,19 +22,8 @@ LANCZOS_FAILURE = 1e-15
 NOT_FINITE = "a curvature matrix is not finite"
 
 
-class Factorized(NamedTuple):
-    """Cholesky factor of a symmetric positive definite matrix, ready for solves."""
-
-    factor: Array
-
-    def solve(self, right: Array) -> Array:
-        """Return A⁻¹ right."""
-        solution, _ = scipy.linalg.lapack.dpotrs(self.factor, right, lower=1)
-        return np.ascontiguousarray(solution)
-
-
-def factorize(matrix: Array) -> Factorized:
-    """Return the Cholesky factorization of a symmetric positive definite matrix.
+def solve_definite(matrix: Array, right: Array) -> Array:
+    """Return A⁻¹ right for a symmetric positive definite A, by Cholesky factors.
 
     Raises
     ------
@@ -46,7 +35,8 @@ def factorize(matrix: Array) -> Factorized:
     factor, failed = scipy.linalg.lapack.dpotrf(matrix, lower=1, clean=1)
     if failed or not np.isfinite(factor).all():  # LAPACK factorizes NaN without complaint
         raise FloatingPointError("the value-block Hessian is not positive definite, nor finite")
-    return Factorized(factor)
+    solution, _ = scipy.linalg.lapack.dpotrs(factor, right, lower=1)
+    return np.ascontiguousarray(solution)
 
 
 def largest_eigenvalue(matrix: Array) -> float:

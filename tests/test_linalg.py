@@ -6,10 +6,10 @@ import pytest
 from linattn.linalg import (
     EXACT_EIGENVALUE_SIZE,
     contract,
-    factorize,
     largest_eigenvalue,
     largest_eigenvalue_of,
     lowest_point,
+    solve_definite,
     spectral_norms,
     stack_heads,
     weighted_sum,
@@ -79,14 +79,14 @@ def test_spectral_norms_of_stacked_matrices():
     assert np.allclose(spectral_norms(stacked), expected, rtol=1e-12)
 
 
-def test_factorize_solves_and_refuses_what_is_not_positive_definite():
+def test_solve_definite_solves_and_refuses_what_is_not_positive_definite():
     rng = np.random.default_rng(2)
     matrix = semidefinite(rng, 5, 9) + np.eye(5)
     right = rng.standard_normal((5, 2))
-    assert np.allclose(matrix @ factorize(matrix).solve(right), right, rtol=1e-12)
+    assert np.allclose(matrix @ solve_definite(matrix, right), right, rtol=1e-12)
     for bad in (-np.eye(3), np.diag([1.0, 0.0]), np.full((2, 2), np.nan)):
         with pytest.raises(FloatingPointError, match="not positive definite"):
-            factorize(bad)
+            solve_definite(bad, np.ones((len(bad), 1)))
 
 
 def test_stack_heads_has_the_row_index_h_d_plus_a():

@@ -133,7 +133,7 @@ class Descents:
     def _joint(self, start: Array, max_iterations: int) -> Array:
         held, layout, split = self.held, self.like.layout, start.size
         system = held.value_system(with_kernel(self.like, start).kernels())
-        factor, shape = system.factor.factor, system.minimizer.shape
+        factor, shape = system.factor, system.minimizer.shape
 
         def objective(flat: Array) -> tuple[float, Array]:
             value = dtrtrs(factor, flat[split:].reshape(shape), lower=1, trans=1)[0]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from linattn._typing import Array, IntArray
-from linattn.linalg import Factorized, row_sums, stack_heads
+from linattn.linalg import row_sums, stack_heads
 from linattn.objectives.clients import client_systems, merged_shape, shape_of, solve_systems
 from linattn.objectives.compiled import MAX_NUMBERS, CompiledForm
 from linattn.objectives.forms import NormalEquations
@@ -21,11 +21,11 @@ from linattn.types import Layout, Params, Problem, single_layer
 
 
 class ValueSystem(NamedTuple):
-    """The value-block problem at a kernel: A = H + λI, C, and V* = A⁻¹C as (Hd, m)."""
+    """The value-block problem at a kernel: A = H + λI, C, A's factor, V* = A⁻¹C as (Hd, m)."""
 
     hessian: Array
     linear: Array
-    factor: Factorized
+    factor: Array
     minimizer: Array
     dim: int
 
@@ -48,8 +48,7 @@ class ValueSystems(NamedTuple):
 
     def one(self, k: int, dim: int) -> ValueSystem:
         """One of them."""
-        factor = Factorized(self.factors[k])
-        return ValueSystem(self.hessians[k], self.linears[k], factor, self.minimizers[k], dim)
+        return ValueSystem(*(each[k] for each in self), dim)
 
     @property
     def saved(self) -> Array:
@@ -179,27 +178,26 @@ def population(problem: Problem) -> Population:
     return single_layer(problem).derived(Population)
 
 
-def client_normal_equations(problem: Problem, kernels: Array) -> NormalEquations:
-    """Return H_i(B), (..., C, Hd, Hd), and C_i(B), (..., C, Hd, m), of all clients without ridge.
+def client_normal_equations(
+    problem: Problem, kernels: Array, clients: IntArray | None = None
+) -> NormalEquations:
+    """Return H_i(B), (..., C, Hd, Hd), and C_i(B), (..., C, Hd, m), of clients without ridge.
 
-    At kernels (..., H, d, d).
+    At kernels (..., H, d, d); of all clients by default.
 
     Notes
     -----
     Source: Model. Cost: about 3 S H d³ per kernel.
     """
-    return _client_equations(problem, kernels, np.arange(problem.num_clients))
+    heads, dim = kernels.shape[-3:-1]
+    shape, lead = merged_shape(heads, dim, problem.num_outputs), kernels.shape[:-3]
+    flat = kernels.reshape(-1, heads * dim * dim)
+    chosen = np.arange(problem.num_clients) if clients is None else clients
+    held = client_systems(client_data(problem, heads), shape, flat, chosen)
+    return NormalEquations(*(part.reshape(*lead, *part.shape[1:]) for part in held))
 
 
 def one_client_equations(problem: Problem, kernels: Array, client: int) -> NormalEquations:
     """Return H_i(B), (Hd, Hd), and C_i(B), (Hd, m), of one client, without ridge."""
-    held = _client_equations(problem, kernels, np.array([client]))
+    held = client_normal_equations(problem, kernels, np.array([client]))
     return NormalEquations(held.hessian[0], held.linear[0])
-
-
-def _client_equations(problem: Problem, kernels: Array, clients: IntArray) -> NormalEquations:
-    heads, dim = kernels.shape[-3:-1]
-    shape, lead = merged_shape(heads, dim, problem.num_outputs), kernels.shape[:-3]
-    flat = kernels.reshape(-1, heads * dim * dim)
-    held = client_systems(client_data(problem, heads), shape, flat, clients)
-    return NormalEquations(*(part.reshape(*lead, *part.shape[1:]) for part in held))

@@ -18,7 +18,7 @@ from linattn._checks import as_float64, one_of, positive_int, real
 from linattn._typing import Array
 from linattn.clients import check_weights
 from linattn.data.synthetic import draw_clients
-from linattn.linalg import factorize, stack_heads
+from linattn.linalg import solve_definite, stack_heads
 from linattn.objectives.population import kernel_slope
 from linattn.theory.frozen import FrozenStage
 from linattn.theory.wick import psi
@@ -188,7 +188,7 @@ class PopulationLimit:
         """C and V* = A⁻¹C, both (Hd, m)."""
         hessians, linears = self.client_systems(params)
         linear = np.tensordot(self.weights, linears, 1)
-        return linear, factorize(np.tensordot(self.weights, hessians, 1)).solve(linear)
+        return linear, solve_definite(np.tensordot(self.weights, hessians, 1), linear)
 
     def minimizer(self, params: Params) -> Array:
         """V*(B), (H, d, m)."""

@@ -8,7 +8,7 @@ from linattn._settings import EVERYBODY, Sampling
 from linattn._typing import Array
 from linattn.federated.method import Cost, Method, Plan, Proposal, RoundContext
 from linattn.federated.nature import Nature
-from linattn.linalg import factorize
+from linattn.linalg import solve_definite
 from linattn.objectives.forms import NormalEquations
 from linattn.objectives.population import one_client_equations
 from linattn.types import Problem, single_layer
@@ -66,7 +66,7 @@ def _solve(context: RoundContext, solved: bool, proposal: Proposal) -> tuple[Arr
     for weight, sent in zip(context.weights, context.probes, strict=True):
         hessian, linear = hessian + weight * sent.hessian, linear + weight * sent.linear
     ridge = _problem(context).value_ridge * np.eye(len(np.atleast_1d(linear)))
-    value = factorize(hessian + ridge).solve(np.asarray(linear))
+    value = solve_definite(hessian + ridge, np.asarray(linear))
     return params.replace(value=value.reshape(params.value.shape)).flat, True
 
 
