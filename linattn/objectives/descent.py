@@ -15,7 +15,7 @@ from linattn._typing import Array
 from linattn.objectives.forms import NormalEquations
 from linattn.objectives.moment_form import MomentForm
 from linattn.objectives.population import Population, population
-from linattn.objectives.starts import random_blocks
+from linattn.objectives.starts import random_kernel
 from linattn.types import Params, Problem
 
 MAX_ITERATIONS = 2000
@@ -110,25 +110,20 @@ class Descents:
 
     def follow(self, start: Array, max_iterations: int = MAX_ITERATIONS) -> Minimum:
         """One run; P and V* are those at its end."""
-        held, like = self.held, self.like
-        end = (self._joint if self.joint else self._profile)(start, max_iterations)
-        params = with_kernel(like, end)
-        system = held.value_system(params.kernels())
-        gradient = held.profile_kernel_gradient(params, system.minimizer)
-        full = params.replace(value=system.value)
-        value = held.profile_value(params, system)
-        return Minimum(value, float(np.linalg.norm(gradient)), full)
+        if self.joint:
+            end = self._joint(start, max_iterations)
+        else:
+            end = _lbfgs(lambda part: self._profile(part)[:2], start, max_iterations)
+        value, gradient, best = self._profile(end)
+        params = with_kernel(self.like, end).replace(value=best)
+        return Minimum(value, float(np.linalg.norm(gradient)), params)
 
-    def _profile(self, start: Array, max_iterations: int) -> Array:
-        held, like = self.held, self.like
-
-        def objective(flat: Array) -> tuple[float, Array]:
-            params = with_kernel(like, flat)
-            system = held.value_system(params.kernels())
-            gradient = held.profile_kernel_gradient(params, system.minimizer)
-            return held.profile_value(params, system), gradient
-
-        return _lbfgs(objective, start, max_iterations)
+    def _profile(self, part: Array) -> tuple[float, Array, Array]:
+        """P, ∇P and V* at kernel parameters."""
+        params = with_kernel(self.like, part)
+        system = self.held.value_system(params.kernels())
+        gradient = self.held.profile_kernel_gradient(params, system.minimizer)
+        return self.held.profile_value(params, system), gradient, system.value
 
     def _joint(self, start: Array, max_iterations: int) -> Array:
         held, layout, split = self.held, self.like.layout, start.size
@@ -153,15 +148,7 @@ class Descents:
         Normal equations at one scale give those at all of them.
         """
         held, like = self.held, self.like
-        blocks = random_blocks(
-            held.problem,
-            num_heads=like.num_heads,
-            kernel="factored" if like.is_factored else "merged",
-            rank=like["query"].shape[-1] if like.is_factored else None,
-            scale=1.0,
-            generator=generator,
-        )
-        unit = np.concatenate([block.reshape(-1) for block in blocks.values()])
+        unit = random_kernel(like.layout, 1.0, generator)
         params, scales = with_kernel(like, unit), 2.0 ** np.arange(-3, 4)
         equations = held.form.systems(params.kernels()[None])
         factors = (scales**2 if like.is_factored else scales)[:, None, None]

@@ -4,33 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from linattn._checks import MOST_ENTRIES, one_of, positive_int, real, shown
+from linattn._checks import MOST_ENTRIES, as_float64, one_of, positive_int, real, shown
 from linattn._typing import Array
 from linattn.objectives.profile import KernelProfile
 from linattn.streams import stream
-from linattn.types import Params, Problem, single_layer
+from linattn.types import Layout, Params, Problem, single_layer
 
 
-def random_blocks(
-    problem: Problem,
-    *,
-    num_heads: int,
-    kernel: str,
-    rank: int | None,
-    scale: float,
-    generator: np.random.Generator,
-) -> dict[str, Array]:
-    """Draw kernel blocks whose kernels have E‖B_h‖² = scale²·d in both parametrizations."""
-    d = problem.dim
-    if kernel == "merged":
-        return {"kernel": generator.normal(size=(num_heads, d, d)) * scale / np.sqrt(d)}
-    r = positive_int("rank", d if rank is None else rank)
-    std = np.sqrt(scale / np.sqrt(r * d))
-    shape = (num_heads, d, r)
-    return {
-        "query": generator.normal(size=shape) * std,
-        "key": generator.normal(size=shape) * std,
-    }
+def random_kernel(layout: Layout, scale: float, generator: np.random.Generator) -> Array:
+    """Draw the flat kernel parameters: E‖B_h‖² = scale²·d in both parametrizations."""
+    entries = generator.normal(size=layout.kernel_part.stop)
+    if "kernel" in layout.slices:
+        return entries * scale / np.sqrt(layout.shapes["kernel"][-1])
+    _, dim, rank = layout.shapes["query"]
+    return entries * np.sqrt(scale / np.sqrt(rank * dim))
 
 
 def initial_params(
@@ -73,7 +60,8 @@ def initial_params(
     linear solve for ``value="minimizer"``.
     """
     single_layer(problem)
-    positive_int("num_heads", num_heads, maximum=MOST_ENTRIES // problem.dim**2)
+    dim = problem.dim
+    heads = positive_int("num_heads", num_heads, maximum=MOST_ENTRIES // dim**2)
     positive_int("seed", seed, minimum=0, maximum=None)
     one_of("kernel", kernel, ("merged", "factored"))
     one_of("value", value, ("zeros", "normal", "minimizer"))
@@ -82,21 +70,17 @@ def initial_params(
         raise ValueError(
             f"rank must be None for kernel='merged', got {shown(rank)}; use 'factored'."
         )
-    blocks = random_blocks(
-        problem,
-        num_heads=num_heads,
-        kernel=kernel,
-        rank=rank,
-        scale=scale,
-        generator=stream(seed, "initial kernel"),
-    )
-    shape = (num_heads, problem.dim, problem.num_outputs)
-    blocks["value"] = np.zeros(shape)
+    names, width = ["kernel"], dim
+    if kernel == "factored":
+        names, width = ["query", "key"], positive_int("rank", dim if rank is None else rank)
+    kernel_blocks = tuple((name, (heads, dim, width)) for name in names)
+    layout = Layout((*kernel_blocks, ("value", (heads, dim, problem.num_outputs))))
+    values = np.zeros(heads * dim * problem.num_outputs)
     if value == "normal":
-        draws = stream(seed, "initial value").normal(size=shape)
-        blocks["value"] = draws * scale / np.sqrt(problem.dim)
-    build = Params.merged if kernel == "merged" else Params.factored
-    params = build(**blocks)
+        draws = stream(seed, "initial value").normal(size=values.size)
+        values = draws * scale / np.sqrt(dim)
+    start = random_kernel(layout, scale, stream(seed, "initial kernel"))
+    params = Params(layout, as_float64("params", np.concatenate([start, values])))
     if value == "minimizer":
         params = params.replace(value=KernelProfile(problem).minimizer(params))
     return params
