@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import count, pairwise
-from typing import NamedTuple
 
 import numpy as np
 import scipy.integrate
@@ -24,6 +24,8 @@ MAX_EVALUATIONS = 200_000
 """Of the slopes of path and tangent: an explicit integrator needs about λ_max·τ of them."""
 TRIAL = 2_000
 """Evaluations after which a horizon is refused that four times the pace would not reach."""
+Solution = Callable[[Array | float], Array]
+"""θ and u at any time up to the horizon, (2D, N)."""
 STATIONARY = 1e-12
 """Gradient norm, relative to that of the parameters (at least 1), that is no motion."""
 
@@ -46,15 +48,6 @@ def check_moves(flow: DriftField, params: Params) -> None:
             f"params must not be stationary, got a gradient of norm {size:.2g}: nothing moves; at "
             "a stationary point ask a response for settled(params)."
         )
-
-
-class Solution(NamedTuple):
-    """θ and u at any time up to the horizon, (2D, N)."""
-
-    dense: scipy.integrate.OdeSolution
-
-    def __call__(self, times: Array | float) -> Array:
-        return np.asarray(self.dense(times))
 
 
 def integrate(flow: DriftField, start: Array, end: float) -> Solution:
@@ -99,7 +92,8 @@ def integrate(flow: DriftField, start: Array, end: float) -> Solution:
     if not found.success or not np.isfinite(found.y[:, -1]).all():
         reached = float(found.t[-1])
         raise ValueError(f"horizon must be below {reached:.3g}, where the path ends, got {end:g}.")
-    return Solution(found.sol)
+    solution: Solution = found.sol
+    return solution
 
 
 def stored_times(
