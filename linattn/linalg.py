@@ -186,6 +186,14 @@ def weighted_spread(weights: Array, rows: Array, mean: Array) -> float:
     return float(np.sqrt(row_sums(weighted_sum(weights, apart * apart))))
 
 
+def affine_chain(start: float, factors: Array, pushes: Array) -> Array:
+    """Return b_0 = start, b_1 … b_N of b ← factor · b + push, (N + 1,)."""
+    chain = np.full(len(factors) + 1, start, dtype=np.float64)
+    for k, (factor, push) in enumerate(zip(factors, pushes, strict=True)):
+        chain[k + 1] = factor * chain[k] + push
+    return chain
+
+
 def stack_heads(blocks: Array) -> Array:
     """Value-type blocks (H, d, m) as one (Hd, m) matrix with row index h·d + a."""
     return blocks.reshape(-1, blocks.shape[-1])

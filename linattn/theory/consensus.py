@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from linattn._typing import Array
+from linattn.linalg import affine_chain
 from linattn.objectives.forms import SequenceForm
 from linattn.theory.frozen import FrozenStage
 from linattn.theory.polynomials import contraction
@@ -34,12 +35,7 @@ def consensus_chain(step_size: float, constants: Array, heterogeneity: Array) ->
     >>> consensus_chain(0.5, np.array([2.0, 2.0]), np.array([4.0, 4.0]))
     array([2., 6.])
     """
-    bounds = np.empty(len(constants))
-    bound = 0.0
-    for e, (constant, zeta) in enumerate(zip(constants, heterogeneity, strict=True)):
-        bound = (1.0 + step_size * constant) * bound + step_size * zeta
-        bounds[e] = bound
-    return bounds
+    return affine_chain(0.0, 1.0 + step_size * constants, step_size * heterogeneity)[1:]
 
 
 def secant_constants(weights: Array, changes: Array, spreads: Array) -> Array:

@@ -9,6 +9,7 @@ import scipy.optimize
 
 from linattn._checks import real
 from linattn._typing import Array
+from linattn.linalg import affine_chain
 from linattn.theory.polynomials import contraction
 
 
@@ -66,12 +67,7 @@ def descent_chain(start: float, step_size: float, moduli: Array, errors_sq: Arra
     >>> descent_chain(8.0, 0.5, np.array([1.0, 1.0]), np.array([4.0, 0.0]))
     array([5. , 2.5])
     """
-    bounds = np.empty(len(moduli))
-    bound = start
-    for k, (modulus, error) in enumerate(zip(moduli, errors_sq, strict=True)):
-        bound = (1.0 - step_size * modulus) * bound + 0.5 * step_size * error
-        bounds[k] = bound
-    return bounds
+    return affine_chain(start, 1.0 - step_size * moduli, 0.5 * step_size * errors_sq)[1:]
 
 
 def effective_step(step_size: float, smoothness: float, relative_error: float) -> float:
@@ -184,9 +180,16 @@ def composite_bound(
         return None
 
     def at(log_split: float) -> CompositeBound:
-        return _composite(
-            float(np.exp(log_split)), start, steps, step_size, modulus, relative, absolute
-        )
+        split = float(np.exp(log_split))
+        kept = 1.0 - (1.0 + split) * relative**2
+        if kept <= 0.0:  # ε is one to rounding: nothing is left of the descent
+            return CompositeBound(float("inf"), 1.0, float("inf"), split)
+        rate, floor = 1.0 - step_size * modulus * kept, 0.0
+        if absolute > 0.0:
+            floor = (1.0 + 1.0 / split) * absolute**2 / (2.0 * modulus * kept)
+        # 1 − rate^T without cancellation: the floor is huge where the rate is close to one.
+        fallen = float(contraction(np.array(step_size * modulus * kept), steps))
+        return CompositeBound(rate**steps * start + floor * fallen, rate, floor, split)
 
     if absolute == 0.0:
         return at(-60.0)
@@ -198,25 +201,6 @@ def composite_bound(
     around = (float(grid[max(best - 1, 0)]), float(grid[min(best + 1, 60)]))
     found = scipy.optimize.minimize_scalar(lambda x: at(x).value, bounds=around, method="bounded")
     return min(at(float(found.x)), at(float(grid[best])), key=lambda bound: bound.value)
-
-
-def _composite(
-    split: float,
-    start: float,
-    steps: int,
-    step_size: float,
-    modulus: float,
-    relative: float,
-    absolute: float,
-) -> CompositeBound:
-    kept = 1.0 - (1.0 + split) * relative**2
-    if kept <= 0.0:  # ε is one to rounding: nothing is left of the descent
-        return CompositeBound(float("inf"), 1.0, float("inf"), split)
-    rate = 1.0 - step_size * modulus * kept
-    floor = (1.0 + 1.0 / split) * absolute**2 / (2.0 * modulus * kept) if absolute > 0.0 else 0.0
-    # 1 − rate^T without cancellation: the floor is huge where the rate is close to one.
-    fallen = float(contraction(np.array(step_size * modulus * kept), steps))
-    return CompositeBound(rate**steps * start + floor * fallen, rate, floor, split)
 
 
 def pl_rate(step_size: float, smoothness: float, modulus: float) -> float:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from linattn._typing import Array
-from linattn.linalg import contract, stack_heads
+from linattn.linalg import affine_chain, contract, stack_heads
 from linattn.objectives.forms import SequenceForm
 from linattn.objectives.joint import check_fits
 from linattn.objectives.population import population
@@ -149,7 +149,4 @@ def contracted_lag(start: float, norms: Array, pushes: Array) -> float:
     >>> contracted_lag(4.0, np.array([0.5, 0.5]), np.array([1.0, 0.0]))
     1.5
     """
-    bound = start
-    for norm, push in zip(norms, pushes, strict=True):
-        bound = float(norm) * bound + float(push)
-    return bound
+    return float(affine_chain(start, norms, pushes)[-1])
