@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -97,29 +97,11 @@ class Draft(NamedTuple):
     outcome: Outcome
 
 
-class Course(Protocol):
-    """How a walk goes on and what it measures on the way; a state begins with θ."""
-
-    clock: Clock
-
-    def measure(self, state: Array, t: int) -> Node:
-        """Measure at round t."""
-
-    def predict(self, state: Array, t: int, stop: int, nodes: list[Node]) -> Array:
-        """States of rounds t + 1 .. stop with the polynomial through nodes up to t, (n, ...)."""
-
-    def correct(self, state: Array, t: int, ahead: Array, nodes: list[Node]) -> Array:
-        """The same as `ahead` with a node at its end."""
-
-    def error(self, node: Node, predicted: Array) -> float:
-        """How far off a predicted impulse is, relative to the measured one; NaN if not finite."""
-
-    def trouble(self, state: Array) -> str:
-        """Why a state has diverged, or nothing."""
-
-
 class Forced:
-    """θ⁺ = Φ(θ) + I with the impulse of the path itself (C24)."""
+    """θ⁺ = Φ(θ) + I with the impulse of the path itself (C24).
+
+    A course: how a walk goes on, and what it measures on the way. A state begins with θ.
+    """
 
     def __init__(self, maps: RoundMaps, clock: Clock) -> None:
         self.maps = maps
@@ -136,11 +118,11 @@ class Forced:
         return Node(t, float(self.clock.times[t]), impulse / scale, floor / scale)
 
     def predict(self, state: Array, t: int, stop: int, nodes: list[Node]) -> Array:
-        """Follow Φ and the polynomial."""
+        """States of rounds t + 1 .. stop: Φ and the polynomial through nodes up to t, (n, ...)."""
         return self.follow(state, t, polynomial(nodes, self.clock.times[t:stop]))
 
     def correct(self, state: Array, t: int, ahead: Array, nodes: list[Node]) -> Array:
-        """Follow again; a single round has used its own impulse already."""
+        """`ahead` again, with a node at its end; one round has used its own impulse already."""
         return ahead if len(ahead) == 1 else self.predict(state, t, t + len(ahead), nodes)
 
     def follow(self, flat: Array, t: int, impulses: Array) -> Array:
@@ -149,11 +131,11 @@ class Forced:
         return self.maps.follow(flat, t, impulses * sizes**2)
 
     def error(self, node: Node, predicted: Array) -> float:
-        """e = ‖I_new − I_predicted‖/‖I_new‖."""
+        """e = ‖I_new − I_predicted‖/‖I_new‖; NaN if not finite."""
         return mismatch(node.impulse, predicted, node.floor)
 
     def trouble(self, state: Array) -> str:
-        """Not finite, or of an objective that is not."""
+        """Why a state has diverged, or nothing: it or its objective is not finite."""
         return self.maps.trouble(state)
 
 
@@ -170,7 +152,7 @@ class Along(Forced):
 
 
 def interpolate(
-    course: Course, start: Array, *, tolerance: float, max_impulses: float = float("inf")
+    course: Forced, start: Array, *, tolerance: float, max_impulses: float = float("inf")
 ) -> Draft:
     """Walk with as few impulses as the tolerance allows.
 
@@ -181,8 +163,8 @@ def interpolate(
 
     Parameters
     ----------
-    course : Course
-        `Forced` (C24) or `Along` (C23).
+    course : Forced
+        `Forced` (C24), `Along` (C23) or another.
     start : array, shape (D,)
     tolerance : float
         0 measures every round.
@@ -203,7 +185,7 @@ def interpolate(
 class _Walk:
     """The state of `interpolate`: θ_t, what was measured, and the interval to try next."""
 
-    def __init__(self, course: Course, start: Array, tolerance: float, max_impulses: float) -> None:
+    def __init__(self, course: Forced, start: Array, tolerance: float, max_impulses: float) -> None:
         self.course, self.tolerance, self.max_impulses = course, tolerance, max_impulses
         self.rounds = course.clock.rounds
         self.state, self.t, self.interval = start, 0, 1
@@ -267,12 +249,12 @@ def next_interval(interval: int, tolerance: float, error: float) -> int:
     return max(1, int(interval * min(GROWTH, scale)))
 
 
-def retraced(course: Course, start: Array, stops: Iterable[int]) -> Array:
+def retraced(course: Forced, start: Array, stops: Iterable[int]) -> Array:
     """Walk from stop to stop, whatever the errors.
 
     Parameters
     ----------
-    course : Course
+    course : Forced
     start : array, shape (D,)
     stops : iterable of int
         Increasing rounds > 0 where impulses are measured and intervals end.

@@ -205,7 +205,8 @@ def predict_run(
             if check_chaos and rounds:
                 growth = amplification(course, draft)
         else:
-            draft = iterate(maps, clock, params.flat, count, tolerance=tolerance, max_impulses=cap)
+            drafts = iterated(maps, clock, params.flat, tolerance=tolerance, max_impulses=cap)
+            draft = list(islice(drafts, count + 1))[-1]
     return _report(draft, clock, params, growth)
 
 
@@ -263,20 +264,6 @@ def iterated(
         flats, trouble = _finite(maps, start, course.follow(start, 0, _between(along.nodes, clock)))
         draft = along._replace(flats=flats, outcome=trouble or along.outcome)
         yield draft
-
-
-def iterate(
-    maps: RoundMaps,
-    clock: Clock,
-    start: Array,
-    passes: int,
-    *,
-    tolerance: float,
-    max_impulses: float = float("inf"),
-) -> Draft:
-    """Return the path after some passes of θ⁺ = Φ(θ) + I(previous path) (C23)."""
-    drafts = iterated(maps, clock, start, tolerance=tolerance, max_impulses=max_impulses)
-    return list(islice(drafts, passes + 1))[-1]
 
 
 def _between(nodes: list[Node], clock: Clock) -> Array:
