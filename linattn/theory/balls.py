@@ -34,6 +34,11 @@ def flint() -> Any:
     return module
 
 
+def exact_ball(number: float) -> Ball:
+    """Return a double, which is a rational, as an exact ball."""
+    return flint().arb(float(number))
+
+
 def matrix(array: Array) -> Matrix:
     """Return doubles, which are rationals, as an exact ball matrix."""
     held = np.atleast_2d(np.asarray(array, dtype=np.float64))
@@ -102,12 +107,12 @@ class Exact(NamedTuple):
             (self.weights[s.client] * s.within, term)
             for s, term in zip(self.sequences, terms, strict=True)
         ]
-        return total([_scaled(term, weight) for weight, term in parts])
+        return total([term * weight for weight, term in parts])
 
     def client_mean(self, client: int, terms: list[Any]) -> Any:
         """Mean over one client's sequences."""
         pairs = zip(self.sequences, terms, strict=True)
-        return total([_scaled(term, s.within) for s, term in pairs if s.client == client])
+        return total([term * s.within for s, term in pairs if s.client == client])
 
 
 def total(parts: list[Any]) -> Any:
@@ -116,10 +121,6 @@ def total(parts: list[Any]) -> Any:
     for part in parts[1:]:
         result = result + part
     return result
-
-
-def _scaled(term: Any, factor: Ball) -> Any:
-    return term * factor
 
 
 def exact_problem(problem: Problem, params: Params) -> Exact:
@@ -139,7 +140,7 @@ def exact_problem(problem: Problem, params: Params) -> Exact:
         raise ValueError(
             f"params must have one merged head and d <= {MAX_DIM} to be certified, got {params!r}."
         )
-    module, held = flint(), problem.statistics
+    held = problem.statistics
     owners = np.repeat(np.arange(problem.num_clients), problem.client_sizes)
     moments, cross = held.query_moments(), held.cross_moments()
     sequences = [
@@ -147,15 +148,15 @@ def exact_problem(problem: Problem, params: Params) -> Exact:
             matrix(held.gram[s]),
             matrix(moments[s]),
             matrix(cross[s]),
-            module.arb(float(held.energy[s])),
+            exact_ball(held.energy[s]),
             int(owner),
-            1 / module.arb(int(problem.client_sizes[owner])),
+            1 / exact_ball(problem.client_sizes[owner]),
         )
         for s, owner in enumerate(owners)
     ]
     return Exact(
         sequences,
-        [module.arb(float(p)) for p in problem.weights],
-        module.arb(problem.value_ridge),
-        module.arb(problem.kernel_ridge),
+        [exact_ball(p) for p in problem.weights],
+        exact_ball(problem.value_ridge),
+        exact_ball(problem.kernel_ridge),
     )

@@ -13,6 +13,7 @@ from linattn.theory.balls import (
     Ball,
     Exact,
     Matrix,
+    exact_ball,
     exact_problem,
     identity,
     inner,
@@ -73,15 +74,16 @@ class _Point(NamedTuple):
     profile: Ball
 
 
+def _systems(exact: Exact, kernel: Matrix) -> tuple[list[Matrix], list[Matrix]]:
+    """G Bᵀ M B G and G Bᵀ K of every sequence."""
+    pairs = [(kernel * s.gram, s) for s in exact.sequences]
+    squares = [turned.transpose() * s.moment * turned for turned, s in pairs]
+    return squares, [turned.transpose() * s.cross for turned, s in pairs]
+
+
 def _point(exact: Exact, kernel: Matrix) -> _Point:
-    turned = [kernel * s.gram for s in exact.sequences]
-    hessian = exact.mean(
-        [t.transpose() * s.moment * t for t, s in zip(turned, exact.sequences, strict=True)]
-    )
+    hessian, linear = (exact.mean(terms) for terms in _systems(exact, kernel))
     hessian = hessian + identity(hessian.nrows()) * exact.value_ridge
-    linear = exact.mean(
-        [t.transpose() * s.cross for t, s in zip(turned, exact.sequences, strict=True)]
-    )
     star = hessian.solve(linear)
     energy = exact.mean([s.energy for s in exact.sequences])
     profile = (energy - inner(linear, star) + exact.kernel_ridge * inner(kernel, kernel)) / 2
@@ -187,7 +189,7 @@ def _descent(
     exact: Exact, kernel: Matrix, update: Matrix, step: float, curvature: float
 ) -> list[Certificate]:
     """C4 for one step along an arbitrary update g, and that the L_K used is an upper bound."""
-    (eta,), (largest,) = matrix(np.array(step)).entries(), matrix(np.array(curvature)).entries()
+    eta, largest = exact_ball(step), exact_ball(curvature)
     here = _point(exact, kernel)
     there = _point(exact, kernel - update * eta)
     slope = _gradients(exact, kernel, here.star)[0]
@@ -215,10 +217,7 @@ def _operator_matrix(exact: Exact, value: Matrix, dim: int) -> Matrix:
 
 def _client_matrices(exact: Exact, kernel: Matrix) -> tuple[list[Matrix], list[Matrix]]:
     """A_i and C_i."""
-    turned = [kernel * s.gram for s in exact.sequences]
-    pairs = list(zip(turned, exact.sequences, strict=True))
-    squares = [t.transpose() * s.moment * t for t, s in pairs]
-    mixed = [t.transpose() * s.cross for t, s in pairs]
+    squares, mixed = _systems(exact, kernel)
     ridge = identity(kernel.nrows()) * exact.value_ridge
     clients = range(len(exact.weights))
     return (
@@ -229,13 +228,13 @@ def _client_matrices(exact: Exact, kernel: Matrix) -> tuple[list[Matrix], list[M
 
 def _frozen(exact: Exact, kernel: Matrix, stage: FrozenStage) -> list[Certificate]:
     """ρ < 1, the bound of C8, and the signs of the bias."""
-    (eta,) = matrix(np.array(stage.local_lr)).entries()
+    eta = exact_ball(stage.local_lr)
     hessians, linears = _client_matrices(exact, kernel)
     one = identity(kernel.nrows())
     sums = [_power_sum(one - a * eta, stage.common_steps) for a in hessians]
     pairs = list(zip(exact.weights, sums, hessians, linears, strict=True))
     surrogate = total([s * a * p for p, s, a, _ in pairs])
-    surrogate = (surrogate + surrogate.transpose()) * matrix(np.array(0.5)).entries()[0]
+    surrogate = (surrogate + surrogate.transpose()) * exact_ball(0.5)
     right = total([s * c * p for p, s, _, c in pairs])
     star = _point(exact, kernel).star
     bias = surrogate.solve(right) - star
@@ -269,14 +268,13 @@ def _bias_bound(
     they make 1/λ_min, |s'(λ_min)| and spectral norms too small, so what is proved is stronger.
     """
     hessians, linears, surrogate, star = held
-    (eta,) = matrix(np.array(stage.local_lr)).entries()
     mean = total([a * p for p, a in zip(exact.weights, hessians, strict=True)])
     spread = []
     for p, a, c in zip(exact.weights, hessians, linears, strict=True):
         apart, slope = a - mean, a * star - c
         spread.append(p * inner(apart, apart).sqrt() * _top(slope).sqrt())
     smallest = rayleigh(surrogate, _lowest(surrogate)) / stage.common_steps
-    bound = _lipschitz(stage, hessians, eta) / smallest * total(spread)
+    bound = _lipschitz(stage, hessians) / smallest * total(spread)
     return _positive("C8 bound", bound - inner(bias, bias).sqrt())
 
 
@@ -294,9 +292,9 @@ def _top(rectangle: Matrix) -> Ball:
     return rayleigh(square, np.asarray(np.linalg.eigh(_middle(square))[1][:, -1]))
 
 
-def _lipschitz(stage: FrozenStage, hessians: list[Matrix], eta: Ball) -> Ball:
+def _lipschitz(stage: FrozenStage, hessians: list[Matrix]) -> Ball:
     """|s'| at an upper bound of the smallest eigenvalue, or η(E − 1)/2 beyond ηλ_max ≤ 1."""
-    count = stage.common_steps
+    eta, count = exact_ball(stage.local_lr), stage.common_steps
     if stage.largest_step_curvature > 1.0:
         return eta * (count - 1) / 2
     lowest = min((rayleigh(a, _lowest(a)) for a in hessians), key=lambda ball: float(ball.mid()))
