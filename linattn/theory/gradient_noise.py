@@ -70,11 +70,10 @@ class GradientNoise:
         values, vectors = np.linalg.eigh(hessian(self._pooled.gradients, flat))
         shrink = 1.0 - step * values
         products = shrink[:, None] * shrink
-        squares = np.diag(weights.covariance) + weights.mean**2
         counts = steps_per_client(local_steps, self._problem.num_clients)
         total = np.zeros_like(products)
         for count, square, covariance in zip(
-            counts.tolist(), squares, self.covariances(flat), strict=True
+            counts.tolist(), weights.squares, self.covariances(flat), strict=True
         ):
             turned = vectors.T @ covariance @ vectors
             total += square * power_sums(1.0 - products, count).plain * turned

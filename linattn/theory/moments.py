@@ -94,7 +94,7 @@ def frozen_moments(
     # More BLAS threads lose time on many products of this size.
     with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
         each = (_client_steps(problem, params, stage, i, batch) for i in range(problem.num_clients))
-        moves, noise = _client_noise(basis, each, np.diag(drawn.covariance) + drawn.mean**2)
+        moves, noise = _client_noise(basis, each, drawn.squares)
         mean = np.tensordot(drawn.mean, moves, 1)
         values, vectors = np.linalg.eigh(drawn.covariance)
         factors = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T

@@ -97,17 +97,17 @@ class _Stepper:
         path: Callable[[float], Array],
     ) -> None:
         self.flow, self.noise, self.path = flow, noise, path
-        self.covariance = weights.covariance
-        self.squares = np.diag(weights.covariance) + weights.mean**2
+        self.weights = weights
 
     def sources(self, flat: Array) -> Array:
         """Q_S and Q_b, (2, D, D)."""
         own = self.flow.work[:, None] * self.flow.all_gradients(flat)
         apart = own - own.mean(axis=0)
         out = np.zeros((2, flat.size, flat.size))
-        out[0] = apart.T @ self.covariance @ apart
+        out[0] = apart.T @ self.weights.covariance @ apart
         if self.noise is not None:
-            out[1] = np.tensordot(self.squares * self.flow.work, self.noise.covariances(flat), 1)
+            shares = self.weights.squares * self.flow.work
+            out[1] = np.tensordot(shares, self.noise.covariances(flat), 1)
         return out
 
     def advance(

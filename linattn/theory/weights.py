@@ -30,6 +30,11 @@ class WeightMoments(NamedTuple):
     mean: Array
     covariance: Array
 
+    @property
+    def squares(self) -> Array:
+        """E[w_i²], (C,)."""
+        return np.diag(self.covariance) + self.mean**2
+
 
 def weight_moments(weights: Array, sampling: Sampling) -> WeightMoments:
     """Return the mean and covariance of the averaging weights.
