@@ -39,17 +39,14 @@ def first_order_bias(stage: FrozenStage) -> Array:
             f"stage must be without stragglers for the bias to first order, got E = "
             f"{stage.local_work}."
         )
-    if stage.is_plain:
-        q, gradients = stage.weights, stage.gradients_at_minimizer
-        inconsistency = np.zeros_like(gradients[0])
-    else:
+    q, gradients = stage.weights, stage.gradients_at_minimizer
+    if not stage.is_plain:
         q = stage.work_shares / stage.work_shares.sum()
-        hessian = np.tensordot(q, stage.hessians, 1)
-        pull = np.tensordot(q, stage.gradients_at_minimizer, 1)
-        inconsistency = -np.linalg.solve(hessian, pull)
-        gradients = stage.gradients_at_minimizer + stage.hessians @ inconsistency
+    hessian, inconsistency = np.tensordot(q, stage.hessians, 1), np.zeros_like(gradients[0])
+    if not stage.is_plain:
+        inconsistency = -np.linalg.solve(hessian, np.tensordot(q, gradients, 1))
+        gradients = gradients + stage.hessians @ inconsistency
     numbers = 0.5 * stage.local_lr * (stage.local_work.mean(len(q)) - 1.0)
-    hessian = np.tensordot(q, stage.hessians, 1)
     # Σ q c_i A_i g_i = Σ q c_i (A_i − A) g_i + A Σ q (c_i − c) g_i for any c, because Σ q g_i = 0.
     apart = contract("i,iab,ibc->ac", q * numbers, stage.hessians - hessian, gradients)
     spread = np.tensordot(q * (numbers - numbers.min()), gradients, 1)

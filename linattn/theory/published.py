@@ -32,15 +32,10 @@ def operator_bound(stage: FrozenStage) -> float | None:
         return None
     moves = np.linalg.norm(stage.gradients_at_minimizer, axis=(1, 2))
     total = float(stage.local_lr * (stage.weights @ moves))
-    apart = np.array(_distance_to_one(values))
+    apart = np.array(np.minimum(values, 2.0 - values).min())  # 1 − ξ
     powers = xi * float(power_sums(apart, stage.common_steps - 1).plain)
     # 1 − ξ^E of a ξ just below 1, without cancellation; contraction(x) is 1 − (1 − x)^E.
     return powers * total / float(contraction(apart, stage.common_steps))
-
-
-def _distance_to_one(values: Array) -> float:
-    """1 − ξ for eigenvalues x of ηA_i in (0, 2): min(x, 2 − x)."""
-    return float(np.minimum(values, 2.0 - values).min())
 
 
 def surrogate_condition_bound(stage: FrozenStage) -> float:

@@ -138,7 +138,7 @@ def gauge_directions(params: Params) -> Array:
 
 def _moved(like: Params, head: int, **blocks: Array) -> Array:
     """A flat direction with the given blocks of one head, zero elsewhere."""
-    full = {name: np.zeros_like(like[name]) for name in blocks}
+    flat = np.zeros(like.layout.size)
     for name, block in blocks.items():
-        full[name][head] = block
-    return like.replace(**{n: full.get(n, np.zeros_like(like[n])) for n in like.layout.names}).flat
+        like.layout.view(flat, name)[head] = block
+    return flat
