@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeVar, cast
 
@@ -54,6 +54,13 @@ class Statistics(NamedTuple):
     target: Array | None
     energy: Array
     moment: Array | None = None
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of outputs m."""
+        held = self.cross if self.target is None else self.target
+        assert held is not None
+        return int(held.shape[-1])
 
     def cross_moments(self) -> Array:
         """K = UᵀY/q of every sequence, (S, d, m)."""
@@ -129,9 +136,7 @@ class Problem(Clients):
     @property
     def num_outputs(self) -> int:
         """Number of outputs m."""
-        held = self.statistics.cross if self.statistics.target is None else self.statistics.target
-        assert held is not None
-        return int(held.shape[-1])
+        return self.statistics.num_outputs
 
     def derived(self, build: Callable[..., Made], *details: Any) -> Made:
         """Return ``build(self, *details)``, made at its first use and kept with the problem."""
@@ -161,14 +166,8 @@ class Problem(Clients):
 
     def rearranged(self, index: IntArray, offsets: IntArray, weights: Array) -> Problem:
         """Return the problem whose clients hold the sequences `index`, cut at `offsets`."""
-        return Problem(
-            self.statistics.take(index),
-            offsets,
-            weights,
-            self.value_ridge,
-            self.kernel_ridge,
-            self.readout,
-        )
+        held = self.statistics.take(index)
+        return replace(self, statistics=held, offsets=offsets, weights=weights)
 
     def _repr_html_(self) -> str:
         return facts_html(

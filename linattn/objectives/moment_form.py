@@ -177,9 +177,7 @@ def prefers_moments(statistics: Statistics) -> bool:
     count, dim = statistics.gram.shape[:2]
     if dim**6 > MAX_MOMENT_ENTRIES:
         return False
-    held = statistics.cross if statistics.target is None else statistics.target
-    assert held is not None
-    outputs = held.shape[-1]
+    outputs = statistics.num_outputs
     per_sequence = 4 * dim**2 if statistics.query is not None else 6 * dim**2 * outputs
     return bool(2 * dim**6 < count * per_sequence)
 
