@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from linattn._typing import Array, IntArray
-from linattn.linalg import row_norms, weighted_sum
-from linattn.objectives.population import population
-from linattn.oracles.features import StatisticsFeatures
+from linattn.linalg import row_norms, square_root, weighted_sum
+from linattn.objectives.population import kernel_slope, population
 from linattn.oracles.protocol import METRICS, Evaluated, Features, Oracle
 from linattn.oracles.training import CompiledTraining
 from linattn.oracles.work import Work, statistics_work
@@ -28,7 +27,7 @@ class StatisticsOracle(CompiledTraining):
     def __init__(self, problem: Problem, layout: Layout, *, data: Data | None = None) -> None:
         super().__init__(problem, layout, data)
         self.num_clients = problem.num_clients
-        self._features = StatisticsFeatures(problem, layout)
+        self._queries: dict[int, Array] = {}
 
     def batch_limit(self, client: int) -> int:
         """Number of sequences of a client."""
@@ -82,8 +81,37 @@ class StatisticsOracle(CompiledTraining):
     def features(
         self, client: int, flat: Array, batch: IntArray | None = None
     ) -> Iterator[Features]:
-        """U B_h G of every sequence, heads side by side: what V multiplies."""
-        yield self._features.of(client, flat, batch)
+        """U B_h G of every sequence, heads side by side, (S, q'·H·d): what V multiplies.
+
+        Tokens are gone, but inner products of features need M = UᵀU/q alone: rows N B_h G with
+        NᵀN = M have all inner products (divided by q) of the true ones.
+        """
+        chosen = slice(None) if batch is None else batch
+        queries = self._query_rows(client)[chosen]
+        gram = self.problem.statistics.gram[self.problem.client(client)][chosen]
+        params = Params(self.layout, flat)
+        kernels = params.kernels()
+        features = queries[:, None] @ (kernels @ gram[:, None])  # (S, H, q', d)
+
+        def pull_back(cotangent: Array) -> Array:
+            through = cotangent.reshape(features.shape) @ gram[:, None]
+            # Heads first, so that one product of each sums over sequences and queries.
+            stacked = queries.reshape(-1, queries.shape[-1])
+            sides = through.transpose(1, 0, 2, 3).reshape(len(kernels), *stacked.shape)
+            slope = kernel_slope(params, stacked.T @ sides)
+            return np.concatenate([slope, np.zeros(params.value.size)])
+
+        yield Features(features.reshape(len(gram), -1), pull_back)
+
+    def _query_rows(self, client: int) -> Array:
+        """N, (S, q', d): uᵀ where there is one query per sequence, else the root of M."""
+        if client not in self._queries:
+            held, part = self.problem.statistics, self.problem.client(client)
+            if held.query is not None:
+                self._queries[client] = held.query[part][:, None, :]
+            else:
+                self._queries[client] = square_root(held.query_moments()[part])
+        return self._queries[client]
 
     def predictions(self, client: int, flat: Array) -> Array:
         """Σ_h N B_h G V_h of every sequence, NᵀN = M, (S·q', m)."""
@@ -107,5 +135,8 @@ class StatisticsOracle(CompiledTraining):
         return statistics_work(self.layout, trained, rank_one=rank_one)
 
     def feature_work(self, trained: frozenset[str]) -> Work:
-        """Multiply-adds of features and of their gradient in the kernel."""
-        return self._features.work(trained)
+        """Two products per head and sequence, and two more for the gradient in the kernel."""
+        heads, dim, _ = self.layout.shapes["value"]
+        queries = dim if self.problem.statistics.query is None else 1
+        products = 2 if trained & self.layout.kernel_blocks else 1
+        return Work(0, 2 * products * heads * queries * dim * dim, 0)

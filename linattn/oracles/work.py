@@ -49,14 +49,9 @@ def statistics_work(layout: Layout, trained: frozenset[str], *, rank_one: bool) 
         kernel, value = heads * dim * flat, 2 * heads * dim * flat
     kernel_part = kernel if trained & layout.kernel_blocks else 0
     value_part = value if "value" in trained else 0
-    if "query" not in layout.shapes:
-        return Work(0, forward + kernel_part + value_part, 0)
-    product = heads * square * layout.shapes["query"][-1]
-    return Work(
-        0,
-        forward + kernel_part + value_part,
-        product * (1 + len(trained & layout.kernel_blocks)),
-    )
+    product = heads * square * layout.shapes["query"][-1] if "query" in layout.shapes else 0
+    per_step = product * (1 + len(trained & layout.kernel_blocks))
+    return Work(0, forward + kernel_part + value_part, per_step)
 
 
 def deep_work(model: DeepAttention, trained: frozenset[str], *, predictions: bool = True) -> Work:
