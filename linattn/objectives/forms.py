@@ -34,6 +34,13 @@ class NormalEquations(NamedTuple):
     linear: Array
 
 
+def query_features(statistics: Statistics, kernel: Array) -> Array:
+    """Return G B_hᵀ u of every sequence and head, (S, Hd); rank-one readouts only."""
+    assert statistics.query is not None
+    pulled = np.tensordot(statistics.query, kernel, (1, 1))  # (S, H, d): B_hᵀ u
+    return (pulled @ statistics.gram).reshape(len(pulled), -1)
+
+
 class SequenceForm:
     """The data as statistics of single sequences with weights.
 
@@ -90,17 +97,11 @@ class SequenceForm:
             moment_product = query[:, :, None] * np.einsum("sa,sam->sm", query, product)[:, None]
         return mapped, product, moment_product - self.statistics.cross_moments()
 
-    def _features(self, kernel: Array) -> Array:
-        """G B_hᵀ u of every sequence and head, (S, Hd); rank-one readouts only."""
-        assert self.statistics.query is not None
-        pulled = np.tensordot(self.statistics.query, kernel, (1, 1))  # (S, H, d): B_hᵀ u
-        return (pulled @ self.statistics.gram).reshape(len(pulled), -1)
-
     def _rank_one_gradient(self, kernel: Array, value: Array) -> LossGradient:
         query, target = self.statistics.query, self.statistics.target
         assert query is not None
         assert target is not None
-        features = self._features(kernel)
+        features = query_features(self.statistics, kernel)
         error = features @ value.reshape(-1, value.shape[-1]) - target
         weighted = error * self.weights[:, None]
         loss = 0.5 * float(np.vdot(weighted, error))
@@ -113,7 +114,7 @@ class SequenceForm:
         heads, dim = kernel.shape[:2]
         if self.statistics.query is not None:
             assert self.statistics.target is not None
-            features = self._features(kernel)
+            features = query_features(self.statistics, kernel)
             weighted = features * self.weights[:, None]
             hessian, linear = weighted.T @ features, weighted.T @ self.statistics.target
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from linattn._typing import Array
-from linattn.objectives.forms import NormalEquations
+from linattn.objectives.forms import NormalEquations, query_features
 from linattn.types import Problem
 
 
@@ -22,8 +22,7 @@ def sequence_equations(problem: Problem, kernels: Array, client: int) -> NormalE
     heads, dim = kernels.shape[:2]
     if held.query is not None:
         assert held.target is not None
-        pulled = np.tensordot(held.query, kernels, (1, 1))  # (S, H, d): B_hᵀ u
-        features = (pulled @ held.gram).reshape(len(pulled), -1)
+        features = query_features(held, kernels)
         return NormalEquations(
             features[:, :, None] * features[:, None, :],
             features[:, :, None] * held.target[:, None, :],
