@@ -16,7 +16,7 @@ from linattn.linalg import (
     spectral_norms,
 )
 from linattn.objectives.joint import check_fits
-from linattn.objectives.population import Population, population
+from linattn.objectives.population import Population, ValueSystem, population
 from linattn.types import Params, Problem
 
 
@@ -45,15 +45,15 @@ class KernelProfile:
 
     def value(self, params: Params) -> float:
         """Return P, units of loss."""
-        check_fits(self.problem, params)
-        return self._population.profile_value(
-            params, self._population.value_system(params.kernels())
-        )
+        return self._population.profile_value(params, self._system(params))
 
     def minimizer(self, params: Params) -> Array:
         """Return V*(B) = A⁻¹C, (H, d, m)."""
+        return self._system(params).value
+
+    def _system(self, params: Params) -> ValueSystem:
         check_fits(self.problem, params)
-        return self._population.value_system(params.kernels()).value
+        return self._population.value_system(params.kernels())
 
     def gradient(self, params: Params) -> Params:
         """Return ∇P = ∂_B F(B, V*(B)) with a zero value block (C2)."""
@@ -61,9 +61,7 @@ class KernelProfile:
 
     def value_and_gradient(self, params: Params) -> tuple[float, Params]:
         """Return P and ∇P at the cost of one factorization and one gradient."""
-        check_fits(self.problem, params)
-        held = self._population
-        system = held.value_system(params.kernels())
+        held, system = self._population, self._system(params)
         kernel_part = held.profile_kernel_gradient(params, system.minimizer)
         flat = np.concatenate([kernel_part, np.zeros(params.value.size)])
         return held.profile_value(params, system), Params(params.layout, flat)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from linattn._checks import as_float64
 from linattn._typing import Array
 from linattn.linalg import stack_heads
 from linattn.objectives.joint import check_fits
@@ -37,22 +36,18 @@ class ValueBlock:
     def __init__(self, problem: Problem, params: Params) -> None:
         check_fits(problem, params)
         held = population(problem)
-        self._shape = params.value.shape
+        self._params = params
         self._system = held.value_system(params.kernels())
         self._constant = 0.5 * held.form.energy + held.kernel_penalty(params)
         self.hessian: Array = self._system.hessian
         self.linear: Array = self._system.linear
 
     def __repr__(self) -> str:
-        heads, dim, outputs = self._shape
+        heads, dim, outputs = self._params.value.shape
         return f"ValueBlock({heads} heads, dim {dim}, {outputs} outputs)"
 
     def _stacked(self, value: Array) -> Array:
-        array = as_float64("value", value)
-        # For one head the leading axis may be left out; any other reshape would hide an error.
-        if array.shape != self._shape and (1, *array.shape) != self._shape:
-            raise ValueError(f"value must have shape {self._shape}, got {array.shape}.")
-        return stack_heads(array.reshape(self._shape))
+        return stack_heads(self._params.replace(value=value).value)
 
     def value(self, value: Array) -> float:
         """Return F(B, V) = const − ⟨C, V⟩ + ½⟨V, A V⟩."""
@@ -62,7 +57,7 @@ class ValueBlock:
     def gradient(self, value: Array) -> Array:
         """Return A V − C, (H, d, m)."""
         v = self._stacked(value)
-        return np.asarray((self.hessian @ v - self.linear).reshape(self._shape))
+        return np.asarray((self.hessian @ v - self.linear).reshape(self._params.value.shape))
 
     def minimizer(self) -> Array:
         """Return V* = A⁻¹C, (H, d, m)."""
