@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from linattn._typing import Array
-from linattn.theory.polynomials import weighted_sum
+from linattn.theory.polynomials import power_sums
 
 
 def general_drift_factor(x: float, steps: int) -> float:
@@ -26,7 +26,7 @@ def general_drift_factor(x: float, steps: int) -> float:
     >>> general_drift_factor(0.5, 1), general_drift_factor(0.5, 2)
     (0.0, 0.25)
     """
-    return float(x * weighted_sum(np.array(-x), steps)) / steps
+    return float(x * power_sums(np.array(-x), steps).weighted) / steps
 
 
 def quadratic_drift_factor(x: float, steps: int) -> float:
@@ -43,7 +43,7 @@ def quadratic_drift_factor(x: float, steps: int) -> float:
     >>> quadratic_drift_factor(0.5, 1), quadratic_drift_factor(0.5, 2)
     (0.0, 0.25)
     """
-    return float(x * weighted_sum(np.array(x), steps)) / steps
+    return float(x * power_sums(np.array(x), steps).weighted) / steps
 
 
 class BlockConstants(NamedTuple):

@@ -82,11 +82,6 @@ def power_sums(x: Array, steps: int | IntArray) -> PowerSums:
     return PowerSums(power, plain, weighted, twice)
 
 
-def weighted_sum(x: Array, steps: int | IntArray) -> Array:
-    """Return T(x) = Σ_{k<E} (E − 1 − k)(1 − x)^k, zero at E = 1; see `power_sums`."""
-    return power_sums(x, steps).weighted
-
-
 def slope(x: float, steps: int, step_size: float) -> float:
     """Return |s'| at η·a = x, s(a) = S(ηa)/E: (η/E) Σ_{k=1}^{E−1} k (1 − x)^{k−1}.
 

@@ -7,7 +7,7 @@ import pytest
 from bridge import over
 from hypothesis import strategies as st
 
-from linattn.theory.polynomials import contraction, slope, weighted_sum
+from linattn.theory.polynomials import contraction, power_sums, slope
 
 steps = st.integers(1, 60)
 # Below 1, above 1, near both, tiny.
@@ -37,12 +37,12 @@ def test_weighted_sum_term_by_term(x, count):
     y = 1 - Fraction(x)
     exact = sum(((count - 1 - k) * y**k for k in range(count)), Fraction(0))
     size = sum(((count - 1 - k) * abs(y) ** k for k in range(count)), Fraction(0))
-    got = Fraction(float(weighted_sum(np.array(x), count)))
+    got = Fraction(float(power_sums(np.array(x), count).weighted))
     assert abs(got - exact) <= 1e-14 * count * float(size)
 
 
 def test_weighted_sum_vanishes_at_one_step():
-    assert not weighted_sum(np.array([0.1, 1.0, 3.0]), 1).any()
+    assert not power_sums(np.array([0.1, 1.0, 3.0]), 1).weighted.any()
 
 
 @over(st.floats(1e-6, 1.0), steps, examples=60)
@@ -68,4 +68,4 @@ def test_slope_of_a_billion_steps_needs_no_memory(x):
 
 def test_overflow_is_infinite_and_silent():
     assert np.isinf(contraction(np.array([1e10]), 200)).all()
-    assert not np.isfinite(weighted_sum(np.array([1e10]), 200)).any()
+    assert not np.isfinite(power_sums(np.array([1e10]), 200).weighted).any()

@@ -13,7 +13,7 @@ import linattn as la
 from linattn.theory import published
 from linattn.theory.consensus import frozen_consensus_bound
 from linattn.theory.local_work import LocalWork
-from linattn.theory.polynomials import contraction, power_sums, weighted_sum
+from linattn.theory.polynomials import contraction, power_sums
 
 shares = st.sampled_from([0.01, 0.3, 0.9])
 
@@ -200,7 +200,7 @@ def test_power_sums_exactly(x, counts):
 
 def test_a_million_local_steps_take_no_time():
     x = np.array([1e-7, 1e-3, 0.5, 1.5])
-    found = weighted_sum(x, 10**6)
+    found = power_sums(x, 10**6).weighted
     exact = [float((10**6 * Fraction(v) - 1) / Fraction(v) ** 2) for v in x[1:]]
     np.testing.assert_allclose(found[1:], exact, rtol=1e-12)
 
@@ -213,7 +213,7 @@ def test_means_over_stragglers_by_listing(x, count, share):
         numbers = range(1, most + 1)
         chances = np.array([share / most + (1 - share) * (e == most) for e in numbers])
         gone = chances @ [float(contraction(np.array(x), e)) for e in numbers]
-        weighted = chances @ [float(weighted_sum(np.array(x), e)) for e in numbers]
+        weighted = chances @ [float(power_sums(np.array(x), e).weighted) for e in numbers]
         assert work.contraction(grid)[k, 0] == pytest.approx(gone, rel=1e-12)
         assert work.weighted_sum(grid)[k, 0] == pytest.approx(weighted, rel=1e-11, abs=1e-14)
         assert work.mean(2)[k] == pytest.approx(chances @ np.array(numbers), rel=1e-14)
