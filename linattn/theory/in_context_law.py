@@ -142,14 +142,8 @@ def in_context_limit(
 
     Parameters
     ----------
-    covariances : array, shape (C, D, D), or (D, D) for one client
-        Λ_i.
-    context_length : int or one int per client
-        n.
-    noise : float or one float per client
-        σ.
-    weights : "equal" or sequence of float
-        p_i.
+    covariances, context_length, noise, weights
+        As in `in_context_optimum`; Λ_i (C, D, D), n, σ and p_i.
     value_ridge, kernel_ridge : float
         λ ≥ 0 and μ ≥ 0.
 
