@@ -20,7 +20,7 @@ import linattn as la
 from linattn._settings import Sampling
 from linattn._threads import one_blas_thread
 from linattn.linalg import stack_heads
-from linattn.objectives.sequences import sequence_equations
+from linattn.objectives.forms import sequence_equations
 from linattn.theory.weights import weight_moments
 
 RUN = {"local_steps": 10, "participation": 0.25, "batch_size": 8}

@@ -21,9 +21,9 @@ from linattn.federated import fed_frozen
 from linattn.federated.rounds import RoundDriver, RunSettings, Settings, check_settings
 from linattn.federated.stretch import stretches
 from linattn.linalg import stack_heads
+from linattn.objectives.forms import sequence_equations
 from linattn.objectives.joint import check_fits
 from linattn.objectives.population import population
-from linattn.objectives.sequences import sequence_equations
 from linattn.types import Params, Problem
 
 MAX_OUTCOMES = 200_000

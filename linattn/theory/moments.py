@@ -15,7 +15,7 @@ from linattn._settings import LocalSteps, check_sampling, check_stragglers, step
 from linattn._threads import one_blas_thread
 from linattn._typing import Array
 from linattn.linalg import stack_heads
-from linattn.objectives.sequences import sequence_equations
+from linattn.objectives.forms import sequence_equations
 from linattn.theory.congruence import SymmetricBasis
 from linattn.theory.frozen import FrozenStage, frozen_stage
 from linattn.theory.local_noise import ClientSteps, noise_power

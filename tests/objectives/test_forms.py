@@ -6,10 +6,9 @@ import reference as ref
 from bridge import READOUTS, kinds, make, over, population_on, readouts, relative_error, seeds
 
 import linattn as la
-from linattn.objectives.forms import SequenceForm
+from linattn.objectives.forms import SequenceForm, sequence_equations
 from linattn.objectives.moment_form import MomentForm, data_form, prefers_moments
 from linattn.objectives.population import client_normal_equations, population
-from linattn.objectives.sequences import sequence_equations
 
 cases = over(seeds, readouts, kinds)
 FORMS = (SequenceForm, MomentForm)
