@@ -155,8 +155,7 @@ class CompiledTraining:
         ends = np.empty(task.starts.shape)
 
         def part(of: slice) -> None:
-            held = [np.ascontiguousarray(array[:, of]) for array in trace]
-            own = LocalTrace(held[0], held[1], held[2])
+            own = LocalTrace(*(np.ascontiguousarray(array[:, of]) for array in trace))
             ends[of] = self._run(task.of(of), data, own, no_rounds(task.starts.shape[1]))
             for array, filled in zip(trace, own, strict=True):
                 array[:, of] = filled
