@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import add
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -103,11 +105,8 @@ class Exact(NamedTuple):
 
     def mean(self, terms: list[Any]) -> Any:
         """Σ p_i mean over client i of one term per sequence."""
-        parts = [
-            (self.weights[s.client] * s.within, term)
-            for s, term in zip(self.sequences, terms, strict=True)
-        ]
-        return total([term * weight for weight, term in parts])
+        pairs = zip(self.sequences, terms, strict=True)
+        return total([term * (self.weights[s.client] * s.within) for s, term in pairs])
 
     def client_mean(self, client: int, terms: list[Any]) -> Any:
         """Mean over one client's sequences."""
@@ -117,10 +116,7 @@ class Exact(NamedTuple):
 
 def total(parts: list[Any]) -> Any:
     """Return the sum of balls or ball matrices."""
-    result = parts[0]
-    for part in parts[1:]:
-        result = result + part
-    return result
+    return reduce(add, parts)
 
 
 def exact_problem(problem: Problem, params: Params) -> Exact:

@@ -61,8 +61,11 @@ def _positive(name: str, ball: Ball) -> Certificate:
     return Certificate(name, decided, float(ball.mid()), float(ball.rad()))
 
 
-def _definite(name: str, symmetric: Matrix) -> Certificate:
-    return Certificate(name, is_positive_definite(symmetric), float("nan"), float("nan"))
+def _definite(name: str, *symmetric: Matrix) -> Certificate:
+    """Whether all are positive definite."""
+    found = [is_positive_definite(held) for held in symmetric]
+    decided = False if False in found else (None if None in found else True)
+    return Certificate(name, decided, float("nan"), float("nan"))
 
 
 class _Point(NamedTuple):
@@ -239,12 +242,8 @@ def _frozen(exact: Exact, kernel: Matrix, stage: FrozenStage) -> list[Certificat
     star = _point(exact, kernel).star
     bias = surrogate.solve(right) - star
     # I − M̂ = η Σp S_iA_i and I + M̂ = 2I − (I − M̂).
-    lower, upper = surrogate * eta, one * 2 - surrogate * eta
-    stable = [is_positive_definite(lower), is_positive_definite(upper)]
-    decided = False if False in stable else (None if None in stable else True)
-    nan = float("nan")
-    signs = [_positive(f"bias {k}", entry) for k, entry in enumerate(bias.entries())]
-    found = [Certificate("ρ < 1", decided, nan, nan), *signs]
+    found = [_definite("ρ < 1", surrogate * eta, one * 2 - surrogate * eta)]
+    found += [_positive(f"bias {k}", entry) for k, entry in enumerate(bias.entries())]
     if stage.bias_bound is not None and stage.common_steps > 1:
         found.append(_bias_bound(exact, stage, bias, (hessians, linears, surrogate, star)))
     return found
