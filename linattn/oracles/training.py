@@ -19,7 +19,6 @@ from linattn.objectives.clients import (
     plain,
     shape_of,
     thread_bounds,
-    value_steps,
 )
 from linattn.objectives.packing import client_data, sequence_data
 from linattn.objectives.population import client_normal_equations
@@ -120,20 +119,33 @@ class CompiledTraining:
         record: tuple[Array, Array] | None = None,
         course: Course | None = None,
     ) -> Array:
+        """Where gradient steps on ½⟨V, A_iV⟩ − ⟨C_i, V⟩ end, (P, Hd·m); (Hd)² m each.
+
+        The record is filled with the places and the gradients there, without prox and shift. Whole
+        rounds fill their course; the task then starts as many as take part at once.
+        """
+        from linattn._kernels.local import Record, train_values
+
         hessians, linears = self._client_systems(task.starts[0])
-        return value_steps(
-            hessians,
-            linears,
-            np.asarray(task.participants, dtype=np.int64),
-            task.starts[:, self.value],
-            local_lr=task.local_lr,
-            local_steps=task.local_steps,
-            prox=task.prox,
-            anchor=task.anchor[self.value],
-            shift=task.shift[:, self.value],
-            record=record,
-            course=course,
-        )
+        clients = np.asarray(task.participants, dtype=np.int64)
+        if clients.size and not 0 <= clients.min() <= clients.max() < len(hessians):
+            raise IndexError(f"clients must be below {len(hessians)}, got {clients.tolist()}.")
+        starts = plain(task.starts[:, self.value])
+        nothing = np.zeros((0, *starts.shape))
+        places, slopes = (nothing, nothing) if record is None else record
+        with one_blas_thread():
+            return np.asarray(
+                train_values(
+                    plain(hessians),
+                    plain(linears),
+                    plain(clients),
+                    starts,
+                    rule_of(task, self.value),
+                    task.local_steps,
+                    Record(places, slopes, nothing),
+                    no_rounds(starts.shape[1]) if course is None else course,
+                )
+            )
 
     def _client_systems(self, flat: Array) -> tuple[Array, Array]:
         """A_i and C_i of all clients at the kernel of `flat`, remembered while it is frozen."""
@@ -252,9 +264,10 @@ class CompiledTraining:
         return client_data(self.problem, self.shape.heads)
 
 
-def rule_of(task: LocalTask) -> Rule:
-    """What the local steps of a task do, as compiled code reads it."""
+def rule_of(task: LocalTask, entries: slice = slice(None)) -> Rule:
+    """What the local steps of a task do to some entries, as compiled code reads it."""
     from linattn._kernels.local import Rule
 
-    mask = task.mask.astype(np.float64, order="C")
-    return Rule(float(task.local_lr), float(task.prox), plain(task.anchor), mask, plain(task.shift))
+    mask = task.mask[:, entries].astype(np.float64, order="C")
+    anchor, shift = plain(task.anchor[entries]), plain(task.shift[:, entries])
+    return Rule(float(task.local_lr), float(task.prox), anchor, mask, shift)
