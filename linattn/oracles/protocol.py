@@ -55,7 +55,6 @@ class LocalTask(NamedTuple):
         *,
         local_steps: int,
         local_lr: float,
-        record: bool = False,
     ) -> LocalTask:
         """Plain gradient steps on all parameters, full batches."""
         return cls(
@@ -68,7 +67,7 @@ class LocalTask(NamedTuple):
             0.0,
             np.zeros((0, starts.shape[1])),
             None,
-            record,
+            record=False,
         )
 
     def of(self, chosen: IntArray | slice) -> LocalTask:

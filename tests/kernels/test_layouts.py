@@ -29,7 +29,8 @@ def answers(problem, params, points, lay):
     """What every compiled function answers to arrays of some layout."""
     oracle, split = problem.oracle(params), params.layout.slices["value"]
     clients = np.arange(len(points)) % problem.num_clients
-    task = LocalTask.plain(lay(clients), lay(points), local_steps=3, local_lr=0.05, record=True)
+    task = LocalTask.plain(lay(clients), lay(points), local_steps=3, local_lr=0.05)
+    task = task._replace(record=True)
     task = task._replace(
         prox=0.1, anchor=lay(task.anchor), shift=lay(0.01 * points), mask=lay(task.mask)
     )
