@@ -121,17 +121,16 @@ class ScaffoldStage:
         progress = sums @ stage.hessians  # S_i A_i = (I − (I − ηA_i)^E)/η
         out[0, :, 0] = eye - self.server_lr * lr * np.tensordot(weights, progress, 1)
         mean = np.tensordot(weights, sums, 1)
-        for j in range(clients):
+        rates = self.server_lr * lr * weights[:, None, None]
+        out[0, :, 1:] = (rates * (sums - mean)).swapaxes(0, 1)
+        if self.option == 1:
+            out[1:, :, 0] = stage.hessians
+        else:
+            out[1:, :, 0] = progress / steps
+            keep = eye - sums / steps
             # d_i − d̄ holds d_j with weight δ_ij − p_j.
-            out[0, :, j + 1] = self.server_lr * lr * weights[j] * (sums[j] - mean)
-        for i in range(clients):
-            if self.option == 1:
-                out[i + 1, :, 0] = stage.hessians[i]
-                continue
-            out[i + 1, :, 0] = progress[i] / steps
-            keep = eye - sums[i] / steps
-            for j in range(clients):
-                out[i + 1, :, j + 1] = ((i == j) - weights[j]) * keep
+            apart = np.eye(clients) - weights
+            out[1:, :, 1:] = apart[:, None, :, None] * keep[:, :, None]
         return out.reshape((clients + 1) * size, -1)
 
     @cached_property
