@@ -41,14 +41,8 @@ def slopes(gradients: Gradients, flat: Array, directions: Array, *, factored: bo
     """
     weights = FIRST[factored]
     steps = reach(flat, directions)
-    moved = np.concatenate(
-        [
-            flat + sign * j * steps * directions
-            for j in range(1, len(weights) + 1)
-            for sign in (1, -1)
-        ]
-    )
-    found = gradients(moved).reshape(len(weights), 2, *directions.shape)
+    moved = _around(flat, steps, directions, len(weights))
+    found = gradients(np.concatenate(moved)).reshape(len(weights), 2, *directions.shape)
     return np.asarray(np.tensordot(weights, found[:, 0] - found[:, 1], 1) / steps)
 
 
@@ -67,12 +61,16 @@ def second_slopes(gradients: Gradients, flat: Array, directions: Array, *, facto
     """
     weights = SECOND[factored]
     steps = reach(flat, directions)
-    moved = [flat[None]]
-    for j in range(1, len(weights) + 1):
-        moved += [flat + j * steps * directions, flat - j * steps * directions]
-    found = gradients(np.concatenate(moved))
+    moved = _around(flat, steps, directions, len(weights))
+    found = gradients(np.concatenate([flat[None], *moved]))
     pairs = found[1:].reshape(len(weights), 2, *directions.shape).sum(axis=1) - 2.0 * found[0]
     return np.asarray(np.tensordot(weights, pairs, 1) / steps**2)
+
+
+def _around(flat: Array, steps: Array, directions: Array, count: int) -> list[Array]:
+    """Points j steps away on both sides along every direction, j = 1 … `count`, (N, D) each."""
+    offsets = [sign * j for j in range(1, count + 1) for sign in (1, -1)]
+    return [flat + offset * steps * directions for offset in offsets]
 
 
 def reach(flat: Array, directions: Array) -> Array:
