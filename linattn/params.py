@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate, pairwise
 from math import prod
 from typing import Any
 
@@ -48,11 +49,8 @@ class Layout:
     @cached_property
     def slices(self) -> dict[str, slice]:
         """Where each block lies in the flat vector."""
-        ends = np.cumsum([0] + [prod(shape) for _, shape in self.blocks])
-        return {
-            name: slice(int(a), int(b))
-            for name, a, b in zip(self.names, ends[:-1], ends[1:], strict=True)
-        }
+        bounds = pairwise(accumulate((prod(shape) for _, shape in self.blocks), initial=0))
+        return {name: slice(*ends) for name, ends in zip(self.names, bounds, strict=True)}
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -293,7 +291,7 @@ class Params:
                 f"path must be an npz written by Params.save, got {shown(str(path))}."
             ) from error
         if set(blocks) in SINGLE_LAYER:
-            order = [n for n in ("kernel", "query", "key", "value") if n in blocks]
+            order = [name for name in (*KERNEL_NAMES, "value") if name in blocks]
             return cls._build({name: blocks[name] for name in order})
         layout = Layout(tuple((name, block.shape) for name, block in blocks.items()))
         arrays = [as_float64(name, block).reshape(-1) for name, block in blocks.items()]
