@@ -48,7 +48,8 @@ class ValueSystems(NamedTuple):
 
     def one(self, k: int, dim: int) -> ValueSystem:
         """One of them."""
-        return ValueSystem(*(each[k] for each in self), dim)
+        hessian, linear, factor, minimizer = (each[k] for each in self)
+        return ValueSystem(hessian, linear, factor, minimizer, dim)
 
     @property
     def saved(self) -> Array:

@@ -15,9 +15,9 @@ def random_kernel(layout: Layout, scale: float, generator: np.random.Generator) 
     """Draw the flat kernel parameters: E‖B_h‖² = scale²·d in both parametrizations."""
     entries = generator.normal(size=layout.kernel_part.stop)
     if "kernel" in layout.slices:
-        return entries * scale / np.sqrt(layout.shapes["kernel"][-1])
+        return np.asarray(entries * scale / np.sqrt(layout.shapes["kernel"][-1]))
     _, dim, rank = layout.shapes["query"]
-    return entries * np.sqrt(scale / np.sqrt(rank * dim))
+    return np.asarray(entries * np.sqrt(scale / np.sqrt(rank * dim)))
 
 
 def initial_params(
