@@ -9,14 +9,14 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from linattn._checks import positive_int
 from linattn.experiments.files import open_folder
 from linattn.experiments.find import load_simulation
 from linattn.experiments.pool import Pool
 from linattn.experiments.simulation import Task
-from linattn.experiments.store import inspect_file, record_time, set_aside
+from linattn.experiments.store import State, inspect_file, record_time, set_aside
 from linattn.experiments.worker import Outcome
 
 Observer = Callable[[Task, Outcome], None]
@@ -62,8 +62,8 @@ class Report:
         Crashed runs; they are not cached, so the same command tries them again.
     damaged : list of str
         One sentence for every damaged file that was set aside.
-    interrupted : bool
-        Whether Ctrl-C ended the sweep early.
+    interrupted, forced : bool
+        Whether Ctrl-C ended the sweep early, and whether stored runs were computed again.
     seconds, startup_seconds : float
         Wall time in all, and until the first worker was ready.
     """
@@ -75,6 +75,7 @@ class Report:
     failures: list[Failure] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     interrupted: bool = False
+    forced: bool = False
     seconds: float = 0.0
     startup_seconds: float = 0.0
 
@@ -84,11 +85,13 @@ class Report:
         return self.reused + self.computed == self.total
 
     def __str__(self) -> str:
-        done = f"{self.reused + self.computed} of {self.total} runs stored in {self.output}"
+        verb = "computed again" if self.forced else "stored"
+        done = f"{self.reused + self.computed} of {self.total} runs {verb} in {self.output}"
         parts = [f"{self.computed} computed", f"{self.reused} there before"]
         parts += [f"{len(self.failures)} crashed"] if self.failures else []
         times = f"{self.seconds:.1f} s, of which start-up {self.startup_seconds:.1f} s"
-        end = "; interrupted, the same command computes the rest" if self.interrupted else ""
+        rest = "--force begins again" if self.forced else "the same command computes the rest"
+        end = f"; interrupted, {rest}" if self.interrupted else ""
         return f"{done} in {times}{end}: {', '.join(parts)}"
 
 
@@ -133,9 +136,9 @@ def compute_tasks(
         If worker processes cannot start.
     """
     began = perf_counter()
-    count = available_workers() if workers is None else positive_int("workers", workers)
+    count = worker_count(workers)
     wanted = list({task.digest: task for task in tasks}.values())
-    report = Report(open_folder(output), total=len(wanted))
+    report = Report(open_folder(output), total=len(wanted), forced=force)
     missing = [task for task in wanted if force or not is_stored(report, task)]
     report.reused = len(wanted) - len(missing)
     if missing:
@@ -146,6 +149,11 @@ def compute_tasks(
         report.computed = sum(is_stored(report, task) for task in missing)
     report.seconds = perf_counter() - began
     return report
+
+
+def worker_count(workers: int | None) -> int:
+    """Return the number of processes asked for, by default one per available processor."""
+    return available_workers() if workers is None else positive_int("workers", workers)
 
 
 def available_workers() -> int:
@@ -174,15 +182,19 @@ def _group_quota(root: Path = Path("/sys/fs/cgroup")) -> int | None:
 
 def is_stored(report: Report, task: Task) -> bool:
     """Whether the result of a task is there, intact and not stale; a damaged one is set aside."""
-    path = report.output / task.file
+    state = task_state(report.output, task)
+    if state == "damaged":
+        report.damaged.append(set_aside(report.output / task.file))
+    return state == "stored"
+
+
+def task_state(store: Path, task: Task) -> State | Literal["missing"]:
+    """What a store has of a task; a result of another spec is stale."""
+    path = store / task.file
     if not path.exists() and not path.is_symlink():
-        return False
+        return "missing"
     entry = inspect_file(path, load_simulation(Path(task.path)))
-    if entry.state == "stored" and entry.spec == task.spec:
-        return True
-    if entry.state == "damaged":
-        report.damaged.append(set_aside(path))
-    return False
+    return "stale" if entry.state == "stored" and entry.spec != task.spec else entry.state
 
 
 def _compute(report: Report, backend: Backend, observer: Observer | None) -> None:

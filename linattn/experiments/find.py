@@ -6,6 +6,7 @@ import hashlib
 import sys
 import traceback
 from collections.abc import Callable, Iterable
+from functools import cache
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -140,9 +141,15 @@ def load_module(path: Path) -> ModuleType:
         exec(compile(text, str(path), "exec", dont_inherit=True), module.__dict__)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise ValueError(_import_sentence(path, error)) from error
+        raise ValueError(told(path, error, "cannot be imported")) from error
     _loaded[path] = digest, module
     return module
+
+
+def loaded_sha(path: Path) -> str:
+    """Return the SHA-256 of a file: of the text that was imported, where it was."""
+    held = _loaded.get(path.resolve())
+    return hashlib.sha256(path.read_bytes()).hexdigest() if held is None else held[0]
 
 
 def load_simulation(path: Path) -> Simulation[Any]:
@@ -151,12 +158,30 @@ def load_simulation(path: Path) -> Simulation[Any]:
     Raises
     ------
     ValueError
-        If it cannot be imported or declares none.
+        If it cannot be imported, declares none, or is named like one of the package without being
+        it: the results of both would be taken for each other's.
     """
     simulation = getattr(load_module(path), "SIMULATION", None)
     if not isinstance(simulation, Simulation):
         raise ValueError(f"script must declare SIMULATION = Simulation(...), but {path} does not.")
+    ours = shipped_texts().get(path.stem)
+    if ours is not None and loaded_sha(path) != ours and not shipped(path):
+        raise ValueError(
+            f"script must have a name of its own, but {path} is called like a simulation of the "
+            "package; rename the file."
+        )
     return simulation
+
+
+def shipped_texts() -> dict[str, str]:
+    """Return the SHA-256 of the package's own simulations, by stem."""
+    return _texts(find_folder("simulations"))
+
+
+@cache
+def _texts(folder: Path) -> dict[str, str]:
+    paths = sorted(folder.glob("*.py"))
+    return {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 def load_simulations(own: Iterable[str] = ()) -> list[Simulation[Any]]:
@@ -177,7 +202,7 @@ def load_figure(path: Path) -> Figure:
     Raises
     ------
     ValueError
-        If it cannot be imported, or has no ``NAME`` and ``draw``.
+        If it cannot be imported, has no ``NAME`` and ``draw``, or its ``SIMULATION`` is no name.
     """
     module = load_module(path)
     name, draw = getattr(module, "NAME", None), getattr(module, "draw", None)
@@ -186,15 +211,17 @@ def load_figure(path: Path) -> Figure:
             f"figure must have NAME and draw(results, folder, look), but {path} has not."
         )
     drawn = getattr(module, "SIMULATION", name)
+    if not isinstance(drawn, str):
+        raise ValueError(f"SIMULATION of a figure must be a name, but {path} has {drawn!r}.")
     return Figure(name, drawn, draw, getattr(module, "summary", None), path)
 
 
-def _import_sentence(path: Path, error: BaseException) -> str:
-    """Where and why a file cannot be imported."""
+def told(path: Path, error: BaseException, failed: str) -> str:
+    """Return where and why the code of a file `failed`, in a sentence."""
     if isinstance(error, SyntaxError) and error.filename in (str(path), None):
         where = f"line {error.lineno}: " if error.lineno else ""
         return f"{path} cannot be read: {where}{error.msg}."
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
     where = f"line {lines[-1]}: " if lines else ""
     text = " ".join(str(error).split())
-    return f"{path} cannot be imported: {where}{type(error).__name__}: {text}"
+    return f"{path} {failed}: {where}{type(error).__name__}: {text}"

@@ -121,7 +121,7 @@ class Pool:
             self._dismiss(worker)
             return
         worker.task, worker.since = self.waiting.popleft(), perf_counter()
-        _send(worker, (worker.task, self.output))
+        _send(worker, (worker.task, self.output.absolute()))  # a run may change its folder
 
     def _dismiss(self, worker: _Worker) -> None:
         """Close the pipe: the worker ends by itself, and we wait for it at the end."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -15,11 +16,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from linattn._checks import real
 from linattn.experiments.engine import MakeBackend, Report, available_workers, compute_tasks
 from linattn.experiments.files import open_folder
-from linattn.experiments.find import PageLook, load_figure, load_simulations
+from linattn.experiments.find import PageLook, load_figure, load_simulations, told
 from linattn.experiments.pool import Pool, single_threaded, without_main
 from linattn.experiments.progress import reporter
-from linattn.experiments.simulation import Simulation
-from linattn.experiments.store import Result, load_results, read_manifest, write_manifest
+from linattn.experiments.simulation import Simulation, Task
+from linattn.experiments.store import (
+    Result,
+    load_results,
+    of_several_texts,
+    read_manifest,
+    write_manifest,
+)
 from linattn.experiments.verification import FOLDER, checked, write_tables
 
 if TYPE_CHECKING:
@@ -70,8 +77,8 @@ class Verified(NamedTuple):
 class Drawn(NamedTuple):
     """What `draw` did.
 
-    `made` are the files, `lacking` a sentence for each figure without results, `summaries` the
-    name of a figure and the numbers to read beside it.
+    `made` are the files, `lacking` a sentence for each figure without results or that failed,
+    `summaries` the name of a figure and the numbers to read beside it.
     """
 
     made: list[Path]
@@ -106,9 +113,7 @@ def simulate(
         As `compute_tasks` does.
     """
     asked = {sim.name: sim.tasks(preset, overrides) for sim in simulations}
-    every = sorted((t for tasks in asked.values() for t in tasks), key=lambda t: t.digest)
-    mine = {task.digest for task in every[shard[0] - 1 :: shard[1]]}
-    chosen = [t for tasks in asked.values() for t in tasks if t.digest in mine]
+    chosen = part_of([task for tasks in asked.values() for task in tasks], shard)
     report = compute_tasks(
         chosen, output, workers=workers, force=force, observe=reporter, backend=backend
     )
@@ -118,6 +123,13 @@ def simulate(
             if all((report.output / task.file).exists() for task in tasks):
                 write_manifest(report.output, simulation, name, tasks)
     return report
+
+
+def part_of(tasks: Sequence[Task], shard: tuple[int, int]) -> list[Task]:
+    """Return every N-th task, from the k-th on in the order of digests, in the order given."""
+    k, count = shard
+    mine = set(sorted(task.digest for task in tasks)[k - 1 :: count])
+    return [task for task in tasks if task.digest in mine]
 
 
 def stored_results(output: Path, simulation: str, preset: str | None) -> list[Result]:
@@ -131,14 +143,18 @@ def stored_results(output: Path, simulation: str, preset: str | None) -> list[Re
     manifest = read_manifest(output, simulation)
     known = [name for name in manifest if name != SET]
     chosen = preset or (known[-1] if known else "")
-    with suppress(ValueError):
+    why = "no results of"
+    with suppress(ValueError), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*several texts")
         results = load_results(output, simulation, preset=chosen)
-        if len(results) == len(manifest[chosen]) > 0:
+        if of_several_texts(simulation, (result.provenance for result in results)):
+            why = "several texts of its file made the results of"
+        elif len(results) == len(manifest[chosen]) > 0:
             return results
     asked = "" if preset is None else f" --preset {preset}"
     there = "; those of `--set` are found by `--preset set`" if SET in manifest else ""
     raise FileNotFoundError(
-        f"no results of {simulation} in {output}; make them with "
+        f"{why} {simulation} in {output}; make them with "
         f"`linattn run {simulation}{asked} --output {output}`{there}."
     )
 
@@ -157,7 +173,7 @@ def draw(
     """
     if not output.is_dir():
         raise ValueError(f"output must be a folder with results, got {output}; run a sweep first.")
-    look = _checked(look)
+    look = checked_look(look)
     target = open_folder(output / "figures")
     # A process takes a second to start, a figure about as long to draw.
     count = min(available_workers(), len(scripts) // FIGURES_PER_PROCESS)
@@ -171,8 +187,8 @@ def draw(
         return _joined(drawn)
 
 
-def _checked(look: PageLook) -> PageLook:
-    """The look, if matplotlib has or reads its style, and its width is that of a page.
+def checked_look(look: PageLook) -> PageLook:
+    """Return the look, if matplotlib has or reads its style, and its width is that of a page.
 
     Raises
     ------
@@ -202,8 +218,13 @@ def draw_one(path: Path, output: Path, target: Path, look: PageLook, preset: str
         results = stored_results(output, figure.simulation, preset)
     except FileNotFoundError as error:
         return Drawn([], [str(error)], [])
-    made = list(figure.draw(results, target, look))
-    said = [] if figure.summary is None else [(figure.name, figure.summary(results))]
+    try:
+        made = list(figure.draw(results, target, look))
+        said = [] if figure.summary is None else [(figure.name, str(figure.summary(results)))]
+    except OSError:
+        raise  # the output cannot be written, whichever figure it is
+    except (Exception, SystemExit) as error:  # a figure that fails must not end the others
+        return Drawn([], [told(path, error, "cannot draw")], [])
     return Drawn(made, [], said)
 
 
@@ -242,7 +263,7 @@ def verify(
 ) -> Verified:
     """Check claims on random instances, and all of them on the stored results.
 
-    The table is also written to ``output/verify`` as CSV and Markdown.
+    Once all is checked the table is also written to ``output/verify`` as CSV and Markdown.
 
     Parameters
     ----------
@@ -269,7 +290,8 @@ def verify(
 
     stored = [] if own or chosen else stored_verdicts(output)
     asked = {"instances": instances, "resolved": resolved, "seed": seed}
-    write_tables(output / FOLDER, tallies, asked, own)
+    if report.complete:  # a table of before stays else
+        write_tables(output / FOLDER, tallies, asked, own)
     recalled = set() if own else {c.id for c in table_claims() if c.provenance == "recalled"}
     rows = [_tally_row(part, part.claim in recalled) for part in tallies]
     rows += [_row(verdict, verdict.status) for verdict in stored]

@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from linattn._checks import shown
 from linattn.experiments.files import open_folder, write_atomically
-from linattn.experiments.find import shipped
+from linattn.experiments.find import loaded_sha, shipped, shipped_texts
 from linattn.experiments.netcdf import RESERVED, storable
-from linattn.experiments.own import file_sha
 from linattn.experiments.provenance import provenance
 from linattn.experiments.simulation import NUMERICS, Simulation, Task
 from linattn.experiments.validation import canonical_json
@@ -85,7 +84,7 @@ def encode(task: Task, simulation: Simulation[Any], dataset: xr.Dataset) -> byte
         If something in the dataset cannot be stored: one sentence names it.
     """
     fresh = storable(dataset)
-    origin = provenance() | {"script": file_sha(simulation.path), "version": simulation.version}
+    origin = provenance() | {"script": loaded_sha(simulation.path), "version": simulation.version}
     fresh.attrs = {
         "checksum": _BLANK.decode(),
         "simulation": task.name,
@@ -143,7 +142,7 @@ def inspect_file(path: Path, simulation: Simulation[Any] | None = None) -> Entry
 
 def other_script(origin: Mapping[str, Any], simulation: Simulation[Any]) -> bool:
     """Whether a result was made by another text of its simulation's file."""
-    return bool(origin.get("script") != file_sha(simulation.path))
+    return bool(origin.get("script") != loaded_sha(simulation.path))
 
 
 def scan(store: str | os.PathLike[str], name: str | None = None) -> list[Entry]:
@@ -202,7 +201,7 @@ def load_results(
     Warns
     -----
     UserWarning
-        For every damaged file; it is left out.
+        For every damaged file; it is left out. For results of several texts of one's own script.
 
     Notes
     -----
@@ -228,7 +227,18 @@ def load_results(
         current = entry.state == "stored" and entry.provenance["version"] == newest[entry.name]
         if current and _matches(json.loads(entry.spec), where or {}):
             kept.append(entry)
+    for name in sorted({entry.name for entry in kept}):
+        if of_several_texts(name, (e.provenance for e in kept if e.name == name)):
+            warnings.warn(f"results of {name} are of several texts of its file.", stacklevel=2)
     return [read_result(entry.path) for entry in sorted(kept, key=lambda e: _order(e.spec))]
+
+
+def of_several_texts(name: str, origins: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether results of a simulation of one's own are of several texts of its file.
+
+    Those of the package change by version.
+    """
+    return name not in shipped_texts() and len({origin.get("script") for origin in origins}) > 1
 
 
 def lookup(values: Mapping[str, Any], name: str) -> Any:

@@ -120,6 +120,8 @@ def test_workers_have_one_thread_and_the_parent_keeps_its_own(whole, monkeypatch
     task = SIMULATION.task(ToySpec(mode="threads"))
     report = compute_tasks([task, TASKS[1]], whole, workers=1, force=True)
     assert (report.reused, report.computed) == (0, 2)
+    assert str(report).startswith("2 of 2 runs computed again in ")
+    assert "interrupted, --force begins again" in str(replace(report, interrupted=True))
     found = read_result(whole / task.file)
     assert found.dataset.draws.size
     np.testing.assert_array_equal(found.dataset.draws, 1)

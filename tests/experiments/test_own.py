@@ -10,7 +10,10 @@ from processes import finished
 
 import linattn as la
 from linattn.experiments import find, own
+from linattn.experiments.own import file_sha
 from linattn.experiments.stages import stored_results
+from linattn.experiments.store import inspect_file, read_result
+from linattn.experiments.worker import encoded
 from linattn.report.groups import groups
 
 SIMULATION = '''
@@ -90,6 +93,52 @@ def test_another_text_of_the_script_is_computed_again(place):
     code, out, _ = call(place, "run", "mine.py")
     assert code == 0
     assert out.endswith("4 computed, 0 there before\n")
+
+
+def test_a_text_edited_while_it_runs_is_not_what_ran(place):
+    """The file of a result names the text that was imported; the new one is another."""
+    path = place / "mine.py"
+    edited = "    with open(__file__, 'a') as file: file.write('# edited')\n    time.sleep("
+    path.write_text(SIMULATION.replace("    time.sleep(", edited), encoding="utf-8")
+    before = file_sha(path)
+    held = find.load_simulation(path)
+    task = held.task(held.spec())
+    content, _ = encoded(task)
+    (place / task.file).write_bytes(content)
+    assert read_result(place / task.file).provenance["script"] == before != file_sha(path)
+    assert inspect_file(place / task.file, find.load_simulation(path)).state == "stale"
+
+
+def test_results_of_several_texts_are_not_drawn_together(place):
+    call(place, "run", "mine.py")
+    (place / "mine.py").write_text(SIMULATION.replace("SCALE *", "3.0 *"), encoding="utf-8")
+    call(place, "run", "mine.py", "--set", "seed=0")
+    code, _, err = call(place, "figures", "figure.py")
+    assert code == 1
+    assert err.startswith("several texts of its file made the results of mine in results; make the")
+    with pytest.warns(UserWarning, match="results of mine are of several texts of its file"):
+        assert len(la.load_results(place / "results", "mine")) == 4
+
+
+def test_a_run_may_change_its_folder(place):
+    (place / "elsewhere").mkdir()
+    moves = "    import os; os.chdir('elsewhere' if spec.seed == 0 else '.')\n    time.sleep("
+    path = place / "mine.py"
+    path.write_text(SIMULATION.replace("    time.sleep(", moves), encoding="utf-8")
+    assert call(place, "run", "mine.py", "--workers", "1")[0] == 0
+    assert len(list(place.glob("results/*.nc"))) == 4
+
+
+def test_a_simulation_has_a_name_of_its_own(place):
+    """Under a name of the package its results would be taken for the package's."""
+    ours, copied = find.find_script("bounds"), place / "bounds.py"
+    copied.write_bytes(ours.read_bytes())
+    assert find.load_simulation(copied).name == "bounds"
+    copied.write_bytes(ours.read_bytes() + b"# changed\n")
+    code, _, err = call(place, "run", "bounds.py", "--preset", "tiny")
+    assert code == 2
+    assert "is called like a simulation of the package; rename the file" in err
+    assert call(place, "reproduce", "--only", "mine.py")[0] == 2
 
 
 def test_set_never_hides_a_preset_and_shards_share_it(place):
