@@ -94,7 +94,15 @@ def _verdicts(chosen: Sequence[Claim], drawn: Instance) -> list[Verdict]:
         key = (FULL_BATCHES in claim.needs, FULL_PARTICIPATION in claim.needs, claim.suit)
         pairs.append((claim, alike.setdefault(key, suited(drawn, claim))))
     with shared_runs():
-        return [check_instance(claim, instance) for claim, instance in pairs]
+        return [_verdict(claim, instance) for claim, instance in pairs]
+
+
+def _verdict(claim: Claim, instance: Instance) -> Verdict:
+    """The verdict; an error of the claim is told with its id."""
+    try:
+        return check_instance(claim, instance)
+    except Exception as error:
+        raise RuntimeError(f"claim {claim.id!r}: {type(error).__name__}: {error}") from error
 
 
 def grids(count: int) -> list[Grid]:

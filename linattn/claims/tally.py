@@ -56,7 +56,7 @@ class Tally:
 
     @property
     def status(self) -> str:
-        """violated if any is; else holds, reported, or why nothing was judged.
+        """violated if any is; else holds, reported, why nothing was judged, or not checked.
 
         A statistical claim is judged here, over its record, and so is one that holds mostly: by
         whether more exceptions than these are likely at their largest share.
@@ -68,7 +68,7 @@ class Tally:
         for status in ("violated", "holds", "reported", "vacuous", "refused", "not applicable"):
             if self.counts[status]:
                 return status
-        return "vacuous"
+        return "not checked"
 
     @property
     def allowed_errors(self) -> float:

@@ -6,6 +6,7 @@ Drivers only choose tasks and read results; what is computed, stored and stale i
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from linattn._checks import positive_int, real
 from linattn._progress import say
-from linattn.experiments.engine import Report, compute_tasks
+from linattn.experiments.engine import Report, compute_tasks, task_state
 from linattn.experiments.files import csv_bytes, open_folder, write_atomically
 from linattn.experiments.find import find_script, load_module, load_simulation
 from linattn.experiments.own import file_sha, own_file, pinned
@@ -105,13 +106,16 @@ def load_claims(path: Path) -> tuple[Claim, ...]:
     Raises
     ------
     ValueError
-        If it cannot be imported, or declares none.
+        If it cannot be imported, declares none, or two of one id.
     """
     from linattn.claims import Claim
 
     found = getattr(load_module(path), "CLAIMS", None)
     if not isinstance(found, tuple) or not all(isinstance(claim, Claim) for claim in found):
         raise ValueError(f"file must declare CLAIMS = (Claim(...), ...), but {path} does not.")
+    repeated = [name for name, count in Counter(claim.id for claim in found).items() if count > 1]
+    if repeated:
+        raise ValueError(f"ids of CLAIMS must be distinct, but {path} repeats {repeated[0]!r}.")
     return found
 
 
@@ -202,11 +206,12 @@ def checked(
             [task for _, task in tasks], output, workers=workers, observe=reporter
         )
         whole = _added(whole, report)
+        for group, task in tasks:
+            if report.complete or task_state(output, task) == "stored":
+                for part in _read(output / task.file, group.claims):
+                    parts[part.claim].append(part)
         if not report.complete:
             break
-        for group, task in tasks:
-            for part in _read(output / task.file, group.claims):
-                parts[part.claim].append(part)
         if resolved is not None:
             say(_how_far(table, parts, resolved))
     return [merged(table[name], found) for name, found in parts.items()], whole
@@ -323,6 +328,17 @@ def tightest(
             break
         turn += 1
     return joined(name, factored, parts)
+
+
+def judged(found: Found, own: str | Path = "") -> str:
+    """Return how a claim stands on its tightest instance; a recalled bound is said to be one."""
+    from linattn.claims.table import check_instance
+
+    (family,) = families([found.claim], own=own)
+    (claim,) = chosen_claims([found.claim], family.own)
+    status = check_instance(claim, found.instance).status
+    recalled = status == "violated" and claim.provenance == "recalled" and not own
+    return "recalled, violated" if recalled else status
 
 
 def _part(path: Path) -> Any:

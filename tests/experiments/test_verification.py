@@ -11,16 +11,18 @@ from hostile.stores import Inline
 from processes import finished
 
 from linattn.claims import Claim, Condition, Constant, get_claim
+from linattn.claims.adversary import sizes
 from linattn.claims.instances import random_instance, suited
 from linattn.claims.judge import STATUSES, judge
 from linattn.claims.record import Measurement
 from linattn.claims.table import check_instance
-from linattn.claims.tally import tally
+from linattn.claims.tally import merged, tally
+from linattn.claims.worst import Found
 from linattn.experiments import stages, verification
 from linattn.experiments.engine import Report, compute_tasks
 from linattn.experiments.stages import verify
 from linattn.experiments.store import load_results
-from linattn.experiments.verification import checked, families, tightest, write_tables
+from linattn.experiments.verification import checked, families, judged, tightest, write_tables
 from scripts import simulation
 
 FEW = ("C1", "C3", "C11")
@@ -211,3 +213,41 @@ def test_claims_of_ones_own(tmp_path):
     assert "claim must be one of mine of mine.py, got 'other'" in err
     path.write_text("X = 1\n", encoding="utf-8")
     assert "file must declare CLAIMS = (Claim(...), ...)" in call()[2]
+
+
+def test_a_claim_that_raises_is_named_and_hides_no_verdict(tmp_path, inline, monkeypatch):
+    """What was checked is told, and the table of a complete run stays."""
+    monkeypatch.setattr(verification, "CHUNK", 1)
+    path = tmp_path / "mine.py"
+    raising = OWN.replace(
+        "    value =", "    if instance.seed == SEEDS[1]: raise KeyError('third')\n    value ="
+    )
+    seeds = [random_instance(0, k).seed for k in range(2)]
+    path.write_text(
+        raising.replace("FACTOR = 2.0", f"FACTOR, SEEDS = 0.5, {seeds}"), encoding="utf-8"
+    )
+    whole = verify(tmp_path, instances=1, workers=1, own=path)
+    assert whole.violated == ["mine"]
+    before = (tmp_path / "verify" / "claims.csv").read_bytes()
+    broken = verify(tmp_path, instances=2, workers=1, own=path)
+    (failure,) = broken.report.failures
+    assert "RuntimeError: claim 'mine': KeyError: 'third'" in failure.sentence
+    assert broken.rows[0].verdict == "violated (1 instances)"
+    assert (tmp_path / "verify" / "claims.csv").read_bytes() == before
+    assert merged(get_claim("C1"), []).status == "not checked"
+
+
+def test_own_claims_have_distinct_ids(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(OWN + "CLAIMS += CLAIMS\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="ids of CLAIMS must be distinct"):
+        families(own=path)
+
+
+@pytest.mark.parametrize(("factor", "status"), [(2.0, "holds"), (0.5, "violated")])
+def test_the_tightest_instance_is_judged(tmp_path, factor, status):
+    path = tmp_path / "mine.py"
+    path.write_text(OWN.replace("FACTOR = 2.0", f"FACTOR = {factor}"), encoding="utf-8")
+    vector = tuple(np.random.default_rng(0).uniform(-1.0, 1.0, sum(sizes(factored=False))))
+    found = Found("mine", False, vector, factor, 1.0, 1, "random search")
+    assert judged(found, path) == status
