@@ -89,6 +89,9 @@ class MethodsSpec(WorldSpec):
                 )
         if self.methods and "fed_avg" not in self.methods:
             raise ValueError("methods must have fed_avg, which the others are compared with.")
+        called = tuple(own_name(name) for name in self.methods)
+        if len(set(called)) < len(called):
+            raise ValueError(f"methods must have names of their own, got {', '.join(called)}.")
 
     def names(self) -> tuple[str, ...]:
         """The methods of this run."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, NamedTuple, TypeVar
 import msgspec
 from msgspec import Meta, inspect
 
-from linattn._checks import positive_int
+from linattn._checks import positive_int, real
 from linattn._fields import Index, Part
 from linattn.experiments.validation import (
     OWN,
@@ -185,17 +185,23 @@ class Simulation(Generic[S]):
             If the preset or a key is unknown, or a value is out of range.
         """
         if preset not in self.presets:
-            known = ", ".join(self.presets)
+            known = ", ".join(self.presets) or "none"
             raise ValueError(f"preset of {self.name} must be one of {known}, got {preset!r}.")
         grids = [_overridden(grid, overrides or {}) for grid in self.presets[preset]]
         made = [spec for grid in grids for spec in _expanded(self.spec, grid)]
         return list({spec_json(spec): spec for spec in made}.values())
 
     def task(self, spec: S) -> Task:
-        """Return the task that computes a spec, checked and normalised."""
+        """Return the task that computes a spec, checked and normalised.
+
+        Raises
+        ------
+        ValueError
+            If a field is out of range, or the cost no finite number of at least 0.
+        """
         checked = normalised(spec)
         text = canonical_json(msgspec.to_builtins(checked))
-        return Task(str(self.path), self.name, text, self._digest(checked), float(checked.cost()))
+        return Task(str(self.path), self.name, text, self._digest(checked), _cost(checked))
 
     def tasks(self, preset: str, overrides: Mapping[str, Any] | None = None) -> list[Task]:
         """Return the tasks of a preset, as `specs` orders them."""
@@ -299,13 +305,24 @@ def parse_shard(text: str) -> tuple[int, int]:
     return k, count
 
 
+def _cost(spec: Spec) -> float:
+    """The cost of a run, as its spec says it."""
+    try:
+        cost = float(spec.cost())
+    except Exception as error:
+        raise ValueError(
+            f"cost of {type(spec).__name__} cannot be computed: {type(error).__name__}: {error}"
+        ) from error
+    return real("cost", cost, minimum=0.0)
+
+
 def _expanded(cls: type[S], grid: Grid) -> list[S]:
     """All specs of a grid, checked and normalised."""
     for name, values in grid.axes.items():
         _known(cls, name)
-        if isinstance(values, str) or not len(values):
+        if isinstance(values, str) or not (isinstance(values, Sequence) and len(values)):
             raise ValueError(f"{name} must be a list of at least one value, got {values!r}.")
-    start = msgspec.to_builtins(grid.base)
+    start = msgspec.to_builtins(normalised(grid.base))
     return [
         build(cls, _with(start, dict(zip(grid.axes, point, strict=True))))
         for point in product(*grid.axes.values())

@@ -75,8 +75,18 @@ def build(cls: type[S], values: Mapping[str, Any]) -> S:
 
 
 def normalised(spec: S) -> S:
-    """Return `spec` checked and normalised as `build` does it."""
-    return build(type(spec), msgspec.to_builtins(spec))
+    """Return `spec` checked and normalised as `build` does it.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range, or of a kind that JSON has not.
+    """
+    try:
+        held = msgspec.to_builtins(spec)
+    except TypeError as error:
+        raise ValueError(f"fields of {type(spec).__name__} must be JSON values: {error}") from error
+    return build(type(spec), held)
 
 
 def describe(kind: inspect.Type) -> str:

@@ -173,6 +173,32 @@ def test_a_simulation_is_checked_when_it_is_declared(wrong, sentence):
         replace(SIMULATION, **wrong)
 
 
+class ComplexSpec(Spec):
+    """A field that no result could name."""
+
+    number: complex = 1j
+
+
+def test_fields_are_json_values():
+    with pytest.raises(ValueError, match="fields of ComplexSpec must be JSON values"):
+        replace(SIMULATION, spec=ComplexSpec, presets={"p": [Grid(ComplexSpec())]}).specs("p")
+
+
+@pytest.mark.parametrize(
+    ("cost", "sentence"),
+    [
+        (lambda self: 1.0 / 0.0, "cost of .*Spec cannot be computed: ZeroDivisionError"),
+        (lambda self: float("nan"), "cost must be"),
+        (lambda self: -1.0, "cost must be >= 0, got -1.0"),
+        (lambda self: None, "cost of .*Spec cannot be computed: TypeError"),
+    ],
+)
+def test_a_cost_is_a_number(monkeypatch, cost, sentence):
+    monkeypatch.setattr(ToySpec, "cost", cost)
+    with pytest.raises(ValueError, match=sentence):
+        SIMULATION.task(ToySpec())
+
+
 def test_a_grid_is_all_combinations_first_axis_slowest():
     found = presets(Grid(BiasDriftSpec(), {"seed": range(2), "problem.noise": [0, 0.5, 1]}))
     specs = found.specs("p")
@@ -235,6 +261,12 @@ def test_a_key_is_given_once():
         (lambda: presets(Grid(ToySpec(), {"noise": [1]})).specs("p"), "unknown key 'noise'"),
         (lambda: presets(Grid(ToySpec(), {"mode": []})).specs("p"), "mode must be a list of at le"),
         (lambda: presets(Grid(ToySpec(), {"mode": "abc"})).specs("p"), "mode must be a list of at"),
+        (lambda: presets(Grid(ToySpec(), {"seed": 3})).specs("p"), "seed must be a list of at"),
+        (lambda: presets(Grid(ToySpec(), {"seed": iter([3])})).specs("p"), "seed must be a list"),
+        (
+            lambda: replace(SIMULATION, presets={}).specs("quick"),
+            "must be one of none, got 'quick'",
+        ),
     ],
 )
 def test_unknown_keys_presets_and_axes_teach(call, sentence):

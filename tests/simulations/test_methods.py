@@ -218,6 +218,7 @@ def test_selection():
     ("name", "fields", "words"),
     [
         ("methods", {"methods": ("fed_sq", "fed_avg")}, "methods must be among"),
+        ("methods", {"methods": ("fed_avg", "a.py:fed_avg")}, "methods must have names of their"),
         ("methods", {"methods": ("moon",)}, "must have fed_avg"),
         ("methods", {"deep": True, "data": "watch"}, "deep must be false"),
         ("second_stage", {"warmup_times": (0.0, 61.0)}, "at most horizon = 60, got 61"),
