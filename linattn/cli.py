@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 
+from linattn._checks import positive_int
 from linattn._progress import say, steady_streams
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ def verify_command(
     from linattn.experiments.stages import verify
 
     if instances is None:
-        instances = 10 if resolved is None else 10 * resolved
+        instances = 10 if resolved is None else 10 * positive_int("resolved", resolved)
     verified = verify(
         output,
         instances=instances,
@@ -188,9 +189,11 @@ def tightness_command(
     workers: Workers = None,
     output: Output = RESULTS,
 ) -> None:
-    """Search for the instance on which a bound is tightest, and store it."""
+    """Search for the instance on which a bound is tightest, and store it; exit
+    status 1 if a claim of ours is violated there.
+    """
     from linattn.claims.worst import write_found
-    from linattn.experiments.verification import tightest
+    from linattn.experiments.verification import judged, tightest
 
     found = tightest(
         output,
@@ -204,6 +207,10 @@ def tightness_command(
     )
     print(found)
     print(write_found(output / "worst", found))
+    status = judged(found, own or "")
+    if status != "holds":
+        say(f"{claim} is {status} there")
+    raise typer.Exit(int(status == "violated"))
 
 
 @app.command("reproduce")
@@ -219,15 +226,30 @@ def reproduce_command(
     dry_run: DryRun = False,
 ) -> None:
     """Run every simulation, draw every figure, verify every claim, put all on one page."""
-    from linattn.experiments.find import find_script, find_scripts, load_figure, load_simulations
-    from linattn.experiments.stages import verify
+    from linattn.experiments.find import (
+        PageLook,
+        find_script,
+        find_scripts,
+        load_figure,
+        load_simulations,
+        shipped,
+    )
+    from linattn.experiments.stages import checked_look, verify
 
     began = perf_counter()
-    chosen = {find_script(name).stem for name in only or ()}
+    asked = [find_script(name) for name in only or ()]
+    for path in asked:
+        if not shipped(path):
+            raise ValueError(
+                f"--only must name simulations of the package, got {path}; run your own with "
+                "`linattn run`."
+            )
+    chosen = {path.stem for path in asked}
     simulations = [sim for sim in load_simulations() if not only or sim.name in chosen]
     if dry_run:
-        _foresee(simulations, preset, output)
+        _foresee(simulations, preset, output, workers=workers, force=force)
         return
+    checked_look(PageLook(style, width))  # a mistake in it would be seen after all runs
     figures = [
         str(path)
         for path in find_scripts("figures")
@@ -362,7 +384,7 @@ def _simulate(
     from linattn.experiments.inventory import forecast
     from linattn.experiments.pool import Pool
     from linattn.experiments.simulation import parse_overrides, parse_shard
-    from linattn.experiments.stages import simulate
+    from linattn.experiments.stages import part_of, simulate
 
     backend: MakeBackend = Pool
     if scheduler is not None:
@@ -377,7 +399,7 @@ def _simulate(
     part = parse_shard(shard)
     if dry_run:
         tasks = [task for sim in simulations for task in sim.tasks(preset, overrides)]
-        print(forecast(tasks, output))
+        print(forecast(part_of(tasks, part), output, workers=workers, force=force))
         return
     report = simulate(
         simulations,
@@ -397,11 +419,21 @@ def _simulate(
         raise typer.Exit(1)
 
 
-def _foresee(simulations: Sequence[Simulation[Any]], preset: str, output: Path) -> None:
+def _foresee(
+    simulations: Sequence[Simulation[Any]],
+    preset: str,
+    output: Path,
+    *,
+    workers: int | None,
+    force: bool,
+) -> None:
     """Say what every simulation would compute, and all together."""
     from linattn.experiments.inventory import forecast, together
 
-    found = {sim.name: forecast(sim.tasks(preset), output) for sim in simulations}
+    found = {
+        sim.name: forecast(sim.tasks(preset), output, workers=workers, force=force)
+        for sim in simulations
+    }
     found["all"] = together(list(found.values()))
     width = max(map(len, found))
     for name, expected in found.items():

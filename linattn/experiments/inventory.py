@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median_high
 from typing import Any, NamedTuple
 
-from linattn.experiments.engine import Report, available_workers, is_stored
+from linattn.experiments.engine import task_state, worker_count
 from linattn.experiments.files import open_folder, write_atomically
 from linattn.experiments.find import shipped
 from linattn.experiments.progress import clock
@@ -111,7 +111,7 @@ def removable(simulations: Iterable[Simulation[Any]], store: Path) -> list[tuple
         elif entry.name not in known:
             why = f"of {entry.name}, no simulation here; name its script to keep it"
             found.append((entry.path, why))
-    return [(path, why) for path, why in found if path.is_file()]
+    return [(path, why) for path, why in found if path.is_file() or path.is_symlink()]
 
 
 class Forecast(NamedTuple):
@@ -146,20 +146,29 @@ def together(parts: Sequence[Forecast]) -> Forecast:
     )
 
 
-def forecast(tasks: Sequence[Task], store: Path) -> Forecast:
+def forecast(
+    tasks: Sequence[Task], store: Path, *, workers: int | None = None, force: bool = False
+) -> Forecast:
     """Estimate time and disk of a sweep from what a store has of the same simulations.
 
     Seconds per unit of cost are the median of earlier runs of a simulation, divided by the number
-    of workers; unknown where a simulation has no earlier run.
+    of workers, but not below the longest run; unknown where a simulation has no earlier run.
+
+    Raises
+    ------
+    ValueError
+        If the store is a file, or the number of workers not positive.
     """
-    report = Report(store)
-    missing = [task for task in tasks if not is_stored(report, task)]
+    count = worker_count(workers)
+    if store.exists() and not store.is_dir():
+        raise ValueError(f"output must be a folder, got {store}.")
+    missing = [task for task in tasks if force or task_state(store, task) != "stored"]
     times, sizes = _experience(store)
     names = {task.name for task in missing}
     seconds = size = None
     if names <= times.keys():
-        spent = sum(task.cost * median_high(times[task.name]) for task in missing)
-        seconds = spent / available_workers()
+        spent = [task.cost * median_high(times[task.name]) for task in missing]
+        seconds = max(sum(spent) / count, *spent, 0.0)
     if names <= sizes.keys():
         size = sum(median_high(sizes[task.name]) for task in missing)
     return Forecast(len(tasks), len(tasks) - len(missing), seconds, size)
@@ -212,23 +221,27 @@ class Moved(NamedTuple):
     only_first, only_second : int
     changes : list of (name of the run, variable, largest relative change)
         Infinite where shape, type or text differ.
+    damaged : list of Path
+        Left out.
     """
 
     shared: int
     only_first: int
     only_second: int
     changes: list[tuple[str, str, float]]
+    damaged: list[Path]
 
     @property
     def equal(self) -> bool:
-        """Whether every shared number is the same to the bit."""
-        return not self.changes
+        """Whether every shared number is the same to the bit, and all could be read."""
+        return not self.changes and not self.damaged
 
     def __str__(self) -> str:
         lines = [
             f"{run}: {name} moved by {size:.2g} of its largest entry"
             for run, name, size in self.changes
         ]
+        lines += [f"{path} is damaged and left out." for path in self.damaged]
         count = len({run for run, _, _ in self.changes})
         end = (
             f"{self.shared} runs in both, {count} with numbers that moved; {self.only_first} only "
@@ -245,7 +258,11 @@ def compare(first: Path, second: Path) -> Moved:
     ValueError
         If one is not a folder.
     """
-    left, right = ({(e.name, e.spec): e.path for e in scan(store)} for store in (first, second))
+    every = [scan(store) for store in (first, second)]
+    left, right = (
+        {(e.name, e.spec): e.path for e in entries if e.state != "damaged"} for entries in every
+    )
+    damaged = [e.path for entries in every for e in entries if e.state == "damaged"]
     shared = sorted(left.keys() & right.keys())
     changes = []
     for key in shared:
@@ -254,7 +271,7 @@ def compare(first: Path, second: Path) -> Moved:
             size = _change(one, two, name)
             if size > 0.0:
                 changes.append((left[key].name, name, size))
-    return Moved(len(shared), len(left) - len(shared), len(right) - len(shared), changes)
+    return Moved(len(shared), len(left) - len(shared), len(right) - len(shared), changes, damaged)
 
 
 def _change(one: Any, two: Any, name: str) -> float:
@@ -289,11 +306,13 @@ def merge(sources: Sequence[Path], output: Path) -> str:
         copied then.
     """
     found: dict[str, Path] = {}
+    lost: list[Path] = []
     for store in [*([output] if output.is_dir() else []), *sources]:
         for entry in scan(store):
             if entry.state == "damaged":
                 if store == output:
                     set_aside(entry.path)
+                lost.append(entry.path)
                 continue
             held = found.setdefault(entry.path.name, entry.path)
             if held != entry.path and held.read_bytes() != entry.path.read_bytes():
@@ -306,7 +325,8 @@ def merge(sources: Sequence[Path], output: Path) -> str:
     for path in new:
         write_atomically(target / path.name, path.read_bytes())
     _merge_manifests(sources, target)
-    return f"{len(new)} results copied into {output}, {len(found)} there now."
+    damaged = f" Damaged and left out: {', '.join(map(str, lost))}." if lost else ""
+    return f"{len(new)} results copied into {output}, {len(found)} there now.{damaged}"
 
 
 def _merge_manifests(sources: Sequence[Path], target: Path) -> None:

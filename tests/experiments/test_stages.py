@@ -1,5 +1,7 @@
 """Drawing and verifying from the store: what is lacking is said, what is violated is an exit."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from experiments.sweeps import small_certificates
@@ -153,6 +155,54 @@ def test_dry_run_computes_nothing_and_learns(repository, capsys):
     assert all("2 runs, 2 stored, 0 to compute" in line for line in lines)
 
 
+def test_dry_run_foresees_what_was_asked_and_changes_nothing(repository, capsys):
+    call("run", "toy", "--preset", "few", "--workers", 1)
+    path = next(Path("results").glob("*.nc"))
+    path.write_bytes(b"")
+    capsys.readouterr()
+    for options, told in (
+        ((), "2 runs, 1 stored, 1 to compute"),
+        (("--force",), "2 runs, 0 stored, 2 to compute"),
+        (("--shard", "1/2"), "1 runs, "),
+    ):
+        assert call("run", "toy", "--preset", "few", "--dry-run", *options) == 0
+        assert capsys.readouterr().out.startswith(told)
+    assert path.read_bytes() == b""
+    assert call("run", "toy", "--dry-run", "--workers", 0) == 2
+    tasks = SIMULATION.tasks("few", {"seed": list(range(40))})
+    few, many = (forecast(tasks, Path("results"), workers=k, force=True) for k in (1, 10_000))
+    assert few.seconds > many.seconds > 0.0
+
+
+def test_a_figure_that_fails_ends_no_other(repository, capsys):
+    call("run", "toy", "--preset", "few", "--workers", 1)
+    for name, broken in (
+        ("two", "raise KeyError('i')"),
+        ("three", "raise SystemExit(0)"),
+        ("four", "return None"),
+    ):
+        text = FIGURE.replace('path = folder / "one.png"', broken).replace('"one"', f'"{name}"')
+        (repository / "figures" / f"{name}.py").write_text(text)
+    capsys.readouterr()
+    assert call("figures") == 1
+    shown = capsys.readouterr()
+    assert shown.out.endswith("results/figures/one.png\n")
+    assert [line.partition(".py cannot draw: ")[2] for line in shown.err.splitlines()] == [
+        "TypeError: 'NoneType' object is not iterable",
+        "line 6: SystemExit: 0",
+        "line 6: KeyError: 'i'",
+    ]
+    (repository / "figures" / "one.py").write_text(FIGURE.replace('"toy"', "3"))
+    assert call("figures", "one") == 2
+    assert "SIMULATION of a figure must be a name" in capsys.readouterr().err
+
+
+def test_a_bad_look_is_seen_before_the_runs(repository, capsys):
+    assert call("reproduce", "--preset", "few", "--width", 0) == 2
+    assert "width must be" in capsys.readouterr().err
+    assert not (repository / "results").exists()
+
+
 def stored(store, specs, held=SIMULATION):
     """Files of runs in a folder of their own."""
     store.mkdir(exist_ok=True)
@@ -220,6 +270,9 @@ def test_compare_says_what_moved(tmp_path, capsys):
     assert (moved.shared, moved.only_first, moved.only_second) == (2, 0, 1)
     assert call("compare", first, second) == 1
     assert "2 runs in both, 1 with numbers that moved" in capsys.readouterr().out
+    (second / name).write_bytes(b"")
+    assert call("compare", first, second) == 1
+    assert f"{second / name} is damaged and left out." in capsys.readouterr().out
 
 
 def test_stores_are_merged_unless_they_disagree(tmp_path):
@@ -232,3 +285,6 @@ def test_stores_are_merged_unless_they_disagree(tmp_path):
     put(second, SIMULATION, ToySpec(), SIMULATION.run(ToySpec(seed=5)))
     with pytest.raises(ValueError, match="differs between"):
         merge([second], target)
+    for path in second.glob("*.nc"):
+        path.write_bytes(b"")
+    assert merge([second], target).endswith(f"{path}.")
