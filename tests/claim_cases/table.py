@@ -125,7 +125,8 @@ CASES: dict[str, ClaimCase] = {
     "C17 plain": Case(((partial(impulses.modified, share=0.0), {}),), AGREE_ETA),
     "C18": Case(((impulses.tangent, LITTLE | SHORT),), AGREE_S),
     "C18 settled": Case(((impulses.settled_bias, LITTLE | SHORT),),
-                       f"λ_min(H)/λ_max(H) ≥ 1e-6 at a minimizer; {AGREE_S}"),
+                       "λ_min(H)/λ_max(H) ≥ 1e-6 at a minimizer; a step of Newton's method "
+                       f"from there of at most 1e-08 of it; {AGREE_S}"),
     "C19": Case(((noise.spread, LITTLE | SHORT | {"participation": 0.5}),), f"{DRAWN}; {FLOW}"),
     "C19 profile": Case(
         ((noise.profile, LITTLE | SHORT | {"participation": 0.5}),), f"{DRAWN}; kernel {FLOW}"
@@ -142,9 +143,9 @@ CASES: dict[str, ClaimCase] = {
         ((partial(sampled.limit_of_small_steps, normalized=False), {}),), f"{FLAT_A}; {AGREE_ETA}"),
     "C21 consistency": Case(
         ((partial(sampled.limit_of_small_steps, normalized=True), {}),), f"{FLAT_A}; {AGREE_ETA}"),
-    "C22": Case(((world.loss, {}), (world.loss, {"seed": 3}))),
-    "C22 stationary": Case(((world.stationary, {}), (world.stationary, {"seed": 3}))),
-    "C22 bound": Case(((world.dual, {}),), long=True),
+    "C22": Case(((world.loss, {}), (world.loss, {"seed": 3})), "μ > 0"),
+    "C22 stationary": Case(((world.stationary, {}), (world.stationary, {"seed": 3})), "μ > 0"),
+    "C22 bound": Case(((world.dual, {}),), "μ > 0", long=True),
     "C23": Case(((impulses.passes, LITTLE | SHORT),), AGREE_S, {AGREE_S: unsettled}),
     "C24": Case(((impulses.every_impulse, {"rounds": 4}), (impulses.every_impulse, FACTORED)),
                TAME, {TAME: chaotic}),

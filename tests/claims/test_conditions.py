@@ -93,6 +93,7 @@ OTHERS = {"finite trajectory", "moments of the data that fit in memory", "V_0 ap
           "H·d + m ≤ 104", "at most 20,000 draws to list", "something is drawn",
           "a second moment that contracts", "moves of the start grow at most 10000 times",
           "λ_min(H)/λ_max(H) ≥ 1e-6 at a minimizer", "at most 512 parameters",
+          "a step of Newton's method from there of at most 1e-08 of it",
           "a start that is not stationary", "a relative error above 1e-08",
           "a stake of at least 1e-3", FLOW, f"kernel {FLOW}"}  # fmt: skip
 

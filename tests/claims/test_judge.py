@@ -227,7 +227,7 @@ def test_a_tally_counts_and_adds_up():
 
 @pytest.mark.parametrize(
     ("numbers", "status"),
-    [([], "vacuous"), ([(0.0, 0.0, 1.0)], "vacuous"), ([(NAN, 1.0, 1.0)], "refused"),
+    [([], "not checked"), ([(0.0, 0.0, 1.0)], "vacuous"), ([(NAN, 1.0, 1.0)], "refused"),
      ([(NAN, 1.0, 1.0), (0.0, 0.0, 1.0)], "vacuous")],
 )  # fmt: skip
 def test_a_tally_without_a_judgement_does_not_hold(numbers, status):

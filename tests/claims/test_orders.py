@@ -1,5 +1,7 @@
 """Fitted orders by hand: what is fitted, where there is nothing to fit, and where no fit counts."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from claim_cases.pairs import small
@@ -109,9 +111,41 @@ def test_minimizers_that_are_not_isolated_have_no_settled_response():
     assert rest.hessian[2] == pytest.approx(column, rel=1e-6, abs=1e-8)
 
 
+def test_where_newton_does_not_settle_there_is_no_minimizer():
+    """A valley that turns with two heads, along which the gradient is not yet zero."""
+    problem = la.synthetic_problem(num_clients=1, sequences_per_client=2, num_tokens=2, dim=2,
+                                   num_outputs=2, value_ridge=0.003, kernel_ridge=0.01,
+                                   readout="last")  # fmt: skip
+    params = la.initial_params(problem, num_heads=2, value="normal", seed=2)
+    found = la.check("C18 settled", problem, params)
+    assert found.status == "refused"
+    assert [c.name[:24] for c in found.unmet] == ["a step of Newton's method"[:24]]
+
+
+def test_what_a_claim_cannot_speak_of_is_refused(small_problem):
+    """No ridge of the kernel; parameters that stay finite where the loss does not."""
+    flat = dataclasses.replace(small_problem, kernel_ridge=0.0)
+    for name in ("C22", "C22 stationary", "C22 bound"):
+        for force in (False, True):
+            assert [c.name for c in la.check(name, flat, force=force).unmet] == ["μ > 0"]
+    problem = la.synthetic_problem(num_clients=3, sequences_per_client=4, num_tokens=4, dim=2,
+                                   num_outputs=1, value_heterogeneity=1.0, value_ridge=0.1,
+                                   covariate_heterogeneity=0.3, kernel_ridge=0.1)  # fmt: skip
+    steps = {"rounds": 1, "local_steps": 5, "local_lr": 0.481115623125399}
+    found = la.check("C24", problem, la.initial_params(problem, value="normal"), **steps)
+    assert [c.name for c in found.unmet] == ["finite trajectory"]
+
+
 def test_a_run_that_has_no_fixed_point_leaves_no_order(monkeypatch):
     """Newton's steps that go on moving are no place where a round stays."""
-    monkeypatch.setattr(c18_response, "STAYS", -1.0)
+    honest = c18_response._fixed_point
+
+    def moving(instance, eta):
+        with monkeypatch.context() as patch:
+            patch.setattr(c18_response, "STAYS", -1.0)
+            return honest(instance, eta)
+
+    monkeypatch.setattr(c18_response, "_fixed_point", moving)
     found = check_instance(get_claim("C18 settled"), one_head(Instance(*small(), local_steps=3)))
     assert found.status == "refused"
     assert np.isnan(found.unmet[-1].slack)

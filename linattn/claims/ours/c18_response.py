@@ -80,10 +80,14 @@ def _minimizer(instance: Instance, flow: DriftField) -> Array:
 
 
 class _Rest(NamedTuple):
-    """A stationary point with the Hessian there, in parameters without symmetry."""
+    """A stationary point with the Hessian there, in parameters without symmetry.
+
+    `step` is the next step of Newton's method relative to it, next to nothing at such a point.
+    """
 
     flat: Array
     hessian: Array
+    step: float
 
     @property
     def curvatures(self) -> Array:
@@ -95,7 +99,9 @@ def _rest(instance: Instance) -> _Rest:
     with np.errstate(over="ignore", invalid="ignore"):
         flow = _flow(instance)
         flat = _minimizer(instance, flow)
-        return _Rest(flat, flow.hessian(flat))
+        hessian = flow.hessian(flat)
+        step = np.linalg.norm(np.linalg.solve(hessian, flow.gradient(flat)))
+        return _Rest(flat, hessian, float(step / np.linalg.norm(flat)))
 
 
 def _fixed_point(instance: Instance, eta: float) -> Array:
@@ -167,6 +173,11 @@ CLAIMS = (
         needs=CLOSED_FORM,
         conditions=(
             Requirement("λ_min(H)/λ_max(H) ≥ 1e-6 at a minimizer", _strict, essential=True),
+            Requirement(
+                f"a step of Newton's method from there of at most {STAYS:g} of it",
+                lambda at: STAYS - _rest(at).step,
+                essential=True,
+            ),
             settled("orders at halved s agree within 0.1", _settled_errors),
         ),
         share=0.1,

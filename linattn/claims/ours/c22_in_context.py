@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from linattn.claims.ours.c15_reference import RIDGE
 from linattn.claims.record import LONG_BUDGET, Claim, Constant, Instance, Measurement, shared
 from linattn.streams import stream
 from linattn.theory.in_context import (
@@ -77,6 +78,7 @@ CLAIMS = (
         "identity",
         "In-context regression",
         _loss,
+        conditions=(RIDGE,),
     ),
     Claim(
         "C22 stationary",
@@ -84,6 +86,7 @@ CLAIMS = (
         "identity",
         "In-context regression",
         _stationary,
+        conditions=(RIDGE,),
     ),
     Claim(
         "C22 bound",
@@ -91,6 +94,7 @@ CLAIMS = (
         "upper",
         "In-context regression",
         _global,
+        conditions=(RIDGE,),
         budget=LONG_BUDGET,
     ),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,9 +17,6 @@ from linattn.objectives.steps import safe_step
 from linattn.theory.impulse import RoundMaps
 from linattn.theory.interpolation import ORDER, Clock, Forced, retraced
 from linattn.theory.prediction import CHAOS, PredictedRun, predict_run, prediction_error
-
-if TYPE_CHECKING:
-    pass
 
 HORIZON, ROUNDS, INTERVALS = 0.25, 96, (24, 12, 6)
 """Of the order in the interval: τ times the curvature, rounds, and rounds between impulses."""
@@ -152,7 +149,10 @@ def few_steps(instance: Instance) -> Instance:
 
 
 FINITE = yes_or_no(
-    "finite trajectory", lambda at: len(_path(at)) > at.rounds, DIVERGED, essential=True
+    "finite trajectory",
+    lambda at: len(_path(at)) == len(_every_round(at).flats) == at.rounds + 1,
+    DIVERGED,
+    essential=True,
 )
 TAME = Requirement(
     f"moves of the start grow at most {CHAOS:g} times",
