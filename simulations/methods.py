@@ -111,7 +111,13 @@ class MethodsSpec(WorldSpec):
             settings: dict[str, Any] = {field: value} if field else {}
             choices = plain._replace(**settings)
             own = own_object(name) if is_own(name) else make_method(name, choices)
-            yield float(value), own if isinstance(own, Method) else own(choices)
+            made = own(choices) if callable(own) else own
+            if not isinstance(made, Method):
+                raise ValueError(
+                    f"methods must be Methods or functions of Choices that make one, but "
+                    f"{own_name(name)} is {type(made).__name__}."
+                )
+            yield float(value), made
 
 
 def run(spec: MethodsSpec) -> xr.Dataset:

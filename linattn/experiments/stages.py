@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from linattn._checks import real
+from linattn._progress import say
 from linattn.experiments.engine import MakeBackend, Report, available_workers, compute_tasks
 from linattn.experiments.files import open_folder
 from linattn.experiments.find import PageLook, load_figure, load_simulations, told
@@ -144,9 +145,12 @@ def stored_results(output: Path, simulation: str, preset: str | None) -> list[Re
     known = [name for name in manifest if name != SET]
     chosen = preset or (known[-1] if known else "")
     why = "no results of"
-    with suppress(ValueError), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*several texts")
+    with suppress(ValueError), warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        warnings.filterwarnings("ignore", message=".*several texts")  # refused below
         results = load_results(output, simulation, preset=chosen)
+        for warning in warned:
+            say(str(warning.message))
         if of_several_texts(simulation, (result.provenance for result in results)):
             why = "several texts of its file made the results of"
         elif len(results) == len(manifest[chosen]) > 0:

@@ -79,7 +79,7 @@ def encoded(task: Task) -> tuple[bytes, float] | Outcome:
     try:
         simulation = load_simulation(Path(task.path))
         content = encode(task, simulation, compute(simulation, task))
-    except Exception as error:  # a crash must not end the other runs
+    except (Exception, SystemExit) as error:  # a crash must not end the other runs
         text = " ".join(str(error).split()) or "no message"
         sentence = f"{task.name} crashed: {type(error).__name__}: {text}"
         return Outcome("crashed", perf_counter() - start, sentence, traceback.format_exc())

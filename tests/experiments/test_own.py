@@ -54,6 +54,8 @@ my_method = Method("mine", direction=lambda context, client, server, own: Direct
 
 def stronger(choices):
     return Method("stronger", direction=lambda *_: Direction(5.0 * choices.prox))
+
+three = 3
 """
 
 
@@ -118,6 +120,16 @@ def test_results_of_several_texts_are_not_drawn_together(place):
     assert err.startswith("several texts of its file made the results of mine in results; make the")
     with pytest.warns(UserWarning, match="results of mine are of several texts of its file"):
         assert len(la.load_results(place / "results", "mine")) == 4
+
+
+def test_a_run_that_exits_is_a_crash_with_its_word(place):
+    path = place / "mine.py"
+    leaving = "    if spec.seed == 1: raise SystemExit('enough')\n    time.sleep("
+    path.write_text(SIMULATION.replace("    time.sleep(", leaving), encoding="utf-8")
+    code, out, err = call(place, "run", "mine.py", "--workers", "1")
+    assert code == 1
+    assert err.splitlines()[-1] == "mine crashed: SystemExit: enough"
+    assert out.startswith("3 of 4 runs stored in results")
 
 
 def test_a_run_may_change_its_folder(place):
@@ -190,6 +202,11 @@ def test_methods_of_ones_own_in_a_sweep(place):
     (found,) = la.load_results(place / "results", "methods")
     assert list(found.dataset.method.values) == ["fed_avg", "my_method", "stronger"]
     assert (found.dataset.kernel_drift.values > 0.0).all()
+    code, _, err = call(
+        place, "run", "methods", *where, "--set", asked.replace("stronger", "three")
+    )
+    assert code == 1
+    assert "methods must be Methods or functions of Choices that make one, but three is int." in err
     (place / "method.py").write_text(METHOD.replace("0.5)", "0.6)"), encoding="utf-8")
     code, out, _ = call(place, "run", "methods", *where, "--set", asked)
     assert out.endswith("1 computed, 0 there before\n")  # another text, another spec
