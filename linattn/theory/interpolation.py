@@ -238,6 +238,8 @@ class _Walk:
 def mismatch(impulse: Array, predicted: Array, floor: float) -> float:
     """Relative error; of impulses below the floor, relative to the floor."""
     gap = float(np.linalg.norm(impulse - predicted))
+    if gap == 0.0:  # at a stationary start of zeros, impulse and floor vanish too
+        return 0.0
     return gap / max(float(np.linalg.norm(impulse)), floor)
 
 

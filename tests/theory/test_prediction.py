@@ -187,6 +187,15 @@ def test_a_chaotic_run_is_unpredictable(base):
     assert len(wild.path) == 201
 
 
+@pytest.mark.parametrize("kind", ["merged", "factored", "deep"])
+def test_a_start_of_zeros(kind):
+    problem, params, size = case(kind)
+    zeros = la.Params(params.layout, np.zeros_like(params.flat))
+    predicted = la.predict_run(problem, zeros, local_lr=size, tolerance=0.0, **RUN)
+    path = fed_avg_path(problem, zeros, local_lr=size, **RUN)
+    np.testing.assert_allclose(predicted.flats, path, rtol=0.0, atol=1e-12)
+
+
 def test_no_rounds_at_all(base):
     problem, params = base
     for passes in (None, 2):
