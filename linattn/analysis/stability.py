@@ -12,6 +12,8 @@ from linattn.theory.moments import frozen_moments
 from linattn.types import Params, Problem
 
 PRECISION = 1e-4
+SMALLEST = 1e-300
+"""Step down to which a stable one is looked for, and the inverse of the largest."""
 
 
 class CriticalSteps(NamedTuple):
@@ -54,7 +56,7 @@ def critical_steps(
     Raises
     ------
     ValueError
-        As `frozen_moments`.
+        As `frozen_moments`, or if no step is stable: λ is below the rounding of max λ_max(A_i).
 
     Notes
     -----
@@ -86,6 +88,11 @@ def boundary(stable: Callable[[float], bool], first: float) -> tuple[float, floa
     first : float
         Where doubling begins.
 
+    Raises
+    ------
+    ValueError
+        If no step is stable, or all are.
+
     Notes
     -----
     Source: C7, C20. Cost: some 20 calls.
@@ -96,13 +103,23 @@ def boundary(stable: Callable[[float], bool], first: float) -> tuple[float, floa
     >>> low < 3.0 <= high < 3.001
     True
     """
-    high = 2.0 * first
+    high = _within_range(2.0 * first)
     while stable(high):
-        high *= 2.0
+        high = _within_range(2.0 * high)
     low = 0.5 * high
     while not stable(low):
-        low, high = 0.5 * low, low
+        low, high = _within_range(0.5 * low), low
     while high > (1.0 + PRECISION) * low:
         middle = sqrt(low * high)
         low, high = (middle, high) if stable(middle) else (low, middle)
     return low, high
+
+
+def _within_range(step: float) -> float:
+    """A step, unless the search for another answer has left the range of numbers."""
+    if not SMALLEST < step < 1.0 / SMALLEST:
+        raise ValueError(
+            "stable must hold at some steps and fail at others, got one answer down or up to "
+            f"{step:.1g}."
+        )
+    return step

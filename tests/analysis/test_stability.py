@@ -5,7 +5,7 @@ import pytest
 from method_cases import case
 
 import linattn as la
-from linattn.analysis.stability import PRECISION, critical_steps
+from linattn.analysis.stability import PRECISION, boundary, critical_steps
 
 
 def scalar_clients(curvatures):
@@ -52,3 +52,20 @@ def test_refusals_are_those_of_the_moments():
     problem, params, _ = case("merged")
     with pytest.raises(ValueError, match="participation must be"):
         critical_steps(problem, params, local_steps=3, participation=0.0)
+
+
+@pytest.mark.parametrize("answer", [True, False])
+def test_a_search_without_an_end_is_refused(answer):
+    with pytest.raises(ValueError, match="stable must hold at some steps and fail at others"):
+        boundary(lambda step: answer, 1.0)
+
+
+@pytest.mark.parametrize("participation", [0.5, 1.0])
+def test_a_ridge_below_rounding_leaves_no_stable_step(participation):
+    problem = la.synthetic_problem(
+        num_clients=2, sequences_per_client=1, num_tokens=1, dim=6, num_outputs=1,
+        value_ridge=1e-20, kernel_ridge=0.1,
+    )  # fmt: skip
+    params = la.initial_params(problem, seed=1)
+    with pytest.raises(ValueError, match="stable must hold"):
+        critical_steps(problem, params, local_steps=3, participation=participation)
