@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from linattn._checks import MOST_ENTRIES, positive_int, real
-from linattn._settings import Sampling
+from linattn._settings import MOST_STEPS, Sampling
 from linattn._threads import one_blas_thread
 from linattn._typing import Array, IntArray
 from linattn.analysis.bias_drift import SecondStage, loss_after, warmup_path
@@ -28,7 +28,7 @@ from linattn.types import Params, Problem
 
 ENDS = ("fed_avg", "fed_frozen", "fed_frozen_all", "fed_frozen_exact")
 """FedAvg to the end; frozen rounds of as many clients, of everybody; one exact round of all."""
-MOST_STEPS = 12
+MOST_POWERS = 12
 INF = float("inf")
 Evaluate = Callable[[Params], float]
 
@@ -41,7 +41,7 @@ class Plan(NamedTuple):
     rounds : int
         R: every budget is what FedAvg of everybody spends in R rounds.
     local_steps : int
-        E.
+        E, the same for all.
     participation : float
         Of the warm-up.
     num_draws : int
@@ -144,6 +144,8 @@ def tuned_ends(
     positive_int("rounds", plan.rounds, maximum=MOST_ENTRIES)
     positive_int("num_draws", plan.num_draws, minimum=2)
     positive_int("num_lengths", plan.num_lengths, minimum=2)
+    positive_int("local_steps", plan.local_steps, maximum=MOST_STEPS)
+    positive_int("seed", plan.seed, minimum=0, maximum=None)
     real("participation", plan.participation, above=0.0, maximum=1.0)
     everybody = Sampling(plan.participation).is_everybody(problem.num_clients)
     draws = range(1 if everybody else plan.num_draws)
@@ -151,7 +153,7 @@ def tuned_ends(
     found: dict[int, _Ends] = {}
     wanted = [-1, 0, 1]
     with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
-        while wanted and len(found) < MOST_STEPS:
+        while wanted and len(found) < MOST_POWERS:
             for power in wanted:
                 step = unit * 2.0**power
                 ends = [_Draw(held, step, evaluate).ends() for held in schedules]

@@ -111,6 +111,8 @@ def test_noise_gains_nothing():
         ({"num_lengths": 1}, "num_lengths must be"),
         ({"participation": 0.0}, "participation must be"),
         ({"rounds": 0}, "rounds must be"),
+        *(({"local_steps": count}, "local_steps must be") for count in (0, -1, 2.5, [3, 4])),
+        ({"seed": -1}, "seed must be"),
     ],
 )
 def test_refusals(instance, change, sentence):
