@@ -59,8 +59,8 @@ class StepSizeSpec(SyntheticSpec):
 def run(spec: StepSizeSpec) -> xr.Dataset:
     """Return the objective at the end of the budget; dimensions `method`, `local_lr`, `warmup`.
 
-    ``objective`` is NaN where a method has no such length, +inf where it diverges or the budget
-    does not reach; ``rounds`` are those that the budget bought. ``interior`` by method: whether the
+    ``objective`` is +inf where a method has no such length, diverges or the budget does not reach;
+    ``rounds`` are those that the budget bought. ``interior`` by method: whether the
     best step is neither the smallest nor the largest.
     """
     problem, params = spec.prepared()
@@ -81,6 +81,8 @@ def run(spec: StepSizeSpec) -> xr.Dataset:
     )
     inside = [float(study.best(name).interior) for name in METHODS]
     found = study.table.isel(local_steps=0, seed=0, drop=True)
+    # FedAvg has no length but the largest.
+    found = found.fillna({"objective": np.inf, "rounds": found["warmup"]})
     return found.assign(
         single({"floats": floats}, {"floats": "floats"}) | reference_variables(reference)
     ).assign(interior=("method", np.array(inside), {"units": "1"}))

@@ -15,6 +15,7 @@ from linattn._display import axes_or_new, table_html
 from linattn._typing import Array
 from linattn.analysis.budget import Budget, one_budget
 from linattn.analysis.study_cell import (
+    WITH_LENGTHS,
     Cell,
     Setting,
     Warmup,
@@ -114,7 +115,8 @@ class Study:
     ----------
     table : xarray.Dataset
         ``objective`` and ``rounds`` over `method`, `local_steps`, `local_lr`, `seed`, `warmup`;
-        NaN where a method has no such length, +inf where a run diverges.
+        NaN where a method has no such length (one without lengths has the largest), an objective
+        of +inf where a run diverges or the budget does not reach.
     budget : Budget
     cut : tuple of str
         What the time budget left out, in sentences.
@@ -152,7 +154,7 @@ class Study:
             float(self.table["local_lr"].values[k]),
             int(self.table["local_steps"].values[e]),
             bool(0 < k < losses.shape[1] - 1),
-            lengths[np.nan_to_num(chosen, nan=np.inf, posinf=np.inf).argmin(axis=-1)],
+            lengths[np.nan_to_num(chosen, nan=np.inf).argmin(axis=-1)],  # a known one of inf
             np.array([plateau(row, lengths) for row in chosen]),
             _at_best(chosen),
         )
@@ -388,8 +390,9 @@ def assembled(
         cell = found[count, step, seed]
         places = np.searchsorted(lengths, cell.lengths)
         for m, name in enumerate(names):
-            losses[m, a, b, c, places] = cell.objective[name]
-            rounds[m, a, b, c, places] = cell.rounds[name]
+            known = slice(None) if name in WITH_LENGTHS else slice(-1, None)
+            losses[m, a, b, c, places[known]] = cell.objective[name][known]
+            rounds[m, a, b, c, places[known]] = cell.rounds[name][known]
     dims = ("method", "local_steps", "local_lr", "seed", "warmup")
     table = xr.Dataset(
         {

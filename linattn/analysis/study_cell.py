@@ -28,6 +28,8 @@ TWO_STAGE = ("fed_avg", "fed_frozen", "fed_frozen_exact")
 """Read off one warm-up: its end, averaging after every T, and one exact value round after it."""
 SECOND_STAGES = {"frozen_scaffold": "scaffold"}
 """Forked from the same warm-up at every T, by explicit rounds."""
+WITH_LENGTHS = (*TWO_STAGE[1:], *SECOND_STAGES)
+"""Methods that end otherwise after every warm-up length."""
 
 
 Warmup = Callable[..., list[Params]]
@@ -76,7 +78,7 @@ class Cell(NamedTuple):
     lengths : array of int, shape (L,)
     objective : mapping of str to array, shape (L,)
         F at the end of the budget, +inf where a run diverges or is not affordable. Methods without
-        warm-up length have one entry, at the largest length.
+        warm-up length have one entry, at the largest length, and +inf at the others.
     rounds : mapping of str to array, shape (L,)
         Rounds that the budget bought.
     """

@@ -58,7 +58,8 @@ def test_every_entry_is_the_loss_of_a_run(small_problem, found, step):
     for name, method in whole.items():
         losses = run(small_problem, method, 3, step).columns["objective"]
         assert float(at.sel({"method": name, "warmup": 8})) == pytest.approx(losses[-1], rel=1e-12)
-        assert not np.isfinite(at.sel({"method": name}).values[:-1]).any()
+        assert np.isnan(at.sel({"method": name}).values[:-1]).all()
+        assert np.isnan(found.table["rounds"].sel({"method": name, "warmup": 3})).all()
     assert np.isinf(at.sel({"method": "fed_frozen_exact", "warmup": 8}))  # no round is left for it
 
 
@@ -172,6 +173,8 @@ def test_divergence_is_infinite_and_loses(study):
     assert np.isinf(held.losses("fed_avg")[0, 1, 0, -1])
     assert np.isinf(held.losses("scaffold")[0, 1, 0, -1])
     assert all(held.best(name).local_lr == 0.02 for name in held.methods)
+    lost = study(methods=["fed_avg"], local_lrs=[50.0], local_steps=4, rounds=6).best("fed_avg")
+    assert (lost.warmup, lost.plateau.tolist(), lost.objective) == (6, [[6, 6]], np.inf)
 
 
 def test_stored_and_resumed_cells_are_the_same_table(study, tmp_path):
