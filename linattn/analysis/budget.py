@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from linattn._checks import real
+from linattn._checks import real, shown
 from linattn._settings import MOST_STEPS
 from linattn._typing import Array, IntArray
 from linattn.federated.settings import choose_participants
@@ -40,7 +40,7 @@ def one_budget(rounds: float | None, floats: float | None, multiply_adds: float 
     Raises
     ------
     ValueError
-        If none or several are given, or it is not positive.
+        If none or several are given, or it is not positive, or rounds are not whole.
     """
     given = {
         name: value
@@ -51,7 +51,10 @@ def one_budget(rounds: float | None, floats: float | None, multiply_adds: float 
         names = ", ".join(given) or "none"
         raise ValueError(f"one of rounds, floats and multiply_adds must be given, got {names}.")
     ((kind, value),) = given.items()
-    return Budget(kind, real(kind, value, above=0.0, maximum=float(MOST_STEPS)))
+    amount = real(kind, value, above=0.0, maximum=float(MOST_STEPS))
+    if kind == "rounds" and not amount.is_integer():
+        raise ValueError(f"rounds must be a whole number, got {shown(value)}.")
+    return Budget(kind, amount)
 
 
 class TwoStageCost:

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Unpack
 
-from linattn._checks import positive_int
+from linattn._checks import positive_int, real
 from linattn._progress import is_terminal
 from linattn.analysis.budget import Budget, one_budget
 from linattn.analysis.study import (
@@ -116,6 +116,8 @@ def study(
     >>> bool(found.compare("fed_frozen", "fed_avg").median <= 1e-12)
     True
     """
+    if time_budget is not None:
+        real("time_budget", time_budget, above=0.0)
     settings: StudySettings = {
         "local_lrs": local_lrs,
         "local_steps": local_steps,

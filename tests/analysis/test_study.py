@@ -212,6 +212,8 @@ def test_time_cuts_what_matters_least(study):
         ({"rounds": None}, "one of rounds, floats and multiply_adds must be given, got none"),
         ({"floats": 10}, "must be given, got rounds, floats"),
         ({"rounds": -3}, "rounds must be"),
+        ({"rounds": 2.5}, "rounds must be a whole number, got 2.5"),
+        ({"time_budget": -1}, "time_budget must be > 0"),
         ({"local_lrs": []}, "local_lrs must not be empty"),
         ({"seeds": []}, "seeds must not be empty"),
         ({"methods": []}, "methods must not be empty"),
