@@ -225,11 +225,11 @@ def _predict(params: Params, tokens: Array, readout: str, own: Array | None) -> 
     return np.asarray(chosen @ mapped.sum(axis=1))
 
 
-def _pairs(predictions: Predictions, targets: Any) -> list[Any]:
-    given = listing("targets", targets)
+def _pairs(predictions: Predictions, name: str, answers: Any) -> list[Any]:
+    given = listing(name, answers)
     if len(given) != len(predictions):
         raise ValueError(
-            f"targets must hold {len(predictions)} entries, one per sequence, got {len(given)}."
+            f"{name} must hold {len(predictions)} entries, one per sequence, got {len(given)}."
         )
     return list(zip(predictions, given, strict=True))
 
@@ -282,7 +282,7 @@ def as_answer(name: str, target: Any, num_queries: int) -> Array:
 def mean_loss(predictions: Predictions, targets: Any) -> float:
     """Return the mean over sequences of (1/2q)‖Ŷ − Y‖² of given predictions; see `loss`."""
     total = 0.0
-    pairs = _pairs(predictions, targets)
+    pairs = _pairs(predictions, "targets", targets)
     for s, (prediction, target) in enumerate(pairs):
         answer = as_answer(f"targets[{s}]", target, len(prediction))
         if answer.shape != prediction.shape:
@@ -305,6 +305,8 @@ def accuracy(
 ) -> float:
     """Return the share of queries whose largest output is the right class, in [0, 1].
 
+    Predictions of a query that are not finite are wrong, whatever its class.
+
     Parameters
     ----------
     params : Params
@@ -317,28 +319,43 @@ def accuracy(
     Raises
     ------
     TypeError, ValueError
-        If there is not one label (or one-hot row) per query, or labels are masked.
+        If there is not one class 0..m − 1 (or row of m with one largest entry) per query, or labels
+        are masked, float32 or not finite.
 
     Notes
     -----
     Source: Model (prediction). Cost: that of `predict`.
     """
     chosen = check_readout(readout, queries is not None, usual="mean")
-    return share_right(predict(params, tokens, readout=chosen, queries=queries), labels)
+    with np.errstate(over="ignore", invalid="ignore"):
+        predictions = predict(params, tokens, readout=chosen, queries=queries)
+    return share_right(predictions, labels)
 
 
 def share_right(predictions: Predictions, labels: Any) -> float:
     """Return the share of right queries of given predictions; see `accuracy`."""
     refuse_masked("labels", labels)
     right = total = 0
-    for prediction, target in _pairs(predictions, labels):
-        answer = np.asarray(target)
-        classes = answer.reshape(-1) if answer.size == len(prediction) else answer.argmax(axis=-1)
-        guess = prediction.argmax(axis=-1)
-        if np.size(classes) != guess.size:
-            raise ValueError(
-                f"labels must give {guess.size} classes per sequence, got {np.size(classes)}."
-            )
-        right += int((guess == np.reshape(classes, guess.shape)).sum())
-        total += guess.size
+    for s, (prediction, label) in enumerate(_pairs(predictions, "labels", labels)):
+        classes = _classes(f"labels[{s}]", label, *prediction.shape)
+        known = np.isfinite(prediction).all(axis=-1)
+        right += int((known & (prediction.argmax(axis=-1) == classes)).sum())
+        total += len(classes)
     return right / total
+
+
+def _classes(name: str, label: Any, queries: int, outputs: int) -> Array:
+    """The classes (q,) that a label gives, itself or by one-hot rows."""
+    answer = as_float64(name, label)
+    one_hot = answer.size != queries
+    classes = np.asarray(answer.argmax(axis=-1) if one_hot else answer).reshape(-1)
+    if len(classes) != queries:
+        raise ValueError(f"labels must give {queries} classes per sequence, got {len(classes)}.")
+    if one_hot and answer.shape[-1] != outputs:
+        raise ValueError(f"{name} must have rows of {outputs} entries, got {answer.shape[-1]}.")
+    if one_hot and ((answer == answer.max(axis=-1, keepdims=True)).sum(axis=-1) > 1).any():
+        raise ValueError(f"{name} must have one largest entry per row, got {answer.tolist()}.")
+    wrong = classes[~np.isin(classes, np.arange(outputs))]
+    if wrong.size:
+        raise ValueError(f"{name} must be a class from 0 to {outputs - 1}, got {wrong[0]:g}.")
+    return classes

@@ -143,6 +143,12 @@ def test_accuracy_counts_queries():
     assert la.accuracy(params, tokens, one_hot, readout="token") == pytest.approx(5 / 6)
 
 
+@pytest.mark.filterwarnings("error")
+def test_predictions_beyond_numbers_are_never_right():
+    params, tokens = labelled()
+    assert la.accuracy(params, tokens * [[[1e200]], [[1.0]], [[1.0]]], [0, 1, 0]) == 2 / 3
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
@@ -167,7 +173,17 @@ def test_accuracy_counts_queries():
             ValueError,
             r"targets\[0\] must be finite",
         ),
-        (lambda p, x: la.accuracy(p, x, [0, 1]), ValueError, "targets must hold 3 entries"),
+        (lambda p, x: la.accuracy(p, x, [0, 1]), ValueError, "labels must hold 3 entries"),
+        (
+            lambda p, x: la.accuracy(p, x, [0, 1, 7]),
+            ValueError,
+            "must be a class from 0 to 1",
+        ),
+        (lambda p, x: la.accuracy(p, x, [0, -1, 0]), ValueError, "from 0 to 1, got -1"),
+        (lambda p, x: la.accuracy(p, x, [0.5, 0, 0]), ValueError, "from 0 to 1, got 0.5"),
+        (lambda p, x: la.accuracy(p, x, [0.0, np.nan, 0]), ValueError, "must be finite"),
+        (lambda p, x: la.accuracy(p, x, np.eye(3)), ValueError, "must have rows of 2 entries"),
+        (lambda p, x: la.accuracy(p, x, np.zeros((3, 2))), ValueError, "one largest entry per row"),
         (lambda p, x: la.accuracy(p, x, np.ones((3, 3, 2))), ValueError, "labels must give 1"),
     ],
 )

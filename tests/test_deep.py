@@ -2,6 +2,7 @@
 
 import itertools
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -304,6 +305,10 @@ def test_accuracy_is_the_share_of_right_answers():
     assert model.accuracy(params, tokens, classes) == 1.0
     classes[0] = 1 - classes[0]
     assert model.accuracy(params, tokens, classes) == 0.75
+    with pytest.raises(ValueError, match=r"must be a class from 0 to 1, got -1"):
+        model.accuracy(params, tokens, classes - 1)
+    with warnings.catch_warnings(action="error"):
+        assert model.accuracy(la.Params(params.layout, 1e200 * params.flat), tokens, classes) == 0.0
 
 
 # ------------------------------------------------------------------------ refusals
