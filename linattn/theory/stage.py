@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from linattn._checks import MOST_ENTRIES, positive_int
+from linattn._checks import MOST_ENTRIES, positive_int, real
 from linattn._display import draw_gaps, facts_html
 from linattn._typing import Array
 from linattn.linalg import averaged, stack_heads
@@ -198,7 +198,7 @@ class FrozenStage:
 
     def at_step(self, local_lr: float) -> FrozenStage:
         """The same stage with another step size; what steps do not change is not computed again."""
-        other = replace(self, local_lr=local_lr)
+        other = replace(self, local_lr=real("local_lr", local_lr, above=0.0))
         kept = ("hessian", "_star", "gradients_at_minimizer", "_spectra")
         other.__dict__.update({name: self.__dict__[name] for name in kept if name in self.__dict__})
         return other
@@ -317,7 +317,7 @@ class FrozenStage:
         a = M̂ᵗ(V_0 − V_∞) and b = V_∞ − V*; all +inf where the stage is unstable and rounds > 0. At
         0 rounds V_∞ is not needed: where it is none, all of the gap is transient.
         """
-        if rounds > 0 and not self.stable:
+        if positive_int("rounds", rounds, minimum=0) > 0 and not self.stable:
             return (float("inf"),) * 3
         if not self._has_limit:
             return self.gap, 0.0, 0.0

@@ -1,5 +1,7 @@
 """The frozen stage in closed form: naive dense powers, explicit rounds, controls, bounds."""
 
+import itertools
+
 import numpy as np
 import pytest
 import reference as ref
@@ -277,8 +279,12 @@ def test_an_unstable_stage_follows_the_explicit_rounds_while_it_can():
 def test_representation_and_refusals(small_problem, small_params):
     stage = frozen_stage(small_problem, small_params, local_steps=5, local_lr=0.01)
     assert repr(stage).startswith("FrozenStage(stable, rate 0.")
-    with pytest.raises(ValueError, match="rounds must be an integer >= 0"):
-        stage.after(-1)
+    for ask, wrong in itertools.product((stage.after, stage.drift_parts), (-1, 1.5)):
+        with pytest.raises(ValueError, match="rounds must be an integer >= 0"):
+            ask(wrong)
+    for wrong in (0.0, -1.0, np.nan):
+        with pytest.raises(ValueError, match="local_lr must be > 0"):
+            stage.at_step(wrong)
     cases = [
         ({"local_steps": 0, "local_lr": 0.1}, "local_steps must be an integer >= 1"),
         ({"local_steps": 1, "local_lr": -0.1}, "local_lr must be > 0"),
