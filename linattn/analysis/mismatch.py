@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from linattn._checks import as_float64
 from linattn._typing import Array
+from linattn.clients import check_weights
 from linattn.objectives.joint import check_fits
 from linattn.types import Params, Problem
 
@@ -52,7 +52,8 @@ def aggregation_mismatch(problem: Problem, models: Sequence[Params], weights: Ar
     Raises
     ------
     ValueError
-        If the models do not fit the problem or each other, or there is not one weight per model.
+        If the models do not fit the problem or each other, or weights are not one positive number
+        per model that sum to one.
 
     Notes
     -----
@@ -64,12 +65,9 @@ def aggregation_mismatch(problem: Problem, models: Sequence[Params], weights: Ar
     for model in models:
         check_fits(problem, model)
     gram, layout = problem.statistics.gram, models[0].layout
-    shares = as_float64("weights", weights, ndim=1)
-    if len(shares) != len(models) or any(model.layout != layout for model in models):
-        raise ValueError(
-            f"models must share one layout and have one weight each, got {len(models)} models and "
-            f"{len(shares)} weights."
-        )
+    shares = check_weights(weights, np.ones(len(models), dtype=np.int64))
+    if any(model.layout != layout for model in models):
+        raise ValueError("models must share one layout, got several.")
     mean = Params(layout, shares @ np.stack([model.flat for model in models]))
     kernels = [model.kernels() for model in models]
     kernel_mean = np.tensordot(shares, np.stack(kernels), 1)

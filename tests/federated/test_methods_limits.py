@@ -375,6 +375,9 @@ def test_one_block_of_one_layer_has_no_mismatch(kind):
     weights, models = mismatch_of(problem, params, la.fed_avg(), step)
     found = la.aggregation_mismatch(problem, models, weights)
     assert np.linalg.norm(found.measured) > 1e-8 * found.scale
+    for wrong, sentence in ((1.1 * weights, "sum to 1"), (weights[1:], "entries, got")):
+        with pytest.raises(ValueError, match=f"weights must .*{sentence}"):
+            la.aggregation_mismatch(problem, models, wrong)
 
 
 @pytest.mark.parametrize("feature_map", ["identity", "relu"])
