@@ -59,7 +59,7 @@ def drift_response(
     noise : bool
         Whether to add mean shift and covariance of sampling and minibatches (D ≤ 512).
     participation, batch_size, sampling
-        As in `run`. Where E[w_i] ≠ p_i the path belongs to Σ E[w_i] F_i.
+        As in `run`; a batch size needs noise. Where E[w_i] ≠ p_i the path belongs to Σ E[w_i] F_i.
 
     Raises
     ------
@@ -87,6 +87,11 @@ def drift_response(
     end = real("horizon", horizon, above=0.0)
     shares = check_sampling(participation, sampling)
     batch = None if batch_size is None else positive_int("batch_size", batch_size)
+    if batch is not None and not noise:
+        raise ValueError(
+            f"batch_size must be left out without noise=True, got {batch}: minibatches move "
+            "neither path nor drift."
+        )
     if noise and params.flat.size > MAX_NOISE_SIZE:
         raise ValueError(
             f"params must have at most {MAX_NOISE_SIZE} entries for noise=True, got "

@@ -384,7 +384,8 @@ BAD = {
     "work must have 3 entries, one per client, got 2": {"work": [1.0, 2.0]},
     "work must be > 0 for every client, got 0": {"work": [1.0, 0.0, 1.0]},
     "participation must be": {"participation": 0.0},
-    "batch_size must be": {"batch_size": 0},
+    "batch_size must be an integer": {"batch_size": 0},
+    "batch_size must be left out without noise=True, got 2": {"batch_size": 2},
     "sampling must be": {"sampling": "other"},
 }
 
