@@ -38,6 +38,8 @@ RUN = {"rounds": 3, "local_steps": 2, "local_lr": 0.01}
          "frozen_participation must be > 0 and <= 1, got 0.0"),
         (lambda: la.fed_frozen(warmup_rounds=1, frozen="one_shot", frozen_participation=0.5),
          "frozen_participation must be left out for frozen='one_shot'"),
+        (lambda: la.fed_frozen(warmup_rounds=1, frozen="one_shot", frozen_lr=0.1),
+         "frozen_lr must be left out for frozen='one_shot', which takes no step, got 0.1"),
         (lambda: la.fed_frozen(warmup_rounds=1, frozen_lr="safe", freeze="value"),
          "frozen_lr='safe' is about a frozen kernel"),
         (lambda: la.fed_frozen(warmup_rounds=la.freeze_rule("profile"), freeze="value"),

@@ -49,7 +49,7 @@ def fed_frozen(
     ValueError
         If warmup_rounds is negative, frozen_lr is not positive or frozen_participation is not in
         (0, 1]; if "one_shot", "safe" or a freeze rule is to freeze the value; if "one_shot" meets a
-        frozen_participation; if the method of the second stage exchanges the oracle.
+        frozen_lr or frozen_participation; if the method of the second stage exchanges the oracle.
     TypeError
         When run on a deep problem with a freeze rule, ``frozen_lr="safe"`` or "one_shot": all need
         one layer.
@@ -66,6 +66,11 @@ def fed_frozen(
     rule = warmup_rounds if isinstance(warmup_rounds, FreezeRule) else None
     length = 0 if rule else positive_int("warmup_rounds", warmup_rounds, minimum=0)
     check_frozen_lr(frozen_lr)
+    if exact and frozen_lr is not None:
+        raise ValueError(
+            "frozen_lr must be left out for frozen='one_shot', which takes no step, got "
+            f"{frozen_lr!r}."
+        )
     share = None if frozen_participation is None else _share(frozen_participation, exact)
     if one_of("freeze", freeze, PARTS) == "value":
         _check_quadratic(rule is not None, exact, frozen_lr == "safe")
