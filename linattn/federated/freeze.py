@@ -9,7 +9,7 @@ import numpy as np
 
 from linattn._checks import one_of
 from linattn._typing import Array
-from linattn.federated.method import Proposal, RoundContext
+from linattn.federated.method import Cost, Proposal, RoundContext
 from linattn.objectives.population import population
 from linattn.types import Params, single_layer
 
@@ -28,7 +28,11 @@ class FreezeRule:
     fires : (RoundContext, Proposal) -> bool
         Depends on what it is given only, so that a run can be continued.
     uploads : (RoundContext) -> int, optional
-        Floats that a participant uploads for the rule in a round, besides its blocks; default none.
+        Floats that a client uploads for the rule in a round, besides its blocks; default none.
+    work : (RoundContext, int) -> int, optional
+        Multiply-adds of a client for the rule in a round; default none.
+    everybody : bool
+        Whether clients that do not take part are asked too; they fetch the kernel for it.
     records_steps : bool
         Whether the rule reads ``proposal.trace``, the local steps of the round.
     one_layer : bool
@@ -51,9 +55,22 @@ class FreezeRule:
     uploads: Callable[[RoundContext], int] | None = None
     records_steps: bool = False
     one_layer: bool = False
+    work: Callable[[RoundContext, int], int] | None = None
+    everybody: bool = False
 
     def __repr__(self) -> str:
         return f"FreezeRule({self.name!r})"
+
+    def cost(self, context: RoundContext, client: int) -> Cost:
+        """What asking a participant costs; the first one's is that of all absentees, too."""
+        absent = set[int]()
+        if self.everybody and client == context.participants[0]:
+            absent = set(range(context.problem.num_clients)) - set(context.participants.tolist())
+        return Cost(
+            (1 + len(absent)) * (0 if self.uploads is None else self.uploads(context)),
+            len(absent) * _kernel_size(context),
+            0 if self.work is None else sum(self.work(context, i) for i in (client, *absent)),
+        )
 
 
 def freeze_rule(name: str) -> FreezeRule:
@@ -65,7 +82,7 @@ def freeze_rule(name: str) -> FreezeRule:
     - ``"observable"``: ⟨Σ w_i g_i⁰, −ΔB_t⟩ ≤ 0 with g_i⁰ the client's first local kernel gradient,
       one extra upload of kernel size.
     - ``"certified"``: F(θ_{t+1}, V*(θ_t)) ≥ P(θ_t). By C3f the opposite inequality proves that P
-      fell. Costs uploads of A_i and C_i.
+      fell. All clients compute and upload A_i and C_i, those who do not take part as well.
 
     The first two are heuristics: P is not convex and may fall again.
 
@@ -80,7 +97,8 @@ def freeze_rule(name: str) -> FreezeRule:
 
     Notes
     -----
-    Source: C13. Cost: profile and certified solve for V* once a round; observable is free.
+    Source: C13. Cost: profile and certified solve for V* once a round; observable is free. Counts
+    leave out V*, which the server sends for certified, and the work of F_i there.
     """
     return RULES[one_of("rule", name, RULES)]
 
@@ -119,17 +137,42 @@ def _certified_fires(context: RoundContext, proposal: Proposal) -> bool:
 
 
 def _kernel_size(context: RoundContext) -> int:
-    return int(context.params.layout.kernel_part.stop)
+    return int(context.params.layout.mask(context.params.layout.kernel_blocks).sum())
 
 
 def _equations_size(context: RoundContext) -> int:
     """The symmetric A_i, C_i, and the scalar F_i at the proposed kernel."""
+    return equations_cost(context, 0).floats_up + 1
+
+
+def _equations_work(context: RoundContext, client: int) -> int:
+    return equations_cost(context, client).multiply_adds
+
+
+def equations_cost(context: RoundContext, client: int) -> Cost:
+    """What A_i and C_i of a client cost.
+
+    A_i is symmetric; per sequence H²d³ + 2Hd³ + Hd²m, with one query H²d² + 2Hd² + Hdm.
+    """
     heads, dim, outputs = context.params.layout.shapes["value"]
     size = heads * dim
-    return size * (size + 1) // 2 + size * outputs + 1
+    products = size * size + 2 * size * dim + size * outputs
+    one_query = single_layer(context.problem, "A_i and C_i").statistics.query is not None
+    return Cost(
+        size * (size + 1) // 2 + size * outputs,
+        multiply_adds=(products if one_query else dim * products)
+        * context.oracle.batch_limit(client),
+    )
 
 
 _PROFILE = FreezeRule("profile", _profile_fires, one_layer=True)
 _OBSERVABLE = FreezeRule("observable", _observable_fires, _kernel_size, True, one_layer=True)
-_CERTIFIED = FreezeRule("certified", _certified_fires, _equations_size, one_layer=True)
+_CERTIFIED = FreezeRule(
+    "certified",
+    _certified_fires,
+    _equations_size,
+    one_layer=True,
+    work=_equations_work,
+    everybody=True,
+)
 RULES = {rule.name: rule for rule in (_PROFILE, _OBSERVABLE, _CERTIFIED)}

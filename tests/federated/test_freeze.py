@@ -1,6 +1,7 @@
 """Freeze rules (C13): when they fire, what the run equals then, and what probing costs."""
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -62,7 +63,10 @@ def test_the_run_equals_fed_frozen_to_the_bit(rule, kind, noise, frozen_lr):
     found = run(rule_method(rule, frozen_lr), kind, **noise)
     length = ROUNDS if found.freeze_round is None else found.freeze_round
     fixed = run(la.fed_frozen(warmup_rounds=length, frozen_lr=frozen_lr), kind, **noise)
-    equal_runs(found, fixed, but=("floats_up", "multiply_adds"))  # the rejected round is counted
+    # The rejected round is counted, and what absentees fetch.
+    equal_runs(found, fixed, but=("floats_up", "floats_down", "multiply_adds"))
+    if rule != "certified" or not noise:
+        assert same_bits(found.columns["floats_down"], fixed.columns["floats_down"])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -81,6 +85,22 @@ def test_probing_is_counted(rule, kind):
     per_client = [kernel + value] + [kernel + value + probe] * (t - 1)
     per_client += [kernel + value + probe + value] + [value] * (ROUNDS - t - 1)
     assert found.columns["floats_up"].tolist() == [0, *(4 * x for x in per_client)]
+
+
+@pytest.mark.parametrize("participation", [1.0, 0.5])
+def test_certified_asks_everybody(participation):
+    """In round t = 1 it needs of all clients what one exact round of them needs, and F_i."""
+    _, problem, params, *_ = drifting("merged")
+    exact = la.fed_frozen(warmup_rounds=1, frozen="one_shot")
+    never = replace(la.freeze_rule("certified"), fires=lambda context, proposal: False)
+    asked, plain, solved = (
+        run(method, "merged", rounds=2, participation=participation).columns
+        for method in (la.fed_frozen(warmup_rounds=never), la.fed_avg(), exact)
+    )
+    more = {n: asked[n][2] - plain[n][2] for n in ("floats_up", "floats_down", "multiply_adds")}
+    assert more["floats_up"] == solved["floats_up"][2] + problem.num_clients
+    assert more["multiply_adds"] == solved["multiply_adds"][2]
+    assert more["floats_down"] == (1 - participation) * problem.num_clients * params.kernel.size
 
 
 def test_a_rule_that_never_fires_is_fed_avg():

@@ -6,6 +6,7 @@ import numpy as np
 
 from linattn._settings import EVERYBODY, Sampling
 from linattn._typing import Array
+from linattn.federated.freeze import equations_cost
 from linattn.federated.method import Cost, Method, Plan, Proposal, RoundContext
 from linattn.federated.nature import Nature
 from linattn.linalg import solve_definite
@@ -71,15 +72,4 @@ def _solve(context: RoundContext, solved: bool, proposal: Proposal) -> tuple[Arr
 
 
 def _cost(context: RoundContext, client: int, solved: bool, own: object) -> Cost:
-    """A_i is symmetric; per sequence H²d³ + 2Hd³ + Hd²m, with one query H²d² + 2Hd² + Hdm."""
-    if solved:
-        return Cost()
-    heads, dim, outputs = context.params.layout.shapes["value"]
-    size = heads * dim
-    products = size * size + 2 * size * dim + size * outputs
-    one_query = _problem(context).statistics.query is not None
-    return Cost(
-        size * (size + 1) // 2 + size * outputs,
-        multiply_adds=(products if one_query else dim * products)
-        * context.oracle.batch_limit(client),
-    )
+    return Cost() if solved else equations_cost(context, client)

@@ -40,7 +40,8 @@ def fed_frozen(
         What stays; freezing the value blocks (and the readout) is a control.
     frozen_lr : None, float or "safe"
         Step size of the frozen stage: None keeps local_lr; "safe" is
-        min(local_lr, 1/max_i λ_max(A_i(B_T))).
+        min(local_lr, 1/max_i λ_max(A_i(B_T))). Every client would send its λ_max once, which counts
+        leave out.
     frozen_participation : float, optional
         Participation of the second stage, in (0, 1]; default that of the run.
 

@@ -242,11 +242,11 @@ class TwoStages:
         return flat, memory._replace(begun=True, second=held)
 
     def extra_cost(self, context: RoundContext, client: int, memory: StageMemory, own: Any) -> Cost:
-        """Uploads of the rule, then what the second stage costs besides."""
+        """What the rule asks for, then what the second stage costs besides."""
         if not self.is_frozen(context, memory):
-            uploads = None if self.rule is None else self.rule.uploads
-            # A rule looks at rounds from t = 1 on.
-            return Cost(uploads(context) if uploads is not None and context.round > 0 else 0)
+            if self.rule is None or context.round == 0:  # a rule looks at rounds from t = 1 on
+                return Cost()
+            return self.rule.cost(context, client)
         if self.second.extra_cost is None:
             return Cost()
         cost: Cost = self._asked("extra_cost", context, client, memory, own)
