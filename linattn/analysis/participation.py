@@ -2,8 +2,8 @@
 
 Every method is taken at its best step and length of what it can expect: the mean over draws of the
 clients. The choice is made on one half of the draws and measured on the other, both ways round, so
-that a method with noisy ends gains nothing from the noise. Where any draw diverges, or the frozen
-stage is unstable, a step and length are not taken.
+that a method with noisy ends gains nothing from the noise. Where any draw diverges or ends at ten
+times the loss of the start, or the frozen stage is unstable, a step and length are not taken.
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ from linattn.analysis.budget import KINDS, TwoStageCost, affordable, bought
 from linattn.analysis.synchronized import finite_profiles
 from linattn.federated.settings import check_settings
 from linattn.objectives.joint import check_fits
+from linattn.objectives.population import population
 from linattn.objectives.value import ValueBlock
 from linattn.types import Params, Problem
 
 ENDS = ("fed_avg", "fed_frozen", "fed_frozen_all", "fed_frozen_exact")
 """FedAvg to the end; frozen rounds of as many clients, of everybody; one exact round of all."""
 MOST_POWERS = 12
+DIVERGED = 10.0
+"""Losses of the start from which on an end has diverged: after a few rounds it is finite yet."""
 INF = float("inf")
 Evaluate = Callable[[Params], float]
 
@@ -223,6 +226,8 @@ class _Schedule:
         Warm-up lengths of every budget and end, as far as the budget reaches.
     bought : array of int, shape (3, 4, lengths)
         Frozen rounds after each; −1 where an exact round is too dear.
+    limit : float
+        Loss beyond which an end has diverged.
     """
 
     def __init__(self, problem: Problem, params: Params, plan: Plan, draw: int) -> None:
@@ -232,6 +237,7 @@ class _Schedule:
         self.most = int(2.0 * plan.rounds * clients / Sampling(share).draws(clients)) + 8
         tables = [self._buy(kind) for kind in KINDS]
         self.lengths, self.bought = (np.array(each) for each in zip(*tables, strict=True))
+        self.limit = DIVERGED * population(problem).value_and_gradient(params)[0]
 
     def _cost(self, kind: str, first: float, second: float) -> TwoStageCost:
         return TwoStageCost(
@@ -296,6 +302,7 @@ class _Draw:
                 self._known[key] = self._end(*key)
             found[(slice(None), *place)] = self._known[key]
         loss, noise, score = found
+        loss = np.where(loss > self.held.limit, INF, loss)
         profile = np.vectorize(self.profiles.__getitem__, otypes=[float])(lengths)
         rounds = np.broadcast_to(lengths.max(axis=-1, keepdims=True), lengths.shape)
         return _Ends(loss, profile, noise, score, rounds.astype(float), lengths.astype(float))

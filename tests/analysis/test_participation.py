@@ -94,6 +94,17 @@ def test_steps_go_on_until_the_best_is_inside():
     assert found.interior.all()
 
 
+def test_a_step_that_explodes_for_some_clients_is_not_taken():
+    """After one round everything is finite, and may be beyond all measure."""
+    problem = la.synthetic_problem(
+        num_clients=6, sequences_per_client=4, num_tokens=4, dim=3, num_outputs=1,
+        value_heterogeneity=1.0, covariate_heterogeneity=0.6, value_ridge=0.1, kernel_ridge=0.1,
+    )  # fmt: skip
+    params = la.initial_params(problem, value="normal")
+    found = tuned_ends(problem, params, Plan(1, 5, 0.2, num_draws=4), unit_step=0.1)
+    assert found.loss.max() < 10.0
+
+
 def test_noise_gains_nothing():
     """Ends of pure noise have the mean of the noise, not its minimum."""
     rng = np.random.default_rng(0)
