@@ -20,6 +20,9 @@ from linattn.theory.local_work import LocalWork
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+MANY_STEPS = 1000
+"""Beyond so many local steps the bias is formed from the smaller terms."""
+
 
 @dataclass(frozen=True, eq=False)
 class FrozenStage:
@@ -212,8 +215,9 @@ class FrozenStage:
     def _push(self) -> Array:
         """V⁺ − V* from V*, η Σ [a_i η T_i A_i − (a_i E_i − p_i Σ a_j E_j)] g_i*, (Hd, m).
 
-        S_i = E_i I − ηT_iA_i and Σ p_i g_i* = 0, so nothing large cancels; with plain averaging and
-        equal work only ηT_iA_i is left, exactly zero at E = 1.
+        With plain averaging and equal work only ηT_iA_i is left, exactly zero at E = 1. As
+        S_i = E_i I − ηT_iA_i and Σ p_i g_i* = 0, it is −η Σ a_i S_i g_i* too: taken beyond
+        `MANY_STEPS` where S_i is smaller, since of terms of size E little is left then.
         """
         values, vectors = self._spectra
         x = self.local_lr * values
@@ -222,6 +226,12 @@ class FrozenStage:
         right = averaged(self._shares, vectors @ (weighted[..., None] * rotated))
         if self._uneven is not None:
             right = right - averaged(self._uneven, self.gradients_at_minimizer)
+        if self.local_steps > MANY_STEPS:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                sums = self.local_work.contraction(x) / x  # S_i
+            parts, others = sums[..., None] * rotated, weighted[..., None] * rotated
+            smaller = _largest(parts) < _largest(others)
+            right = np.where(smaller, -averaged(self._shares, vectors @ parts), right)
         return np.asarray(self.local_lr * right)
 
     @cached_property
@@ -352,6 +362,11 @@ class FrozenStage:
     def crude_bias_bound(self) -> float | None:
         """The C8 bound with η(E − 1)/2 whatever the step size; None as in `bias_bound`."""
         return bias_bound(self, crude=True)
+
+
+def _largest(each: Array) -> Array:
+    """The largest |entry| over clients, (..., C, Hd, m) -> (..., 1, 1)."""
+    return np.asarray(np.abs(each).max(axis=(-3, -2, -1))[..., None, None])
 
 
 def prepare(stages: Sequence[FrozenStage], hessians: Array, linears: Array) -> None:
