@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from functools import lru_cache
 from itertools import pairwise
 from threading import Lock, local
@@ -83,12 +84,13 @@ if hasattr(os, "register_at_fork"):  # a forked child has the pool, but none of 
 def in_threads(work: Callable[[slice], T], bounds: Sequence[int]) -> list[T]:
     """Return work(slice) of every part between consecutive bounds, in order.
 
-    The first part runs in the calling thread, each of the others in one of its own.
+    The first part runs in the calling thread, each of the others in one of its own, in the context
+    of the caller: `numpy.errstate` holds there, too.
     """
     first, *others = (slice(a, b) for a, b in pairwise(bounds))
     if not others:
         return [work(first)]
-    held = [thread_pool(len(others)).submit(work, part) for part in others]
+    held = [thread_pool(len(others)).submit(copy_context().run, work, part) for part in others]
     return [work(first), *(one.result() for one in held)]
 
 

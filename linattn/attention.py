@@ -16,6 +16,7 @@ import numpy as np
 from linattn._checks import as_float64, listing, one_of, refuse_masked
 from linattn._threads import one_blas_thread
 from linattn._typing import AnyArray, Array
+from linattn.linalg import finite_or_inf
 from linattn.params import is_single_layer
 from linattn.types import OWN_QUERIES, READOUTS, Params, Statistics
 
@@ -181,7 +182,8 @@ def predict(
     Returns
     -------
     array, shape (S, q, m), or list of arrays (q_s, m)
-        A list only where the numbers of queries differ; q = n for token, 1 for mean and last.
+        A list only where the numbers of queries differ; q = n for token, 1 for mean and last. Not
+        finite beyond the range of floating-point numbers.
 
     Raises
     ------
@@ -206,7 +208,7 @@ def predict(
     own = None if queries is None else check_queries("queries", queries, sequences)
     shapes = np.array([(len(x), len(u)) for x, u in zip(sequences, own or sequences, strict=True)])
     out: list[Array] = [np.empty(0)] * len(sequences)
-    with one_blas_thread():
+    with one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
         for index in by_length(shapes):
             stacked = np.stack([sequences[s] for s in index])
             chosen = None if own is None else np.stack([own[s] for s in index])
@@ -243,6 +245,8 @@ def loss(
     queries: Tokens | None = None,
 ) -> float:
     """Return the mean over sequences of ℓ = (1/2q)‖Ŷ − Y‖², without ridges.
+
+    +inf beyond the range of floating-point numbers.
 
     Parameters
     ----------
@@ -292,7 +296,7 @@ def mean_loss(predictions: Predictions, targets: Any) -> float:
             )
         error = prediction - answer
         total += 0.5 * float(np.vdot(error, error)) / len(prediction)
-    return total / len(pairs)
+    return finite_or_inf(total / len(pairs))
 
 
 def accuracy(

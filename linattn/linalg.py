@@ -168,6 +168,11 @@ def _order(subscripts: str, shapes: tuple[tuple[int, ...], ...]) -> list[Any]:
     return list(np.einsum_path(subscripts, *held, optimize=True)[0])
 
 
+def finite_or_inf(number: float) -> float:
+    """Return a number, or +inf where it is beyond the range of floating-point numbers."""
+    return number if np.isfinite(number) else float("inf")
+
+
 def row_sums(rows: Array) -> Array:
     """Return the sum of every row, (..., n) -> (...), added up in order."""
     if rows.shape[-1] == 0:

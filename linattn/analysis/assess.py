@@ -156,7 +156,7 @@ def _tuned(
                 problem,
                 start,
                 methods=TWO_STAGE,
-                local_lrs=[factor * step for factor in factors],
+                local_lrs=[at for factor in factors if 0.0 < (at := factor * step) < np.inf],
                 warmup_lengths=[lengths[k] for k in chosen],
                 frozen_lr=frozen_lr,
                 seeds=[seed],

@@ -321,7 +321,7 @@ class DeepAttention:
         rows = check_rows("cotangent", cotangent, [(q, width) for q in lengths])
         total = np.zeros(self.layout.size)
         for index, trace in self._traces(params, sequences, gates):
-            with one_blas_thread():
+            with one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
                 total += self.pull_back(trace, **{of: np.stack([rows[s] for s in index])})
         return Params(self.layout, total)
 
@@ -370,6 +370,6 @@ class DeepAttention:
         for index in by_length([len(x) for x in sequences]):
             stacked = np.stack([sequences[s] for s in index])
             fixed = None if held is None else np.stack([held[s] for s in index])
-            with one_blas_thread():
+            with one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
                 trace = self.trace(params.flat, stacked, gates=fixed)
             yield index, trace

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from linattn._checks import shown
+from linattn.linalg import finite_or_inf
 from linattn.objectives.population import kernel_slope, population
 from linattn.params import is_single_layer
 from linattn.types import Params, Problem, single_layer
@@ -57,23 +58,33 @@ class Joint:
         return f"Joint({self.problem!r})"
 
     def value(self, params: Params) -> float:
-        """Return F, units of loss."""
+        """Return F, units of loss; +inf beyond the range of floating-point numbers."""
         return self.value_and_gradient(params)[0]
 
     def gradient(self, params: Params) -> Params:
-        """Return ∇F as `Params` of the same blocks (ridges included)."""
+        """Return ∇F as `Params` of the same blocks (ridges included); not finite where F is not."""
         return self.value_and_gradient(params)[1]
 
     def value_and_gradient(self, params: Params) -> tuple[float, Params]:
         """Return F and ∇F at the cost of one of them."""
         check_fits(self.problem, params)
         value, flat = self._population.value_and_gradient(params)
-        return value, Params(params.layout, flat)
+        return finite_or_inf(value), Params(params.layout, flat)
 
+    @np.errstate(over="ignore", invalid="ignore")
     def gap(self, params: Params) -> float:
-        """Return F(B, V) − P(B) = ½⟨V − V*, A(V − V*)⟩ ≥ 0 without subtraction (C1)."""
+        """Return F(B, V) − P(B) = ½⟨V − V*, A(V − V*)⟩ ≥ 0 without subtraction (C1).
+
+        +inf beyond the range of floating-point numbers.
+
+        Raises
+        ------
+        FloatingPointError
+            If A(B) is not finite, or not positive definite to rounding.
+        """
         check_fits(self.problem, params)
-        return self._population.gap(params, self._population.value_system(params.kernels()))
+        system = self._population.value_system(params.kernels())
+        return finite_or_inf(self._population.gap(params, system))
 
     def hvp(self, params: Params, direction: Params) -> Params:
         """Return ∇²F(params)[direction] (notes, Second derivatives).

@@ -24,6 +24,7 @@ class MomentForm:
     for several, f = d²(d + 1)/2.
     """
 
+    @np.errstate(over="ignore", invalid="ignore")
     def __init__(self, statistics: Statistics, weights: Array) -> None:
         self.energy = float(weights @ statistics.energy)
         count, dim = statistics.gram.shape[:2]

@@ -11,6 +11,7 @@ from linattn._typing import Array
 from linattn.linalg import (
     EXACT_EIGENVALUE_SIZE,
     contract,
+    finite_or_inf,
     largest_eigenvalue,
     largest_eigenvalue_of,
     spectral_norms,
@@ -30,6 +31,12 @@ class KernelProfile:
     problem : Problem
         With value ridge λ > 0, so that the minimizer exists.
 
+    Raises
+    ------
+    FloatingPointError
+        In every method, if A(B) is not finite, or not positive definite to rounding: parameters
+        have diverged, or data are on no scale for λ.
+
     Notes
     -----
     Source: Objectives, C2 (gradient), C3 (curvature). Cost: one normal matrix A, one
@@ -44,8 +51,8 @@ class KernelProfile:
         return f"KernelProfile({self.problem!r})"
 
     def value(self, params: Params) -> float:
-        """Return P, units of loss."""
-        return self._population.profile_value(params, self._system(params))
+        """Return P, units of loss; +inf beyond the range of floating-point numbers."""
+        return finite_or_inf(self._population.profile_value(params, self._system(params)))
 
     def minimizer(self, params: Params) -> Array:
         """Return V*(B) = A⁻¹C, (H, d, m)."""
@@ -64,7 +71,8 @@ class KernelProfile:
         held, system = self._population, self._system(params)
         kernel_part = held.profile_kernel_gradient(params, system.minimizer)
         flat = np.concatenate([kernel_part, np.zeros(params.value.size)])
-        return held.profile_value(params, system), Params(params.layout, flat)
+        value = finite_or_inf(held.profile_value(params, system))
+        return value, Params(params.layout, flat)
 
     def curvature(self, params: Params) -> float:
         """Return L_K = λ_max 𝓚(V*(B)), the constant of P(B + D) ≤ P + ⟨∇P, D⟩ + ½L_K‖D‖² (C3).

@@ -108,7 +108,7 @@ def reference_value(
             "the same, so the profile need not have a minimizer."
         )
     # Many products of small matrices: BLAS threads would cost ten times what they gain.
-    with one_blas_thread(), on_scale():
+    with one_blas_thread(), on_scale(), np.errstate(over="ignore", invalid="ignore"):
         return _search(problem, like, num_starts, seed)
 
 

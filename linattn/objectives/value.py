@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from linattn._typing import Array
-from linattn.linalg import stack_heads
+from linattn.linalg import finite_or_inf, stack_heads
 from linattn.objectives.joint import check_fits
 from linattn.objectives.population import population
 from linattn.types import Params, Problem
@@ -26,6 +26,11 @@ class ValueBlock:
         A = H + λI, row index h·d + a.
     linear : array, shape (Hd, m)
         C.
+
+    Raises
+    ------
+    FloatingPointError
+        If A(B) is not finite, or not positive definite to rounding.
 
     Notes
     -----
@@ -49,11 +54,14 @@ class ValueBlock:
     def _stacked(self, value: Array) -> Array:
         return stack_heads(self._params.replace(value=value).value)
 
+    @np.errstate(over="ignore", invalid="ignore")
     def value(self, value: Array) -> float:
-        """Return F(B, V) = const − ⟨C, V⟩ + ½⟨V, A V⟩."""
+        """Return F(B, V) = const − ⟨C, V⟩ + ½⟨V, A V⟩; +inf as in `gap`."""
         v = self._stacked(value)
-        return self._constant + float(np.vdot(v, 0.5 * (self.hessian @ v) - self.linear))
+        part = float(np.vdot(v, 0.5 * (self.hessian @ v) - self.linear))
+        return finite_or_inf(self._constant + part)
 
+    @np.errstate(over="ignore", invalid="ignore")
     def gradient(self, value: Array) -> Array:
         """Return A V − C, (H, d, m)."""
         v = self._stacked(value)
@@ -63,7 +71,11 @@ class ValueBlock:
         """Return V* = A⁻¹C, (H, d, m)."""
         return self._system.value
 
+    @np.errstate(over="ignore", invalid="ignore")
     def gap(self, value: Array) -> float:
-        """Return F(B, V) − P(B) = ½⟨V − V*, A(V − V*)⟩, without subtraction (C1)."""
+        """Return F(B, V) − P(B) = ½⟨V − V*, A(V − V*)⟩, without subtraction (C1).
+
+        +inf beyond the range of floating-point numbers.
+        """
         lag = self._stacked(value) - self._system.minimizer
-        return 0.5 * float(np.vdot(lag, self.hessian @ lag))
+        return finite_or_inf(0.5 * float(np.vdot(lag, self.hessian @ lag)))

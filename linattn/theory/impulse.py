@@ -45,7 +45,8 @@ def drift_impulse(
     Returns
     -------
     Params
-        Of the blocks of `params`, units of parameters.
+        Of the blocks of `params`, units of parameters. Not finite where the round or its steps on F
+        leave the range of floating-point numbers.
 
     Raises
     ------

@@ -31,7 +31,8 @@ class Clock(NamedTuple):
     def of(cls, maps: RoundMaps, rounds: int) -> Clock:
         """The clock of a run."""
         sizes = np.array([maps.step_size(t) for t in range(rounds)], dtype=np.float64)
-        return cls(sizes, np.concatenate([[0.0], np.cumsum(sizes)]) * maps.mean_steps)
+        with np.errstate(over="ignore"):
+            return cls(sizes, np.concatenate([[0.0], np.cumsum(sizes)]) * maps.mean_steps)
 
     @property
     def rounds(self) -> int:
@@ -40,7 +41,8 @@ class Clock(NamedTuple):
 
     def scale(self, t: int) -> float:
         """η_t², to which impulses are proportional in the first order; at R that of the last."""
-        square = float(self.step_sizes[min(t, self.rounds - 1)] ** 2)
+        with np.errstate(over="ignore"):
+            square = float(self.step_sizes[min(t, self.rounds - 1)] ** 2)
         return max(square, np.finfo(np.float64).tiny)  # a step may be too small to be squared
 
 

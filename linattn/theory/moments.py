@@ -14,7 +14,7 @@ from linattn._display import draw_gaps, facts_html
 from linattn._settings import LocalSteps, check_sampling, check_stragglers, steps_per_client
 from linattn._threads import one_blas_thread
 from linattn._typing import Array
-from linattn.linalg import stack_heads
+from linattn.linalg import finite_or_inf, stack_heads
 from linattn.objectives.forms import sequence_equations
 from linattn.theory.congruence import SymmetricBasis
 from linattn.theory.frozen import FrozenStage, frozen_stage
@@ -261,18 +261,24 @@ class FrozenMoments:
         return self.second_moment_rate < 1.0
 
     def mean(self, rounds: int) -> Array:
-        """Return E[V] after `rounds` rounds, (H, d, m)."""
+        """Return E[V] after `rounds` rounds, (H, d, m); see `FrozenStage.after`."""
         return self.stage.after(rounds)
 
     def covariance(self, rounds: int) -> Array:
-        """Return E[(V − E V)(V − E V)ᵀ] after `rounds` rounds, outputs summed, (Hd, Hd)."""
+        """Return E[(V − E V)(V − E V)ᵀ] after `rounds` rounds, outputs summed, (Hd, Hd).
+
+        All of it is inf beyond the range of floating-point numbers.
+        """
         return self.basis.unpack(self._spread(positive_int("rounds", rounds, minimum=0)))
 
     def second_moment(self, rounds: int) -> Array:
-        """Return E[(V − V*)(V − V*)ᵀ] after `rounds` rounds, outputs summed, (Hd, Hd)."""
+        """Return E[(V − V*)(V − V*)ᵀ] after `rounds` rounds, outputs summed, (Hd, Hd).
+
+        All of it is inf beyond the range of floating-point numbers.
+        """
         error = self.stage.error(rounds)
         with np.errstate(over="ignore", invalid="ignore"):
-            return np.asarray(error @ error.T + self.covariance(rounds))
+            return _all_or_inf(error @ error.T + self.covariance(rounds))
 
     def expected_gap(self, rounds: int) -> float:
         """Return E F(B, V) − P(B) after `rounds` rounds; inf beyond the range of numbers."""
@@ -283,7 +289,7 @@ class FrozenMoments:
         with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
             error = self.stage.error(rounds)
             size = 0.5 * float(np.vdot(error, self.stage.hessian @ error))
-        return size if np.isfinite(size) else float("inf")
+        return finite_or_inf(size)
 
     def noise(self, rounds: int) -> float:
         """Return ½ tr(A Cov V) after `rounds` rounds."""
@@ -292,7 +298,7 @@ class FrozenMoments:
     def _half_trace(self, spread: Array) -> float:
         with np.errstate(over="ignore", invalid="ignore"):
             size = 0.5 * float(self.basis.pack(self.stage.hessian) @ spread)
-        return size if np.isfinite(size) else float("inf")
+        return finite_or_inf(size)
 
     @cached_property
     def floor_parts(self) -> MomentParts:
@@ -322,7 +328,7 @@ class FrozenMoments:
         if rounds not in known:
             start = max(t for t in known if t <= rounds)
             with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
-                known[rounds] = self._advanced(start, rounds)
+                known[rounds] = _all_or_inf(self._advanced(start, rounds))
         return known[rounds]
 
     def _advanced(self, start: int, rounds: int) -> Array:
@@ -345,3 +351,8 @@ class FrozenMoments:
             added[inner] += spread
             spread = kept + self.noise_map @ added
         return spread
+
+
+def _all_or_inf(numbers: Array) -> Array:
+    """An array, or inf in its place where it is not finite."""
+    return numbers if np.isfinite(numbers).all() else np.full_like(numbers, np.inf)

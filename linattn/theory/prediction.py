@@ -14,6 +14,7 @@ from linattn._display import axes_or_new, facts_html
 from linattn._settings import LocalSteps, StepSize
 from linattn._threads import one_blas_thread
 from linattn._typing import Array, IntArray
+from linattn.linalg import finite_or_inf
 from linattn.oracles.protocol import Outcome
 from linattn.streams import stream
 from linattn.theory.impulse import RoundMaps
@@ -305,8 +306,7 @@ def amplification(course: Forced, draft: Draft) -> float:
     stops = {*(node.round for node in draft.nodes), len(draft.flats) - 1} - {0}
     other = retraced(course, moved, sorted(stops))
     gaps = np.linalg.norm(other - draft.flats[: len(other)], axis=1)
-    growth = float(gaps.max() / gaps[0])
-    return growth if np.isfinite(growth) else float("inf")
+    return finite_or_inf(float(gaps.max() / gaps[0]))
 
 
 def prediction_error(coarse: PredictedRun, fine: PredictedRun) -> Array:

@@ -157,10 +157,14 @@ class ScaffoldStage:
         return np.concatenate([lag, *(-self.stage.gradients_at_minimizer)])
 
     def after(self, rounds: int) -> Array:
-        """Return V after `rounds` rounds, (H, d, m), without simulating them."""
+        """Return V after `rounds` rounds, (H, d, m), without simulating them.
+
+        Not finite where an unstable stage has left the range of floating-point numbers.
+        """
         positive_int("rounds", rounds, minimum=0)
         size = self.stage.hessians.shape[-1]
-        lag = (np.linalg.matrix_power(self.matrix, rounds) @ self._start)[:size]
+        with np.errstate(over="ignore", invalid="ignore"):
+            lag = (np.linalg.matrix_power(self.matrix, rounds) @ self._start)[:size]
         return np.asarray(self.stage.minimizer + lag.reshape(self.stage.start.shape))
 
     def rounds_to(self, error: float) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 from linattn._checks import MOST_ENTRIES, positive_int, real
 from linattn._display import draw_gaps, facts_html
 from linattn._typing import Array
-from linattn.linalg import averaged, stack_heads
+from linattn.linalg import averaged, finite_or_inf, stack_heads
 from linattn.theory.bias import bias_bound, first_order_bias
 from linattn.theory.local_work import LocalWork
 
@@ -276,8 +276,7 @@ class FrozenStage:
     @property
     def gap(self) -> float:
         """½‖V_0 − V*‖²_A: what one exact value solve would gain (C1); inf at overflow."""
-        gap = 0.5 * self._norm_sq(stack_heads(self.start) - self._star)
-        return gap if np.isfinite(gap) else float("inf")
+        return finite_or_inf(0.5 * self._norm_sq(stack_heads(self.start) - self._star))
 
     def _lag(self, rounds: int) -> Array:
         """M̂ᵗ(V_0 − V_∞)."""

@@ -140,6 +140,7 @@ def test_sampled_clients(problem, params):
 
 
 @pytest.mark.parametrize(("step", "words"), [(50.0, "none of R = 8 rounds"),
+                                             (1e308, "none of R = 8 rounds"),
                                              (0.5, "every longer warm-up diverges")])  # fmt: skip
 def test_divergence_is_said(problem, params, step, words):
     answer = la.assess(problem, params=params, local_steps=5, local_lr=step, rounds=8)

@@ -97,6 +97,21 @@ def test_pooling_keeps_the_objective_when_weights_follow_sizes(small_problem, sm
     assert pooled.value(small_params) == pytest.approx(la.Joint(small_problem).value(small_params))
 
 
+@pytest.mark.parametrize("scale", [1e100, 1e200, 1e307])
+def test_losses_beyond_floating_point_are_infinite_without_a_warning(
+    small_problem, small_params, scale
+):
+    huge, block = small_params.flat * scale, la.ValueBlock(small_problem, small_params)
+    huge = la.Params(small_params.layout, huge)
+    tokens, joint = np.ones((2, 4, 3)), la.Joint(small_problem)
+    assert joint.value(huge) == joint.value_and_gradient(huge)[0] == np.inf
+    assert la.loss(huge, tokens, np.ones((2, 4, 2))) == np.inf
+    if scale > 1e150:
+        assert block.value(huge.value) == block.gap(huge.value) == np.inf
+        only_value = small_params.replace(value=huge.value)
+        assert joint.gap(only_value) == joint.value(only_value) == np.inf
+
+
 def test_representation(small_problem):
     assert repr(la.Joint(small_problem)).startswith("Joint(Problem(4 clients")
 

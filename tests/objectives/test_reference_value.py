@@ -143,8 +143,5 @@ def test_data_beyond_floating_point_are_one_sentence(scale):
     rng = np.random.default_rng(0)
     clients = [tuple(scale * rng.normal(size=(2, 3, 4, 2))) for _ in range(2)]
     problem = la.problem_from_tokens(clients, value_ridge=0.1, kernel_ridge=0.1)
-    with (
-        np.errstate(over="ignore", invalid="ignore"),
-        pytest.raises(ValueError, match="problem must be on a scale where its profile can be comp"),
-    ):
+    with pytest.raises(ValueError, match="problem must be on a scale where its profile can be"):
         la.reference_value(problem, like=la.initial_params(problem), num_starts=2)

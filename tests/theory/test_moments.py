@@ -215,7 +215,10 @@ def test_overflow_is_infinite_never_nan():
     assert np.isfinite(moments.expected_gap(0))
     assert "unstable" in repr(moments)
     slower = la.frozen_moments(problem, params, local_steps=2, local_lr=50.0, participation=0.4)
-    assert slower.expected_gap(10**5) == np.inf
+    for one, rounds in ((moments, 1), (slower, 200), (slower, 10**5)):
+        assert one.expected_gap(rounds) == np.inf
+        assert (one.covariance(rounds) == np.inf).all()
+        assert (one.second_moment(rounds) == np.inf).all()
 
 
 def test_one_call_per_kernel_serves_all_round_counts():

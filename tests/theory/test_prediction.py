@@ -160,6 +160,11 @@ def test_divergence_is_an_outcome_with_its_round(base):
     assert len(passes.path) == passes.outcome.round + 1
 
 
+@pytest.mark.parametrize("step", [1e200, 1e308])
+def test_steps_beyond_floating_point_diverge_without_a_warning(base, step):
+    assert la.predict_run(*base, rounds=3, local_steps=2, local_lr=step).outcome.round == 0
+
+
 def test_a_cap_stops_the_prediction(base):
     problem, params = base
     settings = {"rounds": 300, "local_steps": 10, "local_lr": 0.01}

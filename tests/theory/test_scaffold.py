@@ -90,6 +90,7 @@ def test_large_steps_are_unstable_and_say_so(federation):
     assert repr(stage).startswith("ScaffoldStage(unstable, rate")
     beyond = la.scaffold_stage(problem, params, local_steps=5, local_lr=1e200)
     assert (beyond.rate, beyond.stable, beyond.rounds_to(1.0)) == (np.inf, False, np.inf)
+    assert not np.isfinite(stage.after(10**4)).any()
 
 
 def test_the_cost_does_not_grow_with_the_local_steps(federation):
