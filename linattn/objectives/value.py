@@ -68,7 +68,7 @@ class ValueBlock:
         return np.asarray((self.hessian @ v - self.linear).reshape(self._params.value.shape))
 
     def minimizer(self) -> Array:
-        """Return V* = A⁻¹C, (H, d, m)."""
+        """Return V* = A⁻¹C, (H, d, m), to as many digits as `KernelProfile.minimizer`."""
         return self._system.value
 
     @np.errstate(over="ignore", invalid="ignore")

@@ -152,7 +152,7 @@ class FrozenStage:
 
     @property
     def minimizer(self) -> Array:
-        """V* = A⁻¹C, (H, d, m)."""
+        """V* = A⁻¹C, (H, d, m), to as many digits as `KernelProfile.minimizer`."""
         return self._heads(self._star)
 
     @cached_property
