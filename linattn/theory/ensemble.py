@@ -150,9 +150,11 @@ def predict_ensemble(
     clients, 2r + 2 passes of R·E gradients on pooled data, and K·2D of these gradients where there
     are minibatches: about ten sampled runs at two of eight clients.
 
-    What it leaves out: the slope of the impulse in Σ, O(s); and everything that is not Gaussian,
-    above all runs that leave a plateau at different times. With ``reach=1`` sigma points see less
-    of what bounds Σ there, and the prediction differs or runs away: a test of both.
+    What it leaves out: the slope of the impulse in Σ, O(s); the change of Q over the Gaussian,
+    Σ_ij Cov(w)_ij Φ_i'ΣΦ_j'ᵀ to leading order; and everything that is not Gaussian, above all runs
+    that leave a plateau at different times. The first two make Σ too small (notes, C19). With
+    ``reach=1`` sigma points see less of what bounds Σ there, and the prediction differs or runs
+    away: a test of both.
     """
     rounds = positive_int("rounds", rounds, minimum=0, maximum=MOST_ENTRIES)
     tolerance = real("tolerance", tolerance, minimum=0.0)
