@@ -41,10 +41,11 @@ PARTS = ("kernel_bias", "value_transient", "value_floor", "value_cross")
 class Row(NamedTuple):
     """One warm-up length; the fields are the variables of the table.
 
-    Units of loss, except rate (ρ(M̂)), stable, and frozen_lr (1/curvature). Where the frozen stage
-    is unstable and frozen rounds remain, the value parts are +inf and `stable` is False. Under
-    sampling, minibatches or stragglers `rate` is that of the mean, `stable` is about the second
-    moment.
+    Units of loss, except rate (ρ(M̂)), stable, and frozen_lr (1/curvature). `profile_synchronized`
+    is P after T rounds of `central_round`: E·T steps on F, of mean work with stragglers. Where the
+    frozen stage is unstable and frozen rounds remain, the value parts are +inf and `stable` is
+    False. Under sampling, minibatches or stragglers `rate` is that of the mean, `stable` is about
+    the second moment.
     """
 
     objective: float

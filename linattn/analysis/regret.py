@@ -30,7 +30,8 @@ def stake(table: xr.Dataset) -> float:
     Returns
     -------
     float
-        NaN if no length is stable; +inf where never freezing diverges.
+        NaN if no length is stable; +inf where never freezing diverges, or where T* = 0, training
+        the kernel gains nothing, and freezing saves something.
     """
     fall, price = _fall_and_price(table)
     if np.isnan(price) or (fall > 0.0 and price < np.inf):
