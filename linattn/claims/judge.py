@@ -22,6 +22,7 @@ UNDEFINED_BELOW = 1e-12
 VANISHING = 1e-150
 """Terms below this have squares that underflow."""
 OUT_OF_RANGE = "terms within floating-point range"
+MEASURABLE = "terms that can be measured"
 NOTHING = Measurement(float("nan"), float("nan"), float("nan"))
 
 

@@ -28,6 +28,8 @@ PROVENANCES = ("ours", "paper", "recalled")
 # long computations (many rounds, differences) the second, which is also the most there is.
 ROUNDING_BUDGET = 1e-12
 LONG_BUDGET = 1e-10
+NO_SLACK = 1e-150
+"""Conditions with > in place of ≥ miss by less than this."""
 ORDER_SLACK = 0.2
 """By how much a fitted order may fall short of that of the theory."""
 
@@ -124,6 +126,7 @@ class Condition(NamedTuple):
     def failure(self) -> str:
         """Why it is unmet, for people."""
         missed = f"missed by {-self.slack:.2g}" if np.isfinite(self.slack) else "beyond any number"
+        missed = "at the limit" if abs(self.slack) < NO_SLACK else missed
         return f"{self.name} ({self.instead or missed})"
 
 

@@ -12,7 +12,14 @@ import numpy as np
 
 from linattn._checks import MOST_ENTRIES, one_of, positive_int
 from linattn.analysis.applicable import FACTORED, MERGED, unmet_needs
-from linattn.claims.judge import OUT_OF_RANGE, VANISHING, Verdict, judge, without_measurement
+from linattn.claims.judge import (
+    MEASURABLE,
+    OUT_OF_RANGE,
+    VANISHING,
+    Verdict,
+    judge,
+    without_measurement,
+)
 from linattn.claims.record import Claim, Condition, Instance, shared, shared_runs
 from linattn.federated.method import Method
 from linattn.federated.settings import check_settings
@@ -145,9 +152,11 @@ def check_instance(claim: Claim, instance: Instance, force: bool = False) -> Ver
             return judge(claim, claim.measure(instance), found, force=force)
         except (ArithmeticError, np.linalg.LinAlgError) as error:
             found.append(Condition(OUT_OF_RANGE, float("nan"), str(error)))
-        except ValueError:
+        except ValueError as error:
             if not force:
                 raise  # without force this would be a fault of the claim
+            if all(condition.met for condition in found):
+                found.append(Condition(MEASURABLE, float("nan"), str(error).rstrip(".")))
     return without_measurement(claim, status, found)
 
 

@@ -170,6 +170,12 @@ def test_a_run_beyond_floating_point_is_refused(small_problem, small_params, err
     )
 
 
+@pytest.mark.parametrize("slack", [-1e-300, -0.5])
+def test_a_strict_limit_is_not_missed_by_a_number(slack):
+    failure = Condition("μ > 0", slack).failure
+    assert failure == ("μ > 0 (at the limit)" if slack > -0.1 else "μ > 0 (missed by 0.5)")
+
+
 def test_a_fault_of_a_claim_is_not_swallowed(small_problem, small_params):
     def faulty(instance):
         raise ValueError("a fault")
@@ -177,6 +183,8 @@ def test_a_fault_of_a_claim_is_not_swallowed(small_problem, small_params):
     instance = Instance(small_problem, small_params, batch_size=1)
     with pytest.raises(ValueError, match="a fault"):
         check_instance(claim_of("upper", faulty), instance)
+    forced = check_instance(claim_of("upper", faulty), instance, force=True)
+    assert forced.reason.endswith("it needs: terms that can be measured (a fault).")
     needy = claim_of("upper", faulty, needs=("full batches",))
     assert check_instance(needy, instance, force=True).status == "not applicable"
 
