@@ -102,9 +102,11 @@ def real(
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name} must be a number ({allowed}), got {shown(value)}.") from None
+    if not np.isfinite(number):
+        finite = f"a finite number {' and '.join(limits)}".rstrip()
+        raise ValueError(f"{name} must be {finite}, got {shown(value)}.")
     outside = (
-        not np.isfinite(number)
-        or (above is not None and number <= above)
+        (above is not None and number <= above)
         or (minimum is not None and number < minimum)
         or (maximum is not None and number > maximum)
     )
@@ -119,9 +121,9 @@ def one_of(name: str, value: Any, allowed: Iterable[str]) -> str:
     if isinstance(value, str) and value in choices:
         return str(value)
     near = get_close_matches(str(value), choices, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = f"; did you mean {near[0]!r}?" if near else "."
     known = ", ".join(map(repr, choices))
-    raise ValueError(f"{name} must be one of {known}, got {shown(value)}{hint}.")
+    raise ValueError(f"{name} must be one of {known}, got {shown(value)}{hint}")
 
 
 def is_listing(value: Any) -> bool:

@@ -137,7 +137,8 @@ def check_tokens(name: str, tokens: Any) -> list[Array]:
     for s, x in enumerate(sequences):
         if 0 in x.shape or x.shape[1] != sequences[0].shape[1]:
             raise ValueError(
-                f"{name}[{s}] must have shape (n >= 1, {sequences[0].shape[1]}), got {x.shape}."
+                f"{name}[{s}] must have shape (n >= 1, {sequences[0].shape[1] or 'd >= 1'}), got "
+                f"{x.shape}."
             )
     return sequences
 

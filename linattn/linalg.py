@@ -20,6 +20,7 @@ EIGENVALUE_SLACK = 1e-10
 LANCZOS_STEPS = 60
 LANCZOS_FAILURE = 1e-15
 NOT_FINITE = "a curvature matrix is not finite"
+NOT_DEFINITE = "the value-block Hessian is not finite, or not positive definite to rounding"
 
 
 def solve_definite(matrix: Array, right: Array) -> Array:
@@ -34,7 +35,7 @@ def solve_definite(matrix: Array, right: Array) -> Array:
     # LAPACK by name: the checks around it cost more than a small factorization.
     factor, failed = scipy.linalg.lapack.dpotrf(matrix, lower=1, clean=1)
     if failed or not np.isfinite(factor).all():  # LAPACK factorizes NaN without complaint
-        raise FloatingPointError("the value-block Hessian is not positive definite, nor finite")
+        raise FloatingPointError(NOT_DEFINITE)
     solution, _ = scipy.linalg.lapack.dpotrs(factor, right, lower=1)
     return np.ascontiguousarray(solution)
 

@@ -43,11 +43,14 @@ def test_reals_accept_numpy_scalars_and_strings_are_no_numbers():
         real("x", "0.5", minimum=0.0)
     with pytest.raises(ValueError, match="x must be a number"):
         real("x", True)
+    for value in (np.nan, np.inf, -np.inf):
+        with pytest.raises(ValueError, match=rf"x must be a finite number, got {value}\.$"):
+            real("x", value)
 
 
 def test_choices_suggest_the_nearest():
     assert one_of("readout", "mean", ("token", "mean")) == "mean"
-    with pytest.raises(ValueError, match="one of 'token', 'mean', got 'maen'; did you mean 'mean'"):
+    with pytest.raises(ValueError, match=r"'token', 'mean', got 'maen'; did you mean 'mean'\?$"):
         one_of("readout", "maen", ("token", "mean"))
     with pytest.raises(ValueError, match="readout must be one of"):
         one_of("readout", None, ("token", "mean"))

@@ -46,7 +46,7 @@ def test_an_output_that_is_a_file(capsys, tmp_path):
     ("arguments", "sentence"),
     [
         (["--width", "0"], "width must be >= 1 and <= 100, got 0.0."),
-        (["--width", "nan"], "width must be >= 1 and <= 100, got nan."),
+        (["--width", "nan"], "width must be a finite number >= 1 and <= 100, got nan."),
         (["--width", "1e9"], "width must be >= 1 and <= 100, got 1000000000.0."),
         (["--style", "none"], "style must be a matplotlib style or a file of one, got 'none' ("),
         (["--style", "."], "style must be a matplotlib style or a file of one, got '.' ("),

@@ -64,7 +64,7 @@ def test_schedules():
     ("value", "message"),
     [
         (0.0, "local_lr must be > 0, got 0.0"),
-        (float("nan"), "local_lr must be > 0, got nan"),
+        (float("nan"), "local_lr must be a finite number > 0, got nan"),
         ("fast", "local_lr must be a number"),
         ([0.1, 0.1], r"local_lr must have an entry for every round \(3\), got 2"),
         ([0.1, -0.1, 0.1], "local_lr must be > 0 in every round, got -0.1"),

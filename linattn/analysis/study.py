@@ -116,7 +116,8 @@ class Study:
     table : xarray.Dataset
         ``objective`` and ``rounds`` over `method`, `local_steps`, `local_lr`, `seed`, `warmup`;
         NaN where a method has no such length (one without lengths has the largest), an objective
-        of +inf where a run diverges or the budget does not reach.
+        of +inf where a run diverges or the budget does not reach. Select a method by
+        ``.sel({"method": name})``: the keyword ``method`` of ``sel`` is xarray's own.
     budget : Budget
     cut : tuple of str
         What the time budget left out, in sentences.
@@ -361,8 +362,8 @@ def cells_in_order(
 
 def at_seed(problem: Problems, params: Starts, seed: int) -> tuple[Problem, Params]:
     """The problem and the start of a seed."""
-    held = problem if isinstance(problem, Problem) else problem(seed)
-    start = params if isinstance(params, Params) else params(seed)
+    held = problem(seed) if callable(problem) else problem
+    start = params(seed) if callable(params) else params
     check_fits(held, start)
     return held, start
 

@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from linattn._checks import MOST_ENTRIES, positive_int, real
+from linattn._checks import MOST_ENTRIES, one_of, positive_int, real
 from linattn._threads import one_blas_thread
 from linattn._typing import Array
 from linattn.attention import predict
 from linattn.data.tokens import problem_from_tokens
 from linattn.streams import stream
-from linattn.types import Params, Problem
+from linattn.types import READOUTS, Params, Problem
 
 
 class ClientDraw(NamedTuple):
@@ -149,6 +149,7 @@ def synthetic_problem(
     b = real("kernel_heterogeneity", kernel_heterogeneity, minimum=0.0)
     v = real("value_heterogeneity", value_heterogeneity, minimum=0.0)
     noise = real("noise", noise, minimum=0.0)
+    one_of("readout", readout, READOUTS)
     seed = positive_int("seed", seed, minimum=0, maximum=None)
 
     drawn = draw_clients(

@@ -228,8 +228,8 @@ def _check_targets(name: str, targets: Any, counts: Sequence[int]) -> list[Array
         outputs = answers[0].shape[-1] if answers else answer.shape[-1]
         if answer.shape != (num_queries, outputs) or outputs == 0:
             raise ValueError(
-                f"{name}[{s}] must have shape {(num_queries, outputs)} (queries, outputs), "
-                f"got {np.shape(target)}."
+                f"{name}[{s}] must have shape ({num_queries}, {outputs or 'm >= 1'}) "
+                f"(queries, outputs), got {np.shape(target)}."
             )
         answers.append(answer)
     return answers

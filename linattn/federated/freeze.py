@@ -100,7 +100,7 @@ def freeze_rule(name: str) -> FreezeRule:
     Source: C13. Cost: profile and certified solve for V* once a round; observable is free. Counts
     leave out V*, which the server sends for certified, and the work of F_i there.
     """
-    return RULES[one_of("rule", name, RULES)]
+    return RULES[one_of("name", name, RULES)]
 
 
 def kernel_entries(params: Params, flat: Array) -> Array:

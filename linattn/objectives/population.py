@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from linattn._typing import Array, IntArray
-from linattn.linalg import row_sums, stack_heads
+from linattn.linalg import NOT_DEFINITE, row_sums, stack_heads
 from linattn.objectives.clients import client_systems, merged_shape, shape_of, solve_systems
 from linattn.objectives.compiled import MAX_NUMBERS, CompiledForm
 from linattn.objectives.forms import NormalEquations
@@ -137,7 +137,7 @@ class Population:
         """
         system = self.value_systems(kernels[None]).one(0, kernels.shape[-1])
         if np.isnan(system.minimizer[0, 0]):
-            raise FloatingPointError("the value-block Hessian is not positive definite, nor finite")
+            raise FloatingPointError(NOT_DEFINITE)
         return system
 
     def profile_value(self, params: Params, system: ValueSystem) -> float:

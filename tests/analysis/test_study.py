@@ -232,6 +232,16 @@ def test_bad_arguments_are_one_sentence(study, wrong, sentence):
         study(**fields)
 
 
+@pytest.mark.parametrize("call", [la.study, la.predict_study])
+@pytest.mark.parametrize("by_seed", [False, True])
+def test_what_has_no_kernel_profile_is_one_sentence(call, by_seed):
+    model = la.DeepAttention(num_layers=1, dim=2, inner_dim=1, num_outputs=1)
+    deep = la.deep_problem(model, [(np.ones((1, 3, 2)), np.ones((1, 3, 1)))], ridge=0.1)
+    problem = (lambda seed: deep) if by_seed else deep
+    with pytest.raises(TypeError, match=r"problem must be a single-layer .* DeepProblem"):
+        call(problem, model.initial_params(), local_lrs=[0.1], local_steps=1, rounds=2)
+
+
 def test_averaging_needs_no_length_at_its_end(small_problem):
     """FedAvg goes as far as the budget, whatever the lengths of the others."""
     settings = SETTINGS | {"rounds": None, "floats": 700.0, "methods": ("fed_avg", "fed_frozen")}

@@ -133,7 +133,8 @@ def ragged(change):
         ([(X, Y, None)], r"clients\[0\] queries must be an array or a list of arrays, got None"),
         ([(X, Y[:2])], r"targets must hold 3 entries, one per sequence, got 2"),
         ([(X, Y[:, :2])], r"targets\[0\] must have shape \(4, 5\).*got \(2, 5\)"),
-        ([(X, Y[..., :0])], r"targets\[0\] must have shape"),
+        ([(X, Y[..., :0])], r"targets\[0\] must have shape \(4, m >= 1\) .*, got \(4, 0\)"),
+        ([(X[..., :0], Y)], r"tokens\[0\] must have shape \(n >= 1, d >= 1\), got \(4, 0\)"),
         ([(X, Y[:, 0])], r"targets\[0\] must have shape"),
         ([(X, Y[0, 0])], r"targets must have 2 or 3 axes|targets must hold"),
         ([X], r"clients\[0\] must be a pair \(tokens, targets\)"),
@@ -177,7 +178,7 @@ def test_other_number_types_are_refused(dtype):
     ("options", "message"),
     [
         ({"value_ridge": 0.0}, "value_ridge must be > 0, got 0.0"),
-        ({"value_ridge": np.nan}, "value_ridge must be > 0"),
+        ({"value_ridge": np.nan}, "value_ridge must be a finite number > 0, got nan"),
         ({"kernel_ridge": -0.1}, "kernel_ridge must be >= 0, got -0.1"),
         ({"kernel_ridge": "a"}, r"kernel_ridge must be a number \(>= 0\), got 'a'"),
         (

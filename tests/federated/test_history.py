@@ -199,7 +199,10 @@ def test_parameters_that_do_not_fit_are_refused(small_problem):
         ({"warmup_rounds": "profile"}, "warmup_rounds must be an integer"),
         ({"warmup_rounds": 1, "frozen_lr": 0.0}, "frozen_lr must be > 0"),
         ({"warmup_rounds": 1, "frozen_lr": "save"}, "frozen_lr must be one of 'safe', got 'save'"),
-        ({"warmup_rounds": 1, "frozen_lr": np.inf}, "frozen_lr must be > 0, got inf"),
+        (
+            {"warmup_rounds": 1, "frozen_lr": np.inf},
+            "frozen_lr must be a finite number > 0",
+        ),
     ],
 )
 def test_bad_methods_are_refused(options, message):

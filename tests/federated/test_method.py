@@ -162,7 +162,11 @@ KERNEL = frozenset({"kernel"})
         ("direction", la.Direction(0.0, np.zeros((3, 1))), "shape (3, 1) and dtype float64."),
         ("direction", la.Direction(0.0, [1j]), "dtype complex128."),
         ("direction", la.Direction(-1.0), "prox of direction of mine must be >= 0, got -1.0."),
-        ("direction", la.Direction(np.nan), "prox of direction of mine must be >= 0, got nan."),
+        (
+            "direction",
+            la.Direction(np.nan),
+            "direction of mine must be a finite number >= 0, got nan.",
+        ),
         ("penalty_gradient", np.zeros(3), "penalty_gradient of mine must return {size} numbers"),
         ("start", np.zeros(3), "start of mine must return {size} numbers, got an array"),
         ("personal", None, "personal of mine must return {size} numbers"),

@@ -46,7 +46,7 @@ def test_value_blocks(small_problem):
         ({"kernel": "full"}, "kernel must be one of 'merged', 'factored', got 'full'"),
         ({"value": "zero"}, "value must be one of .* did you mean 'zeros'"),
         ({"scale": 0.0}, "scale must be > 0, got 0.0"),
-        ({"scale": np.inf}, "scale must be > 0, got inf"),
+        ({"scale": np.inf}, "scale must be a finite number > 0, got inf"),
         ({"rank": 2}, "rank must be None for kernel='merged', got 2; use 'factored'"),
         ({"kernel": "factored", "rank": 0}, "rank must be an integer >= 1, got 0"),
         ({"seed": -1}, "seed must be an integer >= 0, got -1"),

@@ -98,7 +98,7 @@ def test_divergence_is_named_before_it_is_infinite(small_problem, small_params):
         ({"local_steps": 2.5}, "local_steps must be an integer"),
         ({"local_lr": -1.0}, "local_lr must be > 0, got -1.0"),
         ({"local_lr": [0.1, -0.1]}, "local_lr must be > 0 in every round"),
-        ({"local_lr": lambda t: float("nan")}, r"local_lr\(0\) must be > 0"),
+        ({"local_lr": lambda t: float("nan")}, r"local_lr\(0\) must be a finite number > 0"),
     ],
 )
 def test_refusals(small_problem, small_params, change, sentence):

@@ -380,7 +380,7 @@ def test_renormalized_draws_have_a_path_of_their_own():
 
 BAD = {
     "horizon must be > 0, got 0": {"horizon": 0.0},
-    "horizon must be > 0, got inf": {"horizon": np.inf},
+    "horizon must be a finite number > 0, got inf": {"horizon": np.inf},
     "work must have 3 entries, one per client, got 2": {"work": [1.0, 2.0]},
     "work must be > 0 for every client, got 0": {"work": [1.0, 0.0, 1.0]},
     "participation must be": {"participation": 0.0},
