@@ -29,6 +29,7 @@ from linattn.report.regimes import (
     saved,
     tame_worlds,
     time,
+    with_tradeoff,
     worlds,
 )
 from linattn.report.words import in_words
@@ -73,10 +74,14 @@ def summary(results: Sequence[Result]) -> str:
         np.concatenate([p.values("regret_predicted") for p in known]) if known else np.array([])
     )
     regret = regret[~np.isnan(regret)]
-    count = in_words(np.concatenate([p.values("num_impulses") for p in known])) if known else "no"
+    counts = [p.values("num_impulses") for p in known]
+    count = in_words(np.concatenate(counts), whole=True) if known else "no"
     lines = [
-        f"the predicted length (C24, {count} impulses) has relative regret {in_words(regret)} in "
-        f"{regret.size} runs with a trade-off, at most {regret.max(initial=0.0):.2g}"
+        with_tradeoff(
+            regret,
+            f"the predicted length (C24, {count} impulses) has relative regret {{}} in {{}} runs "
+            f"with a trade-off, at most {regret.max(initial=0.0):.2g}",
+        )
     ]
     apart = [value for world in found for value in _collapse(world)]
     if apart:

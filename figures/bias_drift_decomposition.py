@@ -67,12 +67,13 @@ def summary(results: Sequence[Result]) -> str:
     kept = np.isfinite(never)
     lost = part.values("kernel_bias")[kept, -1] / never[kept]
     certified = world.values("reference_certified")
+    there = f"; the excess there is {in_words(best)} of that of never freezing"
+    share = f", {in_words(lost)} of it kernel bias"
     return "\n".join(
         [
-            f"{world.label}, s = {s:g}: {star_in_words(part)}; the excess there is "
-            f"{in_words(best)} of that of never freezing",
-            f"never freezing ends {in_words(never)} above P_ref, {in_words(lost)} of it "
-            "kernel bias",
+            f"{world.label}, s = {s:g}: {star_in_words(part)}"
+            f"{there if (part.values('tradeoff') > 0).any() else ''}",
+            f"never freezing ends {in_words(never)} above P_ref{share if lost.size else ''}",
             f"P_ref is certified optimal in {int(certified.sum())} of {certified.size} runs",
         ]
     )

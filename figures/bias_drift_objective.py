@@ -63,14 +63,18 @@ def summary(results: Sequence[Result]) -> str:
     drifting = [part for part in parts if part.fields["local_steps"] > 1 and _different(part)]
     kept = [saved(p)[p.values("tradeoff") > 0] for p in drifting]
     others = [part for part in parts if part not in drifting]
-    return "\n".join(
-        [
-            f"{tradeoffs(drifting)} runs with E > 1 and heterogeneous clients have a trade-off; "
-            f"there the excess at T* is {in_words(np.concatenate(kept))} of that of never freezing",
-            f"without drift or heterogeneity of targets {tradeoffs(others)} runs have one",
-            *_controls(drifting),
-        ]
-    )
+    inside = np.concatenate([*kept, np.array([])])
+    there = f"; there the excess at T* is {in_words(inside)} of that of never freezing"
+    lines = []
+    if drifting:
+        lines.append(
+            f"{tradeoffs(drifting)} runs with E > 1 and heterogeneous clients have a trade-off"
+            f"{there if inside.size else ''}"
+        )
+    if others:
+        have = f"{tradeoffs(others)} runs have {'one' if drifting else 'a trade-off'}"
+        lines.append(f"without drift or heterogeneity of targets {have}")
+    return "\n".join([*lines, *_controls(drifting)])
 
 
 def _different(part: Group) -> bool:

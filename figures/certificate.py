@@ -13,7 +13,7 @@ from linattn.experiments.store import Result
 from linattn.report.canvas import Page, log
 from linattn.report.groups import Group
 from linattn.report.looks import LOOKS, TERMS
-from linattn.report.regimes import TIME, by_drift, excess, time, worlds
+from linattn.report.regimes import TIME, by_drift, excess, time, with_tradeoff, worlds
 from linattn.report.words import in_words
 
 NAME = "certificate"
@@ -65,8 +65,11 @@ def summary(results: Sequence[Result]) -> str:
         [
             f"the descent inequality is violated in {count} of {steps:,} local steps",
             f"looseness of the certificate where P is lowest: {in_words(loose, percent=True)}",
-            f"freezing at the certificate's argmin has relative regret {in_words(regret)} in "
-            f"{regret.size} runs with a trade-off, at most 0.02 in {int((regret <= 0.02).sum())}",
+            with_tradeoff(
+                regret,
+                "freezing at the certificate's argmin has relative regret {} in {} runs with a "
+                f"trade-off, at most 0.02 in {int((regret <= 0.02).sum())}",
+            ),
         ]
     )
 
@@ -82,10 +85,10 @@ def _lines(world: Group) -> list[str]:
     """Looseness and regret of every drift number of a world."""
     return [
         f"{world.label}, s = {s:g}: looseness "
-        f"{in_words(_known(part.values('looseness')), percent=True, digits=2)}, relative regret "
-        f"{in_words(_known(part.values('regret')))}; freezing at "
-        f"{in_words(part.values('argmin_certificate'), digits=2)} rounds, T* "
-        f"{in_words(part.values('warmup_star'), digits=2)}"
+        f"{in_words(_known(part.values('looseness')), percent=True, digits=2)}, "
+        f"{with_tradeoff(_known(part.values('regret')), 'relative regret {}')}; freezing at "
+        f"{in_words(part.values('argmin_certificate'), whole=True)} rounds, T* "
+        f"{in_words(part.values('warmup_star'), whole=True)}"
         for s, part in by_drift(world, ())
     ]
 

@@ -14,6 +14,7 @@ from linattn.experiments.store import Result
 from linattn.report.canvas import Axis, Page, log
 from linattn.report.groups import groups
 from linattn.report.looks import INK, Look
+from linattn.report.regimes import with_tradeoff
 from linattn.report.words import in_words
 
 NAME = "certificate_argmin"
@@ -59,8 +60,10 @@ def summary(results: Sequence[Result]) -> str:
         costs = _runs(results, bool(factored))[2]
         known = costs[~np.isnan(costs)]
         if costs.size:
-            lines.append(f"{shown.label} kernels: relative regret {in_words(known)} in "
-                         f"{known.size} of {costs.size} runs with a trade-off")  # fmt: skip
+            told = with_tradeoff(
+                known, f"relative regret {{}} in {{}} of {costs.size} runs with a trade-off"
+            )
+            lines.append(f"{shown.label} kernels: {told}")
     slack, curvature = (np.concatenate(c) for c in zip(
         *(_runs(results, factored)[3:] for factored in (False, True)), strict=True))  # fmt: skip
     bins = []
@@ -68,7 +71,9 @@ def summary(results: Sequence[Result]) -> str:
         kept = slack[(curvature > low) & (curvature <= high) & np.isfinite(slack)]
         if kept.size:
             bins.append(f"{in_words(kept, digits=2)} up to {high:g}")
-    return "\n".join([*lines, f"looseness by max ηL_K: {'; '.join(bins)}"])
+    if bins:
+        lines.append(f"looseness by max ηL_K: {'; '.join(bins)}")
+    return "\n".join(lines)
 
 
 def _runs(results: Sequence[Result], factored: bool) -> list[Array]:

@@ -61,13 +61,10 @@ def summary(results: Sequence[Result]) -> str:
     for rule in _rules(found):
         regret = _all(found, rule, "rule_regret")
         good = int((regret <= TARGET).sum())
-        words.append(f"{rule} {in_words(regret)}, at most {TARGET:g} in {good}")
-    return "\n".join(
-        [
-            f"{tradeoffs(found)} runs have a trade-off",
-            f"relative regret there: {'; '.join(words)}",
-        ]
-    )
+        if regret.size:
+            words.append(f"{rule} {in_words(regret)}, at most {TARGET:g} in {good}")
+    lines = [f"{tradeoffs(found)} runs have a trade-off"]
+    return "\n".join([*lines, f"relative regret there: {'; '.join(words)}"] if words else lines)
 
 
 def _lines(found: Sequence[Group]) -> list[str]:

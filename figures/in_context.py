@@ -58,11 +58,12 @@ def summary(results: Sequence[Result]) -> str:
     controls = [p for p in parts if p not in apart]
     saved = [_excess(p).min(axis=1) / _excess(p)[:, -1] for p in apart]
     learned = np.concatenate([_learned(part) for part in parts])
+    still = f"with E = 1 or alike clients {tradeoffs(controls)} runs have one"
     lines = [
         f"{tradeoffs(apart)} runs with E > 1 and clients that differ have a trade-off; the excess "
         f"over the known optimum at the best length is {in_words(np.concatenate(saved))} of that "
         "of never freezing" if saved else "no run has E > 1 and clients that differ",
-        f"with E = 1 or alike clients {tradeoffs(controls)} runs have one",
+        *([still] if controls else []),
         f"the best model of the drawn sequences is {in_words(learned)} above the "
         "optimum in exact moments",
     ]  # fmt: skip

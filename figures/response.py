@@ -43,7 +43,8 @@ def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
     """Draw the figure of stored results into `folder`; return its files."""
     world = _main(results)
     chosen = by_drift(world, SHOWN)
-    impulses = in_words([part.values("num_impulses").ravel()[-1] for _, part in chosen])
+    counts = [part.values("num_impulses").ravel()[-1] for _, part in chosen]
+    impulses = in_words(counts, whole=True)
     page = Page(NAME, CAPTION.format(world.label, impulses), summary(results).splitlines(),
                 columns=2, height=3.0)  # fmt: skip
     curves = page.panel("how long to warm up: measured and predicted", TIME,
@@ -58,16 +59,16 @@ def summary(results: Sequence[Result]) -> str:
     """Return how good prediction and collapse are."""
     parts = [part for world in _worlds(results) for part in world.split(*PAIR)]
     inside = [(part, part.values("tradeoff") > 0) for part in parts if drift(part) > 0.0]
+    if not any(held.any() for _, held in inside):
+        return "no run has a trade-off"
     regret, error, count = (
         np.concatenate([part.values(name)[:, -1][held] for part, held in inside])
         for name in ("regret", "worst_error", "num_impulses")
     )
-    if not regret.size:
-        return "no run has a trade-off"
     spread = [apart for world in _worlds(results) for apart in _spreads(world)]
     lines = [
-        f"predicted from {in_words(count)} measurements of drift instead of "
-        f"{in_words([part.coordinate('warmup')[-1] for part, _ in inside])} federated "
+        f"predicted from {in_words(count, whole=True)} measurements of drift instead of "
+        f"{in_words([part.coordinate('warmup')[-1] for part, _ in inside], whole=True)} federated "
         f"rounds, the curve is within {in_words(error, percent=True)} of its excess at worst",
         f"the predicted length is the best one in {int((regret <= 0.0).sum())} of {regret.size} "
         f"runs with a trade-off; its relative regret is at most {regret.max():.2g}",

@@ -54,8 +54,8 @@ def summary(results: Sequence[Result]) -> str:
     passes = int(found[0].coordinate("passes")[-1])
     return "\n".join(
         [
-            f"at tolerance {tolerances[place]:g} {in_words(count)} impulses give the curve within "
-            f"{in_words(error, percent=True)}",
+            f"at tolerance {tolerances[place]:g} {in_words(count, whole=True)} impulses give the "
+            f"curve within {in_words(error, percent=True)}",
             f"{passes} passes give it within {in_words(last, percent=True)}",
         ]
     )

@@ -13,7 +13,7 @@ from linattn.experiments.store import Result
 from linattn.report.canvas import Page, log
 from linattn.report.groups import Group
 from linattn.report.looks import INK, Look
-from linattn.report.regimes import TIME, time, worlds
+from linattn.report.regimes import TIME, time, with_tradeoff, worlds
 from linattn.report.words import in_words
 
 NAME = "response_sampling"
@@ -57,11 +57,13 @@ def summary(results: Sequence[Result]) -> str:
             np.array([float(result.dataset[name]) for result in results])
             for name in (f"{prefix}worst_error", f"{prefix}regret")
         )
-        held = regret[np.isfinite(regret)]
-        lines.append(
-            f"{words}: worst error over lengths {in_words(error, percent=True)}, regret of the "
-            f"predicted length at most .15 in {int((held <= 0.15).sum())} of {held.size} settings"
+        held = regret[~np.isnan(regret)]
+        cost = with_tradeoff(
+            held,
+            f"regret of the predicted length at most .15 in {int((held <= 0.15).sum())} of "
+            f"{held.size} settings",
         )
+        lines.append(f"{words}: worst error over lengths {in_words(error, percent=True)}, {cost}")
     trusted = [bool(result.dataset["trusted"]) for result in results]
     return "\n".join([*lines, f"{sum(trusted)} of {len(trusted)} predictions trust themselves"])
 

@@ -74,6 +74,19 @@ def tradeoffs(parts: Sequence[Group]) -> str:
     return f"{sum(inside)} of {len(inside)}"
 
 
+def with_tradeoff(values: Array, words: str) -> str:
+    """Return words about runs with a trade-off, or that there is none.
+
+    Parameters
+    ----------
+    values : array, shape (N,)
+        A quantity of these runs alone.
+    words : str
+        The first ``{}`` becomes the values in words, the second their number.
+    """
+    return words.format(in_words(values), values.size) if values.size else "no run has a trade-off"
+
+
 def star_in_words(part: Group) -> str:
     """Return T* in rounds with its quantiles, and in how many seeds it is neither 0 nor R."""
     stars = part.values("warmup_star")
@@ -82,4 +95,4 @@ def star_in_words(part: Group) -> str:
     inside = int(((known > 0) & (known < last)).sum())
     if not inside:
         return f"no interior T* (R = {last:g})"
-    return f"T* = {in_words(known, digits=2)} of {last:g}, interior in {inside} of {stars.size}"
+    return f"T* = {in_words(known, whole=True)} of {last:g}, interior in {inside} of {stars.size}"

@@ -14,6 +14,11 @@ from linattn.analysis.study import bootstrapped
 T = TypeVar("T")
 QUANTILES = (0.1, 0.9)
 """Ends of every band over seeds."""
+OF_SEEDS = "median, 10–90 % of seeds"
+OF_RUNS = "median, 10–90 % of runs"
+"""What `in_words` says of values by seed, or of runs of several settings."""
+OF_BOOTSTRAP = "median, 10–90 % interval of its bootstrap over seeds"
+"""What `paired` says."""
 SHARE = 0.9
 """Share of seeds in which a claim must hold, the upper end of the bands."""
 HUGE = 1e300
@@ -40,21 +45,27 @@ def spread(values: ArrayLike) -> tuple[Any, tuple[Any, Any]]:
     return lifted[0], (lifted[1], lifted[2])
 
 
-def in_words(values: ArrayLike, *, digits: int = 3, percent: bool = False) -> str:
+def in_words(
+    values: ArrayLike, *, digits: int = 3, percent: bool = False, whole: bool = False
+) -> str:
     """Return ``median (low to high)``, or the value alone if there is one; below 1e-9 is 0.
+
+    Counts are `whole` numbers, though quantiles may lie between them; no values are undefined.
 
     Examples
     --------
     >>> in_words([0.1, 0.2, 0.3], percent=True)
     '20 % (12 to 28 %)'
-    >>> in_words([14.0])
-    '14'
+    >>> in_words([14.0]), in_words([14.0, 15.0, 21.0], whole=True)
+    ('14', '15 (14 to 20)')
     """
     array = np.atleast_1d(np.asarray(values, dtype=float))
     if not array.size:
-        return "none"
+        return "undefined"
     array = np.where(np.abs(array) < ROUNDING, 0.0, array)
     middle, (low, high) = spread(100.0 * array if percent else array)
+    if whole:
+        middle, low, high = np.round([middle, low, high])
     unit = " %" if percent else ""
     first, *ends = (number(edge, digits) for edge in (middle, low, high))
     alone = array.size == 1 or ends[0] == ends[1]

@@ -2,11 +2,13 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import linattn as la
 from linattn.data.worlds import InitialSpec, ProblemSpec
 from linattn.experiments import load_results
 from linattn.experiments.find import PageLook, find_scripts, load_figure
@@ -23,6 +25,8 @@ from scripts import fill, module, simulation
 
 FIGURES = {path.stem: load_figure(path) for path in find_scripts("figures")}
 LOOK = PageLook()
+NOTHING = re.compile(r"\bnone\b|undefined|\bof 0\b|\bin 0( runs|;|$)", re.M)
+"""What a sentence about no runs would say."""
 SIZE = {"num_clients": 3, "sequences_per_client": 6, "num_tokens": 5, "dim": 3, "num_outputs": 2}
 APART = [
     ProblemSpec(**SIZE, value_heterogeneity=1.5, covariate_heterogeneity=amount)
@@ -144,6 +148,63 @@ def test_same_results_same_csv_and_a_short_summary(store, drawn, tmp_path, witho
     words = FIGURES[name].summary(held)
     assert words
     assert len(words.splitlines()) <= 3
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, f in FIGURES.items() if f.simulation in {*RUNS, "sampled_response"}]
+)
+def test_sentences_without_a_tradeoff_say_so(tmp_path, without_images, name):
+    """No run of the smallest preset has one."""
+    held = simulation(FIGURES[name].simulation)
+    fill(tmp_path, held.name, held.specs("tiny"))
+    files = FIGURES[name].draw(load_results(tmp_path, held.name), tmp_path / "figures", LOOK)
+    for path in with_suffix(files, ".md"):
+        assert not NOTHING.search(path.read_text(encoding="utf-8").partition("\n- ")[2])
+
+
+def test_captions_say_a_setting_once(drawn):
+    (path,) = with_suffix(drawn["noise"], ".json")
+    assert [read_page(path).caption.count(name) for name in ("η = ", "E = ")] == [1, 1]
+
+
+def test_data_of_one_class_are_called_so(tmp_path, without_images):
+    items = list(np.random.default_rng(0).normal(size=(12, 3, 2)))
+    names = {"class_names": ["only"], "channel_names": ["a", "b"]}
+    la.save_dataset(tmp_path / "one.npz", items, np.zeros(12, int), **names)
+    held = simulation("real_data")
+    setting = {"dataset": [str(tmp_path / "one.npz")], "split": ["iid"], "alpha": [None],
+               "rounds": [2], "factors": [[1.0]], "warmup_shares": [[0.5]],
+               "classifiers": [[]]}  # fmt: skip
+    fill(tmp_path, held.name, held.specs("tiny", setting)[:1])
+    found = load_results(tmp_path, held.name)
+    assert "all is right, as with one class, in one" in FIGURES["real_data"].summary(found)
+    files = FIGURES["real_data"].draw(found, tmp_path, LOOK)
+    assert read_page(with_suffix(files, ".json")[0]).panels[0].x.high == 100.0
+
+
+def test_a_band_without_an_upper_edge_is_filled_to_the_top():
+    page, x = Page("open"), np.array([1.0, 2.0, 3.0])
+    panel = page.panel("one", "x", log("y"))
+    seeds = np.full((FEW_SEEDS, 3), 2.0) + np.arange(FEW_SEEDS)[:, None]
+    seeds[0, 2] = np.inf
+    panel.curve("fed_avg", x, seeds)
+    (axes,) = drawing.drawn(page, 7.2).axes
+    assert len(axes.collections) == 2
+    tops = [max(path.vertices[:, 1].max() for path in c.get_paths()) for c in axes.collections]
+    assert tops == [pytest.approx(np.quantile(seeds[:, 1], 0.9)), axes.get_ylim()[1]]
+
+
+@pytest.mark.parametrize("ends", [(0.97, 1.12), (16, 23), (2e-5, 3e-4), (3e4, 8e4), (0.3, 0.34)])
+def test_logarithmic_axes_have_two_labels(ends):
+    page = Page("narrow")
+    page.panel("one", log("x"), log("y")).add("line", "fed_avg", ends, ends)
+    figure = drawing.drawn(page, 7.2)
+    figure.canvas.draw()
+    for axis in (figure.axes[0].xaxis, figure.axes[0].yaxis):
+        low, high = axis.get_view_interval()
+        ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+        shown = [t.label1.get_text() for t in ticks if low <= t.get_loc() <= high]
+        assert len([text for text in shown if text]) >= 2
 
 
 def test_what_is_drawn_is_what_the_csv_says():
@@ -342,7 +403,7 @@ def test_every_method_has_a_look_of_its_own():
 
 
 def test_words():
-    assert in_words([]) == "none"
+    assert in_words([]) == "undefined"
     assert in_words([1e-15]) == "0"
     assert number(float("nan")) == "undefined"
     assert reproduced([]) == "not tested"
