@@ -24,10 +24,10 @@ NAME = "noise"
 SIMULATION = "noise"
 STEP = log("step size η (1/curvature)")
 CAPTION = (
-    "{0}, η = {1:g}, E = {2}, {3} clients of which a share takes part in every round; means "
+    "{0}, {1} clients of which a share takes part in every round; means "
     "over draws of the warm-up, the frozen stage exact in expectation (C20). Upper row: "
     "expected loss above P_ref after both stages, and of the kernel alone, against warm-up "
-    "time, in units of the lowest with everybody; lines: full batches, dots: batches of {4}. "
+    "time, in units of the lowest with everybody; lines: full batches, dots: batches of {2}. "
     "Right, how much of the client drift of all parameters the draws undo, at the horizon on "
     "full batches; κ is the variance of a sampled mean in units of that of one client, and the "
     "line holds where clients differ alike in all directions (C19). Lower row, at the kernel "
@@ -47,8 +47,7 @@ BIAS = Look("bias, at any participation", INK, ":")
 def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
     """Draw the figure of stored results into `folder`; return its files."""
     part = _main(results)
-    told = (part.label, *(part.fields[name] for name in PAIR), _clients(part),
-            min(part.fields["batch_sizes"]))  # fmt: skip
+    told = (part.label, _clients(part), min(part.fields["batch_sizes"]))
     lines = _findings(part)
     page = Page(NAME, CAPTION.format(*told), lines[:3], lines[3:])
     shares = part.coordinate("participation")
