@@ -87,6 +87,8 @@ def drawn(page: Page, width: float) -> Figure:
         placed.append((axes, panel))
     if page.share:
         _share(placed, columns)
+    for axes, panel in placed:
+        paint.open_bands(axes, panel)
     _outer(placed, columns)
     _legend(figure, placed)
     _fit(figure, [axes for axes, _ in placed])
@@ -167,6 +169,24 @@ class _Paint:
             axes.plot(mark.x, edge, color=colour, linewidth=0.35 * self.width, alpha=0.8,
                       zorder=1.5, label="_")  # fmt: skip
 
+    def open_bands(self, axes: Axes, panel: Panel) -> None:
+        """Fill bands without an upper edge, that of seeds that diverge, up to the end of the axis.
+
+        The last stretch of the edge goes on to the end, so the band is one.
+        """
+        bottom, top = axes.get_ylim()
+        for mark in panel.marks:
+            lost = np.isfinite(mark.y) & np.isfinite(mark.low) & ~np.isfinite(mark.high)
+            if mark.kind != "line" or not lost.any():
+                continue
+            near = lost.copy()
+            near[:-1] |= lost[1:]
+            near[1:] |= lost[:-1]
+            axes.fill_between(mark.x, mark.low, np.where(lost, top, mark.high), where=near,
+                              color=self.colour(mark.look), alpha=0.16, linewidth=0,
+                              zorder=1.5)  # fmt: skip
+        axes.set_ylim(bottom, top)
+
     def bars(self, axes: Axes, mark: Mark, colour: str, width: float) -> None:
         if not mark.band:
             return
@@ -191,7 +211,7 @@ def _scale(axes: Axes, way: str, axis: Axis) -> None:
 
 def _limits(axes: Axes, way: str, axis: Axis) -> None:
     """What the axis shows, and labels that can be read on it."""
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogFormatterSciNotation, NullFormatter
 
     if axis.names:
         return
@@ -206,19 +226,33 @@ def _limits(axes: Axes, way: str, axis: Axis) -> None:
     ticks = axis.ticks or (_few_ticks(low, high) if axis.scale == "log" else ())
     if ticks:
         where.set_ticks([t for t in ticks if low <= t <= high])
-        where.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        plain = axis.scale != "log" or (low >= 1e-3 and high < 1e4)
+        where.set_major_formatter(
+            FuncFormatter(lambda value, _: f"{value:g}")
+            if plain
+            else LogFormatterSciNotation(minor_thresholds=(np.inf, np.inf))
+        )
         where.set_minor_formatter(NullFormatter())
         where.set_ticks([], minor=True)
 
 
 def _few_ticks(low: float, high: float) -> tuple[float, ...]:
     """Ticks of a logarithmic axis of less than two decades; none where powers of ten do."""
-    if not 0.0 < low < high < 100.0 * low or high >= 1e4 or low < 1e-3:
+    if not 0.0 < low < high < 100.0 * low:
         return ()
-    first = np.floor(np.log10(low))
+    first = int(np.floor(np.log10(low)))
+    powers = [10.0**k for k in range(first, first + 4) if low <= 10.0**k <= high]
+    if (high >= 1e4 or low < 1e-3) and len(powers) > 1:
+        return ()
     steps = (1.0, 2.0, 5.0) if high > 4.0 * low else (1.0, 1.2, 1.5, 2.0, 3.0, 5.0, 7.0)
     every = [float(f"{s * 10.0 ** (first + k):g}") for k in range(4) for s in steps]
-    return tuple(t for t in every if low <= t <= high)
+    shown = tuple(t for t in every if low <= t <= high)
+    if len(shown) > 1:
+        return shown
+    # Fewer than two of them: round numbers at equal distances, as on a linear axis.
+    from matplotlib.ticker import MaxNLocator
+
+    return tuple(float(t) for t in MaxNLocator(3).tick_values(low, high) if low <= t <= high)
 
 
 def _share(placed: list[tuple[Axes, Panel]], columns: int) -> None:
