@@ -14,7 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from kept import column, keep, read_rows, write_rows
+from kept import all_whole, column, keep, read_rows, write_rows
 from pages import RECORD, main, table
 
 from linattn.experiments import load_results
@@ -31,6 +31,7 @@ SHARED = ("start", "rounds", "unit_step")
 
 def write_record(results: Path) -> None:
     """Write the rows of all settings with enough seeds, their figure, and where they come from."""
+    all_whole(results, ["methods"])
     found = [world for world in groups(load_results(results, "methods")) if world.seeds >= SEEDS]
     runs = [run for world in found for run in world.results]
     rows = (

@@ -15,14 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kept import keep, read_rows, write_rows
+from kept import NotWhole, keep, read_rows, whole, write_rows
 from pages import RECORD, main
 
-from linattn.experiments import Simulation, load_results
-from linattn.experiments.find import find_scripts, load_figure, load_simulations
+from linattn.experiments.find import find_scripts, load_figure
 from linattn.experiments.inventory import wall_times
-from linattn.experiments.store import Result, read_manifest
-from linattn.report.words import number
+from linattn.report.words import OF_BOOTSTRAP, OF_RUNS, number
 
 FOLDER = RECORD / "paper"
 RUNS = FOLDER / "runs.csv"
@@ -30,6 +28,13 @@ RUNS = FOLDER / "runs.csv"
 
 def write_record(results: Path) -> None:
     """Keep figures and costs of all whole presets."""
+    names = [path.stem for path in find_scripts("simulations")]
+    stored = {name: runs for name in names if (runs := whole(results, name))}
+    if not stored:
+        raise NotWhole(
+            "--results must be a folder with the whole paper preset of a simulation; none is whole "
+            f"in {results}, and nothing was written."
+        )
     times = wall_times(results)
     rows: dict[str, dict[str, Any]] = {}
     for path in FOLDER.glob("*_provenance.json"):  # of other stores, whose times may be lost
@@ -39,10 +44,7 @@ def write_record(results: Path) -> None:
     if RUNS.is_file():
         rows |= {row["simulation"]: dict(row) for row in read_rows(RUNS)}
     figures = [load_figure(path) for path in find_scripts("figures")]
-    for simulation in load_simulations():
-        name, runs = simulation.name, _whole(results, simulation)
-        if not runs:
-            continue
+    for name, runs in stored.items():
         spent = [times[run.path.name] for run in runs if run.path.name in times]
         known = len(spent) == len(runs)
         rows[name] = {
@@ -54,15 +56,6 @@ def write_record(results: Path) -> None:
             if figure.simulation == name:
                 keep(figure.name, runs, FOLDER)
     write_rows(RUNS, [rows[name] for name in sorted(rows)], 4)
-
-
-def _whole(results: Path, simulation: Simulation[Any]) -> list[Result]:
-    """The runs of the paper preset as it is today, none unless all are there."""
-    wanted = {task.file for task in simulation.tasks("paper")}
-    if wanted != set(read_manifest(results, simulation.name).get("paper", ())):
-        return []
-    runs = load_results(results, simulation.name, preset="paper")
-    return runs if len(runs) == len(wanted) else []
 
 
 def pages() -> Iterator[tuple[str, list[str]]]:
@@ -80,7 +73,8 @@ def findings() -> str:
     count = sum(int(row["runs"]) for row in rows)
     lines = [
         f"{len(rows)} simulations, {count:,} runs; the {len(timed)} whose times are kept took "
-        f"{sum(timed):.0f} minutes of one processor.",
+        f"{sum(timed):.0f} minutes of one processor. Round brackets: {OF_RUNS}; square "
+        f"ones: {OF_BOOTSTRAP}.",
         "",
         "| simulation | runs | minutes |",
         "|---|---|---|",

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from kept import origin, read_rows, write_json, write_rows
+from kept import all_whole, origin, read_rows, write_json, write_rows
 from pages import RECORD
 
 from linattn._typing import Array
-from linattn.experiments import load_results
-from linattn.experiments.store import Result, scan
+from linattn.experiments.store import Result
 from linattn.linalg import lowest_point
 
 FOLDER = RECORD / "response"
@@ -168,14 +167,19 @@ TABLES: dict[str, tuple[str, Callable[[Iterable[Result]], Iterator[Row]]]] = {
 
 
 def write_record(results: Path) -> None:
-    """Write the rows of every simulation, and where they come from."""
+    """Write the rows of every simulation, and where they come from.
+
+    Of simulations of which the store has no run the rows stay as they were.
+    """
+    names = [name for name, _ in TABLES.values()]
+    stored = all_whole(results, [n for n in names if any(results.glob(f"{n}-*.nc"))] or names)
     FOLDER.mkdir(parents=True, exist_ok=True)
     known = FOLDER / "provenance.json"  # of tables that another store gave
     origins: dict[str, Any] = json.loads(known.read_text("utf-8")) if known.is_file() else {}
     for table, (simulation, rows_of) in TABLES.items():
-        if not scan(results, simulation):
+        if simulation not in stored:
             continue
-        runs = load_results(results, simulation)
+        runs = stored[simulation]
         held = sorted(rows_of(runs), key=lambda row: tuple(row.values())[:7])
         write_rows(FOLDER / f"{table}.csv", held, digits=6)
         origins[simulation] = origin(runs)

@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from kept import column, keep, origin, read_rows, write_json, write_rows
+from kept import all_whole, column, keep, origin, read_rows, write_json, write_rows
 from pages import RECORD, main, table
 
-from linattn.experiments import load_results
 from linattn.experiments.store import Result
 from linattn.report.words import in_words, paired
 
@@ -95,9 +94,8 @@ RECORDS: dict[str, Callable[[Result], Iterator[dict[str, Any]]]] = {
 def write_record(results: Path) -> None:
     """Write the rows of all stored runs, and where they come from."""
     provenance: dict[str, Any] = {}
-    for name, rows_of in RECORDS.items():
-        found = load_results(results, name)
-        rows = (row for result in found for row in rows_of(result))
+    for name, found in all_whole(results, RECORDS).items():
+        rows = (row for result in found for row in RECORDS[name](result))
         write_rows(FOLDER / f"{name}.csv", rows, DIGITS)
         provenance[name] = origin(found)
         keep(name, found, RECORD / "paper")

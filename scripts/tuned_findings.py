@@ -13,10 +13,9 @@ from __future__ import annotations
 from itertools import groupby
 from pathlib import Path
 
-from kept import keep, read_rows
+from kept import all_whole, keep, read_rows
 from pages import RECORD, main
 
-from linattn.experiments import load_results
 from linattn.report.groups import groups
 
 NAME = "step_size"
@@ -27,7 +26,7 @@ BASE = "FedAvg"
 
 def write_record(results: Path) -> None:
     """Keep the runs of all settings with enough seeds."""
-    found = groups(load_results(results, NAME))
+    found = groups(all_whole(results, [NAME])[NAME])
     keep(NAME, [run for one in found if one.seeds >= SEEDS for run in one.results], FOLDER)
 
 

@@ -4,17 +4,20 @@ And of every record that the notes sum up: they say what it says.
 """
 
 import json
+import sys
 
 import pytest
+import xarray as xr
 from claim_cases.table import CASES
-from kept import read_rows
-from pages import RECORD, told
+from kept import read_rows, write_rows
+from pages import RECORD, main, told
 
 import linattn as la
 from linattn.claims.judge import STATUSES
 from linattn.claims.record import UNJUDGED
+from linattn.experiments.store import write_manifest
 from linattn.experiments.verification import families
-from scripts import module
+from scripts import module, put, simulation
 
 # Parts of the notes, and the scripts that write them.
 SUMMED_UP = {name: f"{name}_findings" for name in ("methods", "response", "sampling", "tuned")}
@@ -69,3 +72,28 @@ def test_tables_say_where_they_come_from():
 @pytest.mark.parametrize("part", SUMMED_UP)
 def test_the_notes_say_what_the_record_says(part):
     assert told(part) == module(SUMMED_UP[part], "scripts").findings()
+
+
+PARTIAL = {"tuned": "step_size", "sampling": "noise", "paper": "noise"}
+
+
+@pytest.mark.parametrize("part", SUMMED_UP)
+def test_a_store_without_a_whole_paper_preset_leaves_the_record(
+    part, tmp_path, monkeypatch, capsys
+):
+    held, script = simulation(PARTIAL.get(part, part)), module(SUMMED_UP[part], "scripts")
+    spec = held.specs("paper")[0]
+    put(tmp_path, held, spec, xr.Dataset({"one": 1.0}))
+    write_manifest(tmp_path, held.name, "paper", [held.task(spec)])
+    monkeypatch.setattr(sys, "argv", [part, "--results", str(tmp_path)])
+    before = {path: path.stat().st_mtime_ns for path in RECORD.rglob("*")}
+    assert main(part, script.findings, script.write_record, script.__doc__) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert {path: path.stat().st_mtime_ns for path in RECORD.rglob("*")} == before
+
+
+def test_no_rows_are_not_written(tmp_path):
+    (tmp_path / "rows.csv").write_text("kept\n")
+    with pytest.raises(ValueError, match="must be one or more, got none"):
+        write_rows(tmp_path / "rows.csv", iter(()), digits=3)
+    assert (tmp_path / "rows.csv").read_text() == "kept\n"
