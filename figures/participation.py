@@ -17,7 +17,7 @@ from linattn.experiments.store import Result
 from linattn.report.canvas import Axis, Page, log
 from linattn.report.groups import Group, groups
 from linattn.report.looks import INK, LOOKS, Look
-from linattn.report.words import bounded, in_words, paired
+from linattn.report.words import OF_BOOTSTRAP, OF_SEEDS, bounded, in_words, paired
 
 NAME = "participation"
 SIMULATION = "participation"
@@ -41,7 +41,8 @@ CAPTION = (
     "Middle: digits, Dirichlet split among fourteen clients, test accuracy at the smallest "
     "training loss. Right: loss of a warm-up with {2:g} of the clients and one exact value "
     "round of everybody, in units of that of two others, by target and covariate heterogeneity "
-    "and E: medians, 10–90 % of seeds."
+    "and E: medians, 10–90 % of seeds. "
+    f"In the sentences, square brackets: {OF_BOOTSTRAP}; round ones: {OF_SEEDS}."
 )
 
 

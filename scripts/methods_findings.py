@@ -20,7 +20,7 @@ from pages import RECORD, main, table
 from linattn.experiments import load_results
 from linattn.federated.methods.table import METHODS
 from linattn.report.groups import groups
-from linattn.report.words import in_words, paired
+from linattn.report.words import OF_BOOTSTRAP, OF_RUNS, OF_SEEDS, in_words, paired
 
 FOLDER = RECORD / "paper"
 SEEDS = 10
@@ -75,13 +75,13 @@ def findings() -> str:
         f"{len(worlds)} worlds, {len({row['seed'] for row in held})} seeds; the best step is "
         f"inside what was tried in {100.0 * inside.mean():.0f} % of {inside.size} cells (world, "
         "seed, method). Objective at the end over that of FedAvg on the same clients, both at "
-        "their best step and setting: median over seeds with the 10–90 % interval of its "
-        "bootstrap, in how many seeds it is below 1, and the best step in units of the safe step.",
+        f"their best step and setting ({OF_BOOTSTRAP}), in how many seeds it is below 1, and the "
+        f"best step in units of the safe step ({OF_SEEDS}).",
         "",
         *table(["method", *worlds], told),
         "",
-        f"Rounds until FedAvg has settled: {in_words(rounds)}. Starred: judged by models that "
-        "clients keep, which fit their own data only.",
+        f"Rounds until FedAvg has settled ({OF_RUNS}): {in_words(rounds, whole=True)}. Starred: "
+        "judged by models that clients keep, which fit their own data only.",
         "",
     ]
     return "\n".join(lines)

@@ -22,7 +22,7 @@ from pages import RECORD, main, table
 from response_record import CONTROL, Row, Rows, column, drift, rows, write_record
 
 from linattn._typing import Array
-from linattn.report.words import in_words, number
+from linattn.report.words import OF_RUNS, in_words, number
 
 SMALL = 0.11
 """Drift numbers up to a tenth, E rounded."""
@@ -65,7 +65,7 @@ def _scope() -> list[str]:
         f"Runs of the five regimes with drift: {', '.join(cases)}; "
         f"{len(_staked(held))} of them have a stake of at least 1e-3. T̂ and T* on the same grid "
         "of up to 200 lengths, tolerance .01 unless it says otherwise; errors are relative to the "
-        "excess over P_ref."
+        f"excess over P_ref. Round brackets: {OF_RUNS}."
     ]
 
 
@@ -96,7 +96,7 @@ def _c24() -> Iterator[Sequence[str]]:
     yield (
         "impulses, rejected ones counted",
         "median at most 45 at tolerance .03, 60 at .01",
-        f"{in_words(coarse)} at .03, {in_words(fine)} at .01",
+        f"{in_words(coarse, whole=True)} at .03, {in_words(fine, whole=True)} at .01",
     )
 
 
@@ -291,8 +291,8 @@ def in_short() -> str:
         same.append(int((pays == (foreseen < 1.0 - WORTH)).sum()))
     return (
         f"*With step and length tuned for the same rounds, in {regimes} regimes: freezing the "
-        f"kernel and averaging on pays {told[0]} of FedAvg's excess; freezing it and solving for "
-        f"the values once, exactly, pays {told[1]}. Without one federated run, drift "
+        f"kernel and averaging on pays {told[0]} of FedAvg's excess ({OF_RUNS}); freezing it and "
+        f"solving for the values once, exactly, pays {told[1]}. Without one federated run, drift "
         f"interpolation says which, in {same[0]} and {same[1]} of {count} runs. Paying is to end "
         f"more than {100.0 * WORTH:g} % lower; the best step is inside its grid in "
         f"{sum(row['interior'] for row in held)} of {len(held)} cases.*"
@@ -323,8 +323,8 @@ def _by_kind() -> list[str]:
             lines.append(
                 f"| {kind} | {len(some)}, {len(_staked(some))} | {_share(regret <= 0.0)} | "
                 f"{in_words(column(some, 'worst_error'), percent=True)} | "
-                f"{in_words(column(some, 'num_impulses_coarse'))} | "
-                f"{in_words(column(some, 'num_impulses'))} |"
+                f"{in_words(column(some, 'num_impulses_coarse'), whole=True)} | "
+                f"{in_words(column(some, 'num_impulses'), whole=True)} |"
             )
     still = [row for row in held if row["kind"] == CONTROL or drift(row) == 0.0]
     if still:
@@ -425,7 +425,7 @@ def _others() -> list[str]:
                     f"{tolerance:g}): error of θ "
                     f"{in_words(column(some, 'path_error'), percent=True)}, of F relative to its "
                     f"fall {in_words(column(some, 'objective_error'), percent=True)}, impulses "
-                    f"{in_words(column(some, 'num_impulses'))}."
+                    f"{in_words(column(some, 'num_impulses'), whole=True)}."
                 )
     return ["\n\n".join([*lines, *trials()])]
 

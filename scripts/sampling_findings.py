@@ -21,7 +21,7 @@ from kept import all_whole, column, keep, origin, read_rows, write_json, write_r
 from pages import RECORD, main, table
 
 from linattn.experiments.store import Result
-from linattn.report.words import in_words, paired
+from linattn.report.words import OF_BOOTSTRAP, OF_RUNS, OF_SEEDS, in_words, paired
 
 FOLDER = RECORD / "sampling"
 DIGITS = 8
@@ -245,11 +245,11 @@ def in_short() -> str:
         "*Few clients for the kernel, everybody once for the values, every run at its best step "
         "and at the same client work. Left: a warm-up with a quarter of the clients and one exact "
         "value round of everybody ends, in units of the loss of FedAvg of everybody, at "
-        f"{drifting[0]} seeds (median, 10–90 % interval); in units of everybody with such a round "
-        f"at {drifting[1]}. Middle: on digits FedAvg reaches {scores[0]} % with everybody, "
-        f"{scores[1]} % with {few[0]['participation']} of the clients, and {scores[2]} % after one "
-        "exact value round. Right: other regimes. Without drift, at one local step, few clients "
-        f"{pays}: {still[0]}, and {still[1]}.*\n"
+        f"{drifting[0]} seeds ({OF_BOOTSTRAP}); in units of everybody with such a round at "
+        f"{drifting[1]}. Middle: on digits FedAvg reaches {scores[0]} % with everybody "
+        f"({OF_SEEDS}), {scores[1]} % with {few[0]['participation']} of the clients, and "
+        f"{scores[2]} % after one exact value round. Right: other regimes. Without drift, at one "
+        f"local step, few clients {pays}: {still[0]}, and {still[1]}.*\n"
     )
 
 
@@ -264,8 +264,8 @@ def findings() -> str:
     return "\n".join(
         [
             f"*At one step* (`noise`, {counts['noise']} runs, means over draws). Loss above P_ref "
-            "with part of the clients in units of that with everybody: median, 10–90 % interval of "
-            "its bootstrap over seeds.",
+            f"with part of the clients in units of that with everybody: {OF_BOOTSTRAP}; round "
+            f"brackets: {OF_RUNS}.",
             "",
             *kernel_table(noise),
             "",
@@ -279,7 +279,7 @@ def findings() -> str:
             *participation_table(tuned),
             "",
             "Digits, Dirichlet .05, fourteen clients, E = 20: test accuracy at the smallest "
-            "training loss.",
+            f"training loss, {OF_SEEDS}.",
             "",
             *digits_lines(tuned),
             "",

@@ -17,6 +17,7 @@ from kept import all_whole, keep, read_rows
 from pages import RECORD, main
 
 from linattn.report.groups import groups
+from linattn.report.words import OF_BOOTSTRAP, OF_SEEDS
 
 NAME = "step_size"
 FOLDER = RECORD / "paper"
@@ -39,8 +40,8 @@ def findings() -> str:
     """Return what the record says, as Markdown."""
     lines = [
         f"At least {SEEDS} seeds; every method at its best step (the one with the smallest median "
-        "over seeds) and length. *Excess* over P_ref; over that of FedAvg on the same clients: "
-        "median of the paired ratio with the 10–90 % interval of its bootstrap.",
+        f"over seeds) and length. *Excess* over P_ref and T* ({OF_SEEDS}); over that of FedAvg "
+        f"on the same clients: paired ratio ({OF_BOOTSTRAP}).",
         "",
         "| world, budget | method | excess | over FedAvg's | step | T* |",
         "|---|---|---|---|---|---|",

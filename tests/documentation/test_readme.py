@@ -3,11 +3,12 @@
 import re
 
 from documentation.pages import ROOT, blocks, same_output
-from pages import told
+from pages import RECORD, told
 
 import linattn as la
 from linattn.cli import app
 from linattn.experiments.find import load_module
+from linattn.report.words import OF_BOOTSTRAP, OF_SEEDS
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 WRITER = load_module(ROOT / "scripts" / "write_readme.py")
@@ -30,6 +31,10 @@ def test_claims_are_those_of_the_record():
 def test_what_sampling_does_is_what_the_record_says():
     assert part("sampling") == WRITER.in_short()
     assert part("pays") == WRITER.when_it_pays() + "\n"
+    caption = (RECORD / "paper" / "participation.md").read_text(encoding="utf-8")
+    for words in (OF_BOOTSTRAP, OF_SEEDS):
+        assert words in part("sampling")
+        assert words in caption
 
 
 def test_the_answer_is_the_one_of_the_example():
