@@ -168,14 +168,13 @@ def test_captions_say_a_setting_once(drawn):
 
 
 def test_data_of_one_class_are_called_so(tmp_path, without_images):
-    items = list(np.random.default_rng(0).normal(size=(12, 3, 2)))
+    items = list(np.random.default_rng(0).normal(size=(200, 3, 2)))
     names = {"class_names": ["only"], "channel_names": ["a", "b"]}
-    la.save_dataset(tmp_path / "one.npz", items, np.zeros(12, int), **names)
+    la.save_dataset(tmp_path / "one.npz", items, np.zeros(200, int), **names)
     held = simulation("real_data")
-    setting = {"dataset": [str(tmp_path / "one.npz")], "split": ["iid"], "alpha": [None],
-               "rounds": [2], "factors": [[1.0]], "warmup_shares": [[0.5]],
-               "classifiers": [[]]}  # fmt: skip
-    fill(tmp_path, held.name, held.specs("tiny", setting)[:1])
+    setting = {"dataset": str(tmp_path / "one.npz"), "split": "iid", "alpha": None, "rounds": 2,
+               "factors": (1.0,), "warmup_shares": (0.5,), "classifiers": ()}  # fmt: skip
+    fill(tmp_path, held.name, [held.spec(**setting)])
     found = load_results(tmp_path, held.name)
     assert "all is right, as with one class, in one" in FIGURES["real_data"].summary(found)
     files = FIGURES["real_data"].draw(found, tmp_path, LOOK)
