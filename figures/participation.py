@@ -93,13 +93,22 @@ def _synthetic(results: Sequence[Result]) -> list[Group]:
 
 
 def _main(results: Sequence[Result]) -> Group:
-    """The base world at E = 10, or what comes nearest to it."""
+    """The base world at E = 10, or what comes nearest to it.
+
+    Raises
+    ------
+    ValueError
+        If all runs are of real data.
+    """
 
     def near(group: Group) -> tuple[bool, bool, int]:
         steps = int(group.fields["local_steps"])
         return steps > 1, group.heterogeneity == BASE, -abs(steps - 10)
 
-    return max(_synthetic(results), key=near)
+    found = _synthetic(results)
+    if not found:
+        raise ValueError("runs must be of a synthetic problem too, but all are of real data.")
+    return max(found, key=near)
 
 
 def _digits(results: Sequence[Result]) -> Group | None:

@@ -65,6 +65,8 @@ def draw(results: Sequence[Result], folder: Path, look: PageLook) -> list[Path]:
 def summary(results: Sequence[Result]) -> str:
     """Return whether averaging leaves a floor, and who recovers it."""
     found = [world for world in groups(results) if world.heterogeneity[1] > 0.0]
+    if not found:
+        return "covariates differ in no world"
     drift = np.concatenate([_share(w, "fed_avg")[:, _middle(w)] for w in found])
     closed = []
     for world in found:

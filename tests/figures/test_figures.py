@@ -162,6 +162,18 @@ def test_sentences_without_a_tradeoff_say_so(tmp_path, without_images, name):
         assert not NOTHING.search(path.read_text(encoding="utf-8").partition("\n- ")[2])
 
 
+def test_worlds_that_are_not_there_are_told(tmp_path):
+    held = simulation("second_stage")
+    fill(tmp_path, "second_stage", [held.spec(problem=APART[0], **RUNS["second_stage"])])
+    alike = load_results(tmp_path, "second_stage")
+    assert FIGURES["second_stage"].summary(alike) == "covariates differ in no world"
+    other = simulation("participation")
+    spec = json.loads(other.task(other.spec(data="digits")).spec)
+    digits = [result._replace(spec=spec) for result in alike]
+    with pytest.raises(ValueError, match="runs must be of a synthetic problem too"):
+        module("participation", "figures").summary(digits)
+
+
 def test_captions_say_a_setting_once(drawn):
     (path,) = with_suffix(drawn["noise"], ".json")
     assert [read_page(path).caption.count(name) for name in ("η = ", "E = ")] == [1, 1]
