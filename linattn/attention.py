@@ -341,8 +341,14 @@ def share_right(predictions: Predictions, labels: Any) -> float:
     """Return the share of right queries of given predictions; see `accuracy`."""
     refuse_masked("labels", labels)
     right = total = 0
-    for s, (prediction, label) in enumerate(_pairs(predictions, "labels", labels)):
-        classes = _classes(f"labels[{s}]", label, *prediction.shape)
+    pairs = _pairs(predictions, "labels", labels)
+    if isinstance(predictions, np.ndarray) and isinstance(labels, np.ndarray):
+        rows = predictions.reshape(-1, predictions.shape[-1])
+        if labels.size in (len(rows), rows.size):
+            pairs = [(rows, labels)]  # all at once
+    for s, (prediction, label) in enumerate(pairs):
+        name = "labels" if label is labels else f"labels[{s}]"
+        classes = _classes(name, label, *prediction.shape)
         known = np.isfinite(prediction).all(axis=-1)
         right += int((known & (prediction.argmax(axis=-1) == classes)).sum())
         total += len(classes)
@@ -356,11 +362,14 @@ def _classes(name: str, label: Any, queries: int, outputs: int) -> Array:
     classes = np.asarray(answer.argmax(axis=-1) if one_hot else answer).reshape(-1)
     if len(classes) != queries:
         raise ValueError(f"labels must give {queries} classes per sequence, got {len(classes)}.")
-    if one_hot and answer.shape[-1] != outputs:
-        raise ValueError(f"{name} must have rows of {outputs} entries, got {answer.shape[-1]}.")
-    if one_hot and ((answer == answer.max(axis=-1, keepdims=True)).sum(axis=-1) > 1).any():
-        raise ValueError(f"{name} must have one largest entry per row, got {answer.tolist()}.")
-    wrong = classes[~np.isin(classes, np.arange(outputs))]
+    if one_hot:
+        if answer.shape[-1] != outputs:
+            raise ValueError(f"{name} must have rows of {outputs} entries, got {answer.shape[-1]}.")
+        tied = answer[(answer == answer.max(axis=-1, keepdims=True)).sum(axis=-1) > 1]
+        if len(tied):
+            raise ValueError(f"{name} must have one largest entry per row, got {tied[0].tolist()}.")
+        return classes
+    wrong = classes[(classes < 0) | (classes >= outputs) | (classes % 1.0 != 0.0)]
     if wrong.size:
         raise ValueError(f"{name} must be a class from 0 to {outputs - 1}, got {wrong[0]:g}.")
     return classes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -68,7 +69,7 @@ class FreezeRule:
             absent = set(range(context.problem.num_clients)) - set(context.participants.tolist())
         return Cost(
             (1 + len(absent)) * (0 if self.uploads is None else self.uploads(context)),
-            len(absent) * _kernel_size(context),
+            len(absent) * _kernel_size(context) if absent else 0,
             0 if self.work is None else sum(self.work(context, i) for i in (client, *absent)),
         )
 
@@ -137,16 +138,23 @@ def _certified_fires(context: RoundContext, proposal: Proposal) -> bool:
 
 
 def _kernel_size(context: RoundContext) -> int:
-    return int(context.params.layout.mask(context.params.layout.kernel_blocks).sum())
+    layout = context.params.layout
+    return sum(prod(layout.shapes[name]) for name in layout.kernel_blocks)
 
 
 def _equations_size(context: RoundContext) -> int:
     """The symmetric A_i, C_i, and the scalar F_i at the proposed kernel."""
-    return equations_cost(context, 0).floats_up + 1
+    return _equations_floats(context) + 1
 
 
 def _equations_work(context: RoundContext, client: int) -> int:
     return equations_cost(context, client).multiply_adds
+
+
+def _equations_floats(context: RoundContext) -> int:
+    heads, dim, outputs = context.params.layout.shapes["value"]
+    size = heads * dim
+    return size * (size + 1) // 2 + size * outputs
 
 
 def equations_cost(context: RoundContext, client: int) -> Cost:
@@ -159,7 +167,7 @@ def equations_cost(context: RoundContext, client: int) -> Cost:
     products = size * size + 2 * size * dim + size * outputs
     one_query = single_layer(context.problem, "A_i and C_i").statistics.query is not None
     return Cost(
-        size * (size + 1) // 2 + size * outputs,
+        _equations_floats(context),
         multiply_adds=(products if one_query else dim * products)
         * context.oracle.batch_limit(client),
     )
