@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import os
 from collections.abc import Iterable
@@ -49,6 +50,11 @@ def write_atomically(path: Path, content: bytes) -> None:
         replace_file(path, content)
     except OSError as error:
         raise unwritable(path.parent, error) from error
+
+
+def file_sha(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def csv_bytes(

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from linattn.experiments.files import file_sha
 from linattn.experiments.simulation import Simulation
 
 _loaded: dict[Path, tuple[str, ModuleType]] = {}
@@ -149,7 +150,7 @@ def load_module(path: Path) -> ModuleType:
 def loaded_sha(path: Path) -> str:
     """Return the SHA-256 of a file: of the text that was imported, where it was."""
     held = _loaded.get(path.resolve())
-    return hashlib.sha256(path.read_bytes()).hexdigest() if held is None else held[0]
+    return file_sha(path) if held is None else held[0]
 
 
 def load_simulation(path: Path) -> Simulation[Any]:
@@ -180,8 +181,7 @@ def shipped_texts() -> dict[str, str]:
 
 @cache
 def _texts(folder: Path) -> dict[str, str]:
-    paths = sorted(folder.glob("*.py"))
-    return {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    return {path.stem: file_sha(path) for path in folder.glob("*.py")}
 
 
 def load_simulations(own: Iterable[str] = ()) -> list[Simulation[Any]]:

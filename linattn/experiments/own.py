@@ -6,10 +6,11 @@ is another spec, and a run never uses another text than the one its spec names.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 from typing import Any
+
+from linattn.experiments.files import file_sha
 
 _OWN = re.compile(r"(?P<path>.+\.(?:py|npz))(?:#(?P<sha>[0-9a-f]{16}))?(?::(?P<name>\w+))?")
 
@@ -87,8 +88,3 @@ def own_object(text: str) -> Any:
     if not hasattr(module, name):
         raise ValueError(f"own object must be a name in {path}, got {name!r}.")
     return getattr(module, name)
-
-
-def file_sha(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

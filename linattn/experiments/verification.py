@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from linattn._checks import positive_int, real
 from linattn._progress import say
 from linattn.experiments.engine import Report, compute_tasks, task_state
-from linattn.experiments.files import csv_bytes, open_folder, write_atomically
+from linattn.experiments.files import csv_bytes, file_sha, open_folder, write_atomically
 from linattn.experiments.find import find_script, load_module, load_simulation
-from linattn.experiments.own import file_sha, own_file, pinned
+from linattn.experiments.own import own_file, pinned
 from linattn.experiments.progress import reporter
 from linattn.experiments.provenance import provenance
 from linattn.experiments.simulation import Task

@@ -10,7 +10,7 @@ from processes import finished
 
 import linattn as la
 from linattn.experiments import find, own
-from linattn.experiments.own import file_sha
+from linattn.experiments.files import file_sha
 from linattn.experiments.stages import stored_results
 from linattn.experiments.store import inspect_file, read_result
 from linattn.experiments.worker import encoded
