@@ -332,9 +332,7 @@ def accuracy(
     Source: Model (prediction). Cost: that of `predict`.
     """
     chosen = check_readout(readout, queries is not None, usual="mean")
-    with np.errstate(over="ignore", invalid="ignore"):
-        predictions = predict(params, tokens, readout=chosen, queries=queries)
-    return share_right(predictions, labels)
+    return share_right(predict(params, tokens, readout=chosen, queries=queries), labels)
 
 
 def share_right(predictions: Predictions, labels: Any) -> float:

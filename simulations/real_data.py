@@ -25,6 +25,7 @@ from linattn.experiments.data_spec import DataSpec
 from linattn.experiments.specs import REAL_RIDGE, increasing
 from linattn.experiments.tables import along, padded, single
 from linattn.experiments.tuning import FACTORS, Tuned, best_step, near
+from linattn.linalg import finite_or_inf
 from linattn.objectives.descent import local_minimum
 
 if TYPE_CHECKING:
@@ -141,8 +142,7 @@ class Ended(NamedTuple):
     @property
     def loss(self) -> float:
         """Training objective at the end, +inf where the run diverged."""
-        last = self.curves["objective"][-1]
-        return float(last) if np.isfinite(last) else float("inf")
+        return finite_or_inf(float(self.curves["objective"][-1]))
 
 
 def run(spec: RealDataSpec) -> xr.Dataset:

@@ -17,6 +17,7 @@ from linattn.analysis.bias_drift import bias_drift, loss_after, warmup_star
 from linattn.analysis.regret import has_tradeoff, relative_regret
 from linattn.analysis.study_cell import default_grid
 from linattn.analysis.synchronized import check_lengths, finite_profile
+from linattn.linalg import finite_or_inf
 from linattn.objectives.joint import check_fits
 from linattn.objectives.reference import Reference, reference_value
 from linattn.theory.ensemble import REACH, PredictedEnsemble, predict_ensemble
@@ -187,8 +188,7 @@ def _in_expectation(
 
 def _shift(ensemble: PredictedEnsemble, function: Callable[[Params], float], t: int) -> float:
     """E f(θ_T) − f(θ̄_T), +inf where it is not finite."""
-    shift = ensemble.expectation(function, t) - function(ensemble.path[t])
-    return shift if np.isfinite(shift) else float("inf")
+    return finite_or_inf(ensemble.expectation(function, t) - function(ensemble.path[t]))
 
 
 def _shifted(table: xr.Dataset, profile: Array, objective: Array) -> xr.Dataset:

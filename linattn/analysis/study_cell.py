@@ -19,6 +19,7 @@ from linattn.federated import fed_avg, fed_frozen
 from linattn.federated.method import Method
 from linattn.federated.methods.table import METHODS, Choices, make_method
 from linattn.federated.rounds import check_settings, run
+from linattn.linalg import finite_or_inf
 from linattn.objectives.population import population
 from linattn.types import Params, Problem
 
@@ -212,8 +213,7 @@ class _Cell:
         return loss_after(self.problem, here, stage, rounds) + noise
 
     def _loss(self, params: Params) -> float:
-        value = population(self.problem).value_and_gradient(params)[0]
-        return value if np.isfinite(value) else INF
+        return finite_or_inf(population(self.problem).value_and_gradient(params)[0])
 
     def _second_stage(self, stage: str, t: int) -> tuple[float, int]:
         """Another second stage than averaging, forked from the warm-up."""

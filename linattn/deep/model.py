@@ -331,9 +331,7 @@ class DeepAttention:
 
     def accuracy(self, params: Params, tokens: Tokens, labels: Any, *, gates: Any = None) -> float:
         """Return the share of queries whose largest output is right; see `la.accuracy`."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            predictions = self.predict(params, tokens, gates=gates)
-        return share_right(predictions, labels)
+        return share_right(self.predict(params, tokens, gates=gates), labels)
 
     def check_tokens(self, name: str, tokens: Any) -> list[Array]:
         """Return sequences as a list of (n_s, d) arrays.
