@@ -28,7 +28,7 @@ from linattn.experiments.store import (
     read_manifest,
     write_manifest,
 )
-from linattn.experiments.verification import FOLDER, checked, write_tables
+from linattn.experiments.verification import FOLDER, checked, standing, write_tables
 
 if TYPE_CHECKING:
     from linattn.claims import Verdict
@@ -299,12 +299,7 @@ def verify(
     recalled = set() if own else {c.id for c in table_claims() if c.provenance == "recalled"}
     rows = [_tally_row(part, part.claim in recalled) for part in tallies]
     rows += [_row(verdict, verdict.status) for verdict in stored]
-    # A recalled bound that is violated is shown as such, but is no failure of ours.
-    excused = "recalled, violated"
-    states = [
-        (p.claim, excused if p.status == "violated" and p.claim in recalled else p.status)
-        for p in tallies
-    ]
+    states = [(p.claim, standing(p.status, recalled=p.claim in recalled)) for p in tallies]
     states += [(verdict.claim, verdict.status) for verdict in stored]
     failed = [claim for claim, state in states if state == "violated"]
     return Verified(rows, failed, dict(Counter(state for _, state in states)), report)

@@ -331,14 +331,18 @@ def tightest(
 
 
 def judged(found: Found, own: str | Path = "") -> str:
-    """Return how a claim stands on its tightest instance; a recalled bound is said to be one."""
+    """Return how a claim stands on its tightest instance, see `standing`."""
     from linattn.claims.table import check_instance
 
     (family,) = families([found.claim], own=own)
     (claim,) = chosen_claims([found.claim], family.own)
-    status = check_instance(claim, found.instance).status
-    recalled = status == "violated" and claim.provenance == "recalled" and not own
-    return "recalled, violated" if recalled else status
+    recalled = claim.provenance == "recalled" and not own
+    return standing(check_instance(claim, found.instance).status, recalled=recalled)
+
+
+def standing(status: str, *, recalled: bool) -> str:
+    """Return a status in words: a recalled bound that is violated is no failure of ours."""
+    return "recalled, violated" if recalled and status == "violated" else status
 
 
 def _part(path: Path) -> Any:
