@@ -354,8 +354,17 @@ def simulation_main(simulation: Simulation[Any], arguments: Sequence[str] | None
         scheduler: SchedulerOption = None,
     ) -> None:
         # As every worker loads it, not as the module __main__.
-        path = str(simulation.path)
-        run_command(path, preset, set_, workers, output, force, dry_run, shard, scheduler)
+        run_command(
+            str(simulation.path),
+            preset=preset,
+            set_=set_,
+            workers=workers,
+            output=output,
+            force=force,
+            dry_run=dry_run,
+            shard=shard,
+            scheduler=scheduler,
+        )
 
     _guarded(script, arguments)
 
