@@ -23,8 +23,8 @@ from linattn.experiments.progress import reporter
 from linattn.experiments.simulation import Simulation, Task
 from linattn.experiments.store import (
     Result,
+    SeveralTextsWarning,
     load_results,
-    of_several_texts,
     read_manifest,
     write_manifest,
 )
@@ -144,17 +144,17 @@ def stored_results(output: Path, simulation: str, preset: str | None) -> list[Re
     manifest = read_manifest(output, simulation)
     known = [name for name in manifest if name != SET]
     chosen = preset or (known[-1] if known else "")
-    why = "no results of"
+    mixed = False
     with suppress(ValueError), warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        warnings.filterwarnings("ignore", message=".*several texts")  # refused below
         results = load_results(output, simulation, preset=chosen)
+        mixed = any(warning.category is SeveralTextsWarning for warning in warned)
         for warning in warned:
-            say(str(warning.message))
-        if of_several_texts(simulation, (result.provenance for result in results)):
-            why = "several texts of its file made the results of"
-        elif len(results) == len(manifest[chosen]) > 0:
+            if warning.category is not SeveralTextsWarning:  # refused below
+                say(str(warning.message))
+        if not mixed and len(results) == len(manifest[chosen]) > 0:
             return results
+    why = "several texts of its file made the results of" if mixed else "no results of"
     asked = "" if preset is None else f" --preset {preset}"
     there = "; those of `--set` are found by `--preset set`" if SET in manifest else ""
     raise FileNotFoundError(

@@ -75,6 +75,10 @@ class DamagedError(ValueError):
     """A stored file is not what was written."""
 
 
+class SeveralTextsWarning(UserWarning):
+    """Results of a simulation of one's own were made by several texts of its file."""
+
+
 def encode(task: Task, simulation: Simulation[Any], dataset: xr.Dataset) -> bytes:
     """Return the NetCDF bytes of a run, checksum included; equal runs give equal bytes.
 
@@ -201,7 +205,9 @@ def load_results(
     Warns
     -----
     UserWarning
-        For every damaged file; it is left out. For results of several texts of one's own script.
+        For every damaged file; it is left out.
+    SeveralTextsWarning
+        For results of one's own script that several texts of it made.
 
     Notes
     -----
@@ -227,18 +233,12 @@ def load_results(
         current = entry.state == "stored" and entry.provenance["version"] == newest[entry.name]
         if current and _matches(json.loads(entry.spec), where or {}):
             kept.append(entry)
-    for name in sorted({entry.name for entry in kept}):
-        if of_several_texts(name, (e.provenance for e in kept if e.name == name)):
-            warnings.warn(f"results of {name} are of several texts of its file.", stacklevel=2)
+    # Those of the package change by version.
+    for name in sorted({entry.name for entry in kept} - shipped_texts().keys()):
+        if len({entry.provenance.get("script") for entry in kept if entry.name == name}) > 1:
+            told = f"results of {name} are of several texts of its file."
+            warnings.warn(told, SeveralTextsWarning, stacklevel=2)
     return [read_result(entry.path) for entry in sorted(kept, key=lambda e: _order(e.spec))]
-
-
-def of_several_texts(name: str, origins: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether results of a simulation of one's own are of several texts of its file.
-
-    Those of the package change by version.
-    """
-    return name not in shipped_texts() and len({origin.get("script") for origin in origins}) > 1
 
 
 def lookup(values: Mapping[str, Any], name: str) -> Any:
